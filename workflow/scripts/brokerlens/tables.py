@@ -1,0 +1,299 @@
+"""Every data set's columns: name, type, unit and description, in one place.
+
+The Parquet schemas (with descriptions as field metadata) and the documentation of the columns are both made from these tables.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+TIME: Final = pa.timestamp("ns", tz="UTC")
+WORD: Final = pa.dictionary(pa.int32(), pa.string())
+TEXT: Final = pa.string()
+TEXTS: Final = pa.list_(pa.string())
+FLOAT: Final = pa.float64()
+BOOL: Final = pa.bool_()
+INT: Final = pa.int64()
+U16: Final = pa.uint16()
+U32: Final = pa.uint32()
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its Arrow type, unit (empty where it has none), meaning, and whether it may be null."""
+
+    name: str
+    type: pa.DataType
+    description: str
+    unit: str = ""
+    nullable: bool = True
+
+    def field(self) -> pa.Field:
+        """The Arrow field, description and unit in its metadata."""
+        metadata = {"description": self.description} | ({"unit": self.unit} if self.unit else {})
+        return pa.field(self.name, self.type, nullable=self.nullable, metadata=metadata)
+
+
+PACKETS: Final = (
+    Column("timestamp", TIME, "when the packet was captured", "ns since 1970, UTC", nullable=False),
+    Column("src_ip", WORD, "source address of the innermost IP header", nullable=False),
+    Column("dst_ip", WORD, "destination address of the innermost IP header", nullable=False),
+    Column("src_port", U16, "TCP source port", nullable=False),
+    Column("dst_port", U16, "TCP destination port", nullable=False),
+    Column("connection_id", WORD, "clientip:port-brokerip:port#n; n counts connections on the same addresses and ports from 1", nullable=False),
+    Column("from_broker", BOOL, "sent by the broker's side", nullable=False),
+    Column("tcp_flags", U16, "TCP flags as on the wire, low 9 bits", nullable=False),
+    Column("seq", U32, "sequence number as on the wire", nullable=False),
+    Column("ack", U32, "acknowledgement number; null without the ACK flag"),
+    Column("window_size", U32, "window field as on the wire", nullable=False),
+    Column("window_bytes", U32, "window scaled by the shift of the connection's SYNs; null where they were not captured", "bytes"),
+    Column("payload_len", U32, "TCP payload on the wire, also where less was captured", "bytes", nullable=False),
+    Column("actual_msg_count", U32, "Kafka records in the record batches whose frame begins in this packet", "records", nullable=False),
+    Column("rtt_ms", FLOAT, "round trip that this packet ended (tap, other side, tap); never an ambiguous one", "ms"),
+    Column("kafka_lat_ms", FLOAT, "latency_ms of the first response that begins in this packet", "ms"),
+    Column("segment", WORD, "new, retransmitted, filled, reordered, ambiguous, keepalive or window_probe; null where the packet carries nothing"),
+    Column("is_retransmission", BOOL, "segment is retransmitted or filled", nullable=False),
+    Column("is_duplicate", BOOL, "a copy made by the capture or the network; counted nowhere else", nullable=False),
+    Column("acked_bytes", U32, "bytes of the other direction that this packet acknowledges for the first time", "bytes", nullable=False),
+    Column("unseen_bytes", U32, "of acked_bytes, those that were never captured", "bytes", nullable=False),
+    Column("zero_window_begins", BOOL, "this packet begins a zero-window episode of its sender", nullable=False),
+    Column("capture", WORD, "name of the capture file", nullable=False),
+    Column("frame_number", U32, "number of the packet in its capture, from 1, as Wireshark counts", nullable=False),
+    Column("wire_len", U32, "length of the packet on the wire", "bytes", nullable=False),
+    Column("captured_len", U32, "bytes of the packet that were captured", "bytes", nullable=False),
+    Column("ttl", pa.uint8(), "IPv4 time to live or IPv6 hop limit", nullable=False),
+    Column("ip_id", U16, "IPv4 identification; null for IPv6"),
+    Column("tsval", U32, "TCP timestamp value; null where absent or not captured"),
+    Column("tsecr", U32, "TCP timestamp echo reply; null where absent or not captured"),
+)
+
+REQUESTS: Final = (
+    Column("connection_id", WORD, "the connection, as in packets", nullable=False),
+    Column("client_ip", WORD, "address of the client's side", nullable=False),
+    Column("client_port", U16, "port of the client's side", nullable=False),
+    Column("broker_ip", WORD, "address of the broker's side", nullable=False),
+    Column("broker_port", U16, "port of the broker's side", nullable=False),
+    Column("client_id", TEXT, "client id of the request's header; null where there is none"),
+    Column("client_software", TEXT, "name and version that the client gave on this connection in ApiVersions (version 3 on)"),
+    Column("api_key", pa.int16(), "Kafka api key; null for a response without its request"),
+    Column("api_name", WORD, "name of the api, `api_KEY` where unknown"),
+    Column("api_version", pa.int16(), "version of the api"),
+    Column("correlation_id", pa.int32(), "correlation id", nullable=False),
+    Column("acks", pa.int16(), "Produce: acknowledgements asked for (-1 all, 0 none); null where not captured"),
+    Column("status", WORD, "answered, no_response_expected, unanswered or request_not_captured", nullable=False),
+    Column("status_reason", WORD, "why, where the status needs a reason (docs/data-sets.md has the list)"),
+    Column("request_first", TIME, "the tap first saw the request's first byte"),
+    Column("request_last", TIME, "the tap first saw the request's last byte"),
+    Column("response_first", TIME, "the tap first saw the response's first byte"),
+    Column("response_last", TIME, "the tap first saw the response's last byte"),
+    Column("request_bytes", INT, "request frame with its 4-byte length", "bytes"),
+    Column("response_bytes", INT, "response frame with its 4-byte length", "bytes"),
+    Column("latency_ms", FLOAT, "response_first - request_last", "ms"),
+    Column("total_ms", FLOAT, "response_last - request_first", "ms"),
+    Column("queue_ms", FLOAT, "part of latency_ms before the connection's previous response was complete", "ms"),
+    Column("service_ms", FLOAT, "latency_ms - queue_ms", "ms"),
+    Column("network_rtt_ms", FLOAT, "the connection's latest valid round trip between tap and the far side, at most 10 s old", "ms"),
+    Column("broker_ms", FLOAT, "time in the broker: min(service_ms, latency_ms - network_rtt_ms) at a client tap, service_ms at a broker tap", "ms"),
+    Column("waits_by_design", BOOL, "the api waits by design: Fetch, ShareFetch, JoinGroup, SyncGroup", nullable=False),
+    Column("max_wait_ms", pa.int32(), "longest wait that a Fetch asks for", "ms"),
+    Column("topics", TEXTS, "topics named in the request or its response, sorted; a topic id where its name is not known"),
+    Column("partitions", pa.int32(), "partitions named in the request (Produce) or the response (Fetch)", "partitions"),
+    Column("record_count", INT, "records in the record batches of the request (Produce) or the response (Fetch)", "records"),
+    Column("record_bytes", INT, "bytes of those record batches", "bytes"),
+    Column("codec", WORD, "compression of those record batches: none, gzip, snappy, lz4, zstd; mixed where they differ"),
+    Column("error_code", pa.int16(), "first error code of the response that is not 0, else 0; null where not captured"),
+    Column("throttle_ms", pa.int32(), "throttle time that the broker reports", "ms"),
+    Column("retransmitted", BOOL, "a byte of the request or the response was sent again", nullable=False),
+)
+
+DIRECTION_COLUMNS: Final = (
+    ("packets", INT, "packets, duplicates left out", "packets"),
+    ("payload_bytes", INT, "payload on the wire, retransmissions included", "bytes"),
+    ("data_segments", INT, "packets with payload, SYN or FIN, keep-alives and window probes left out", "segments"),
+    ("retransmitted_segments", INT, "segments carrying bytes that were captured before: lost, if lost, behind the tap", "segments"),
+    ("retransmitted_bytes", INT, "bytes that were captured before", "bytes"),
+    ("filled_segments", INT, "retransmissions that filled a hole: lost before the tap", "segments"),
+    ("filled_bytes", INT, "bytes of holes that retransmissions filled", "bytes"),
+    ("reordered_segments", INT, "segments that came late because they were overtaken", "segments"),
+    ("ambiguous_segments", INT, "segments that came late for a reason that cannot be told", "segments"),
+    ("duplicate_segments", INT, "copies made by the capture or the network; counted nowhere else", "packets"),
+    ("unseen_bytes", INT, "acknowledged by the other side, never captured", "bytes"),
+    ("acked_bytes", INT, "acknowledged by the other side", "bytes"),
+    ("zero_window_episodes", INT, "times that this direction's sender closed its own receive window (advertised 0)", "episodes"),
+    ("zero_window_ms", FLOAT, "how long its receive window stayed closed", "ms"),
+    ("window_probes", INT, "probes of the other side's closed window", "segments"),
+    ("keepalives", INT, "keep-alives", "segments"),
+    ("duplicate_acks", INT, "acknowledgements that repeat the one before while data is outstanding", "packets"),
+    ("resets", INT, "RST segments sent in this direction", "packets"),
+    ("frames", INT, "Kafka frames found", "frames"),
+    ("skipped_bytes", INT, "bytes that belong to no frame that could be decided", "bytes"),
+)
+
+CONNECTIONS: Final = (
+    Column("connection_id", TEXT, "the connection, as in packets", nullable=False),
+    Column("client_ip", WORD, "address of the client's side", nullable=False),
+    Column("client_port", U16, "port of the client's side", nullable=False),
+    Column("broker_ip", WORD, "address of the broker's side", nullable=False),
+    Column("broker_port", U16, "port of the broker's side", nullable=False),
+    Column("client_id", TEXT, "client id, as first seen in a request"),
+    Column("client_software", TEXT, "client software, as first seen in ApiVersions"),
+    Column("first_seen", TIME, "time of the first packet", nullable=False),
+    Column("last_seen", TIME, "time of the last packet", nullable=False),
+    Column("started", BOOL, "the SYN was captured", nullable=False),
+    Column("ended", WORD, "fin, reset, or open (nothing seen of an end)", nullable=False),
+    Column("reset_by", WORD, "client or broker: who sent the first RST; null where nobody did"),
+    Column("tap", WORD, "client, broker, middle or unknown: where the data say the capture was taken", nullable=False),
+    Column("handshake_broker_ms", FLOAT, "SYN to SYN-ACK; null if either was sent twice or not seen", "ms"),
+    Column("handshake_client_ms", FLOAT, "SYN-ACK to ACK; null if either was sent twice or not seen", "ms"),
+    *(
+        Column(f"rtt_{side}_{part}", INT if part == "n" else FLOAT, f"round trips tap, {side}, tap: {text}", "samples" if part == "n" else "ms", nullable=part != "n")
+        for side in ("broker", "client")
+        for part, text in (("n", "number of samples"), ("min_ms", "smallest"), ("p50_ms", "median"), ("p95_ms", "95th percentile"))
+    ),
+    *(
+        Column(f"{name}_{direction}", kind, f"{text} ({direction.replace('_', ' the ')})", unit, nullable=False)
+        for direction in ("to_broker", "from_broker")
+        for name, kind, text, unit in DIRECTION_COLUMNS
+    ),
+    Column("framing", WORD, "how the first Kafka frame was found: start (from the SYN), scan, or none", nullable=False),
+    Column("encrypted", BOOL, "the payload is TLS", nullable=False),
+)
+
+METRICS: Final = (
+    Column("metric", WORD, "name of the metric (docs/metrics.md)", nullable=False),
+    Column("group", WORD, "all, or key=value", nullable=False),
+    Column("statistic", WORD, "count, mean, p50, …", nullable=False),
+    Column("value", FLOAT, "the value; null where there are no samples"),
+    Column("unit", WORD, "unit of the value", nullable=False),
+    Column("n", INT, "samples that the value is made of", "samples", nullable=False),
+    Column("ci_low", FLOAT, "lower bound of the 95 % interval; null where there is none"),
+    Column("ci_high", FLOAT, "upper bound of the 95 % interval; null where there is none"),
+)
+
+SERIES: Final = (
+    Column("bin_start", TIME, "begin of the time bin", nullable=False),
+    Column("bin_seconds", FLOAT, "length of the bin", "s", nullable=False),
+    *METRICS[:6],
+)
+
+SITES: Final = (
+    Column("experiment", TEXT, "name of the experiment", nullable=False),
+    Column("site", TEXT, "name of the site", nullable=False),
+    Column("condition", TEXT, "experiments of one condition are repetitions of one run", nullable=False),
+    Column("window_start", TIME, "begin of the window; null where it is open"),
+    Column("window_end", TIME, "end of the window, included; null where it is open"),
+    Column("timezone", TEXT, "IANA name or UTC offset of local times", nullable=False),
+    Column("brokers", TEXTS, "the site's brokers, ip:port", nullable=False),
+    Column("tap_configured", TEXT, "client, broker or auto", nullable=False),
+    Column("tap_found", TEXT, "client, broker, middle or unknown: what most connections say", nullable=False),
+    Column("cluster", TEXT, "name of the Kafka cluster", nullable=False),
+    Column("clock_offset_ms", FLOAT, "this site's clock minus the reference clock, as configured; null where not", "ms"),
+    Column("captures", INT, "capture files", "files", nullable=False),
+    Column("packets_kept", INT, "packets to or from the brokers", "packets", nullable=False),
+    Column("packets_skipped", INT, "other packets in the captures", "packets", nullable=False),
+    Column("first_seen", TIME, "time of the first packet kept"),
+    Column("last_seen", TIME, "time of the last packet kept"),
+    Column("capture_loss", FLOAT, "acknowledged bytes that were never captured, as a share of those acknowledged; null where nothing was"),
+)
+
+_COMPARED = "experiment_a", "site_a", "experiment_b", "site_b"
+COMPARISONS: Final = (
+    Column("scope", TEXT, "sites (of one experiment), experiments (of one site) or baseline", nullable=False),
+    *(Column(name, TEXT, f"{name[:-2]} of side {name[-1]}", nullable=False) for name in _COMPARED),
+    Column("metric", TEXT, "name of the metric", nullable=False),
+    Column("group", TEXT, "all, or key=value", nullable=False),
+    Column("statistic", TEXT, "p50, p90, p95, p99, mean, ratio_of_sums, share_over, hl_shift, hl_ratio, cliffs_delta or wasserstein1", nullable=False),
+    Column("unit", TEXT, "unit of estimates and difference", nullable=False),
+    Column("primary", BOOL, "in the family that is corrected for multiple comparisons", nullable=False),
+    Column("paired", BOOL, "both sides by time: same clock bins", nullable=False),
+    Column("sampling", TEXT, "what varies: time, connections, or time_and_connections", nullable=False),
+    *(
+        Column(f"{part}_{side}", FLOAT, f"{text} of side {side}")
+        for side in ("a", "b")
+        for part, text in (("estimate", "estimate"), ("low", "lower bound of the 95 % interval"), ("high", "upper bound of the 95 % interval"))
+    ),
+    Column("difference", FLOAT, "a - b"),
+    Column("difference_low", FLOAT, "lower bound of the 95 % interval; null is an open side"),
+    Column("difference_high", FLOAT, "upper bound of the 95 % interval; null is an open side"),
+    Column("ratio", FLOAT, "a / b"),
+    Column("ratio_low", FLOAT, "lower bound of the 95 % interval; null is an open side"),
+    Column("ratio_high", FLOAT, "upper bound of the 95 % interval; null is an open side"),
+    Column("noise_floor", FLOAT, "Wasserstein distance between stretches of one side"),
+    Column("n_a", INT, "samples of side a", "samples", nullable=False),
+    Column("n_b", INT, "samples of side b", "samples", nullable=False),
+    *(
+        Column(f"{part}_{side}", FLOAT, f"{text} of side {side}", unit)
+        for part, text, unit in (
+            ("n_eff", "effective number of independent samples", "samples"),
+            ("df", "degrees of freedom of the variance", ""),
+            ("correlation_seconds", "correlation time", "s"),
+        )
+        for side in ("a", "b")
+    ),
+    Column("connections_a", INT, "connections of side a", "connections"),
+    Column("connections_b", INT, "connections of side b", "connections"),
+    Column("overlap_seconds", FLOAT, "time that both windows share", "s"),
+    Column("pair_correlation", FLOAT, "correlation between the sides, where paired"),
+    Column("p_value", FLOAT, "p of the difference, primary rows only"),
+    Column("p_holm", FLOAT, "p adjusted for the family by Holm's method"),
+    Column("family_size", INT, "comparisons in the family", "comparisons"),
+    Column("margin", FLOAT, "equivalence margin, in the unit of the difference"),
+    Column("verdict", TEXT, "not_comparable, too_few_samples, equivalent_within_margin, differs, undecided or described", nullable=False),
+    Column("weak", BOOL, "fewer than about 100 independent requests: take the interval as a minimum", nullable=False),
+    Column("reason", TEXT, "which gate, or which fact about comparability"),
+    Column("method", TEXT, "how the interval was made", nullable=False),
+)
+
+DATASETS: Final[Mapping[str, tuple[Column, ...]]] = {
+    "packets": PACKETS,
+    "requests": REQUESTS,
+    "connections": CONNECTIONS,
+    "sites": SITES,
+    "metrics": METRICS,
+    "series": SERIES,
+    "comparisons": COMPARISONS,
+}
+
+
+def schema(dataset: str) -> pa.Schema:
+    """The Arrow schema of a data set, descriptions and units in the fields' metadata."""
+    return pa.schema([column.field() for column in DATASETS[dataset]])
+
+
+def conform(table: pa.Table, dataset: str) -> pa.Table:
+    """The table with exactly the data set's columns, in order and type.
+
+    Raises ``KeyError`` for a missing column and ``pyarrow.ArrowInvalid`` for values that do not fit their type.
+    """
+    wanted = schema(dataset)
+    columns = [table.column(field.name).cast(field.type).combine_chunks() for field in wanted]
+    return pa.Table.from_arrays(columns, schema=wanted)
+
+
+def write(table: pa.Table, path: str | Path, dataset: str, provenance: Mapping[str, Any]) -> None:
+    """Write one file of a data set: conformed, zstd, provenance in the metadata; the same table gives the same bytes.
+
+    The file appears under its name only when it is complete.
+    """
+    conformed = conform(table, dataset).replace_schema_metadata({"brokerlens": json.dumps(provenance, sort_keys=True)})
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    pq.write_table(conformed, partial, compression="zstd", compression_level=3, row_group_size=1 << 20)
+    partial.rename(path)
+
+
+def read(paths: Iterable[str | Path], dataset: str, columns: list[str] | None = None) -> pa.Table:
+    """The files' rows, one after another, with the data set's types."""
+    wanted = schema(dataset)
+    if columns is not None:
+        wanted = pa.schema([wanted.field(name) for name in columns])
+    tables = [pq.read_table(path, columns=wanted.names, partitioning=None).cast(wanted) for path in paths]
+    return pa.concat_tables(tables).unify_dictionaries() if tables else wanted.empty_table()
