@@ -1,0 +1,121 @@
+"""What every job does around its work: threads, the cache of compiled kernels, the log, errors as one message.
+
+Import this before anything that starts threads or compiles: it reads the job's ``threads`` from the ``snakemake`` object that Snakemake
+puts into ``__main__`` and tells them to numba, polars, Arrow and BLAS by the environment, which they read once, at their import.
+"""
+
+from __future__ import annotations
+
+import __main__
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from brokerlens.errors import UserError
+
+PACKAGE = Path(__file__).parent
+THREAD_VARIABLES = (
+    "POLARS_MAX_THREADS",
+    "NUMBA_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "ARROW_IO_THREADS",
+)
+
+
+def limit_threads(threads: int) -> None:
+    """Tell every library of the job how many threads it may use; to be called before they are imported."""
+    for variable in THREAD_VARIABLES:
+        os.environ[variable] = str(threads)
+
+
+def kernel_digest() -> str:
+    """A digest of all code with compiled kernels and of the rooms they stand in: numba's own cache misses edits in imported modules."""
+    compiled = [path for path in PACKAGE.rglob("*.py") if b"njit" in path.read_bytes()]
+    rooms = {path.parent for path in compiled} - {PACKAGE}
+    digest = hashlib.sha256()
+    for path in sorted({path for room in rooms for path in room.rglob("*.py")} | set(compiled)):
+        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def kernel_cache() -> Path:
+    """The folder of compiled kernels: beside the workflow, else in the user's cache, else a temporary one; kept apart by digest."""
+    beside = PACKAGE.parents[2] / ".numba_cache"
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "brokerlens"
+    for root in (beside, user):
+        if _writable(root / kernel_digest()):
+            return root / kernel_digest()
+    return Path(tempfile.mkdtemp(prefix="brokerlens-kernels-"))
+
+
+def use_kernel_cache() -> None:
+    """Point numba at the kernel cache, unless the user's environment names one."""
+    if "NUMBA_CACHE_DIR" not in os.environ:
+        os.environ["NUMBA_CACHE_DIR"] = str(kernel_cache())
+
+
+def compile_kernels_once() -> None:
+    """Compile all kernels into the cache if nobody has yet; jobs that start meanwhile wait instead of compiling the same."""
+    cache = Path(os.environ["NUMBA_CACHE_DIR"])
+    compiled = cache / "compiled"
+    if compiled.exists():
+        return
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if compiled.exists():
+            return
+        path = os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
+        done = subprocess.run([sys.executable, "-m", "brokerlens.warm"], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            compiled.touch()
+        else:  # not fatal: this job then compiles what it needs, and says here what went wrong
+            logging.getLogger("brokerlens").warning("kernels could not be compiled ahead: %s", done.stderr.strip()[-2000:])
+
+
+@contextlib.contextmanager
+def logged(snakemake: Any) -> Iterator[None]:
+    """Run a job's work with everything it prints in the rule's log; an error the user can act on ends it with that message alone."""
+    with Path(snakemake.log[0]).open("w", buffering=1) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", force=True)
+    began = time.monotonic()
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+    logging.getLogger("brokerlens").info("%s done in %.2f s", snakemake.rule, time.monotonic() - began)
+
+
+_job = getattr(__main__, "snakemake", None)
+if _job is not None:
+    limit_threads(_job.threads)
+use_kernel_cache()
+if _job is not None:
+    compile_kernels_once()
