@@ -1,0 +1,78 @@
+"""One site through the stages' own functions, without Snakemake: captures in, data sets out."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from compute_metrics import compute_metrics
+from merge_site import merge_site
+from split_capture import split_capture
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "resources" / "example"
+BROKERS = {"edge": ["192.0.2.10:31289"], "cloud": ["198.51.100.10:32289"]}
+
+
+@dataclass(frozen=True)
+class Site:
+    """The data sets of one site."""
+
+    packets: pl.DataFrame
+    requests: pl.DataFrame
+    connections: pl.DataFrame
+    metrics: pl.DataFrame
+    series: pl.DataFrame
+
+
+def run_site(captures: Sequence[Path], brokers: Sequence[str], folder: Path, shards: int = 1, window: tuple[int | None, int | None] = (None, None)) -> Site:
+    """Split, merge and measure one site's captures in ``folder``."""
+    working = []
+    for capture in captures:
+        output = folder / "captures" / capture.name
+        split_capture(capture=str(capture), name=capture.name, brokers=list(brokers), output=str(output), threads=1)
+        working.append(str(output))
+    site = {"brokers": list(brokers), "tap": "auto", "topic_ids": {}, "shards": shards}
+    parts = [
+        {name: str(folder / name / f"part-{part:04}.parquet") for name in ("packets", "requests", "connections", "notebook")} for part in range(shards)
+    ]
+    for number, part in enumerate(parts):
+        merge_site(captures=working, part=number, site=site, **part)
+    metrics, series = folder / "metrics.parquet", folder / "series.parquet"
+    measure = {"window": {"start": window[0], "end": window[1]}, "brokers": list(brokers), "tap": "auto", "share_over_ms": 200}
+    compute_metrics(
+        **{name: [part[name] for part in parts] for name in ("packets", "requests", "connections", "notebook")},
+        measure=measure,
+        metrics=str(metrics),
+        series=str(series),
+    )
+    tables = {name: pl.concat([pl.read_parquet(part[name]) for part in parts]) for name in ("packets", "requests", "connections")}
+    return Site(**tables, metrics=pl.read_parquet(metrics), series=pl.read_parquet(series))
+
+
+def read_pcap(path: Path) -> tuple[bytes, list[bytes]]:
+    """File header and packet records of a little-endian classic pcap."""
+    data = path.read_bytes()
+    return data[:24], list(_records(data))
+
+
+def _records(data: bytes) -> Iterator[bytes]:
+    at = 24
+    while at < len(data):
+        (captured,) = struct.unpack_from("<I", data, at + 8)
+        yield data[at : at + 16 + captured]
+        at += 16 + captured
+
+
+def write_pcap(path: Path, header: bytes, records: Sequence[bytes]) -> Path:
+    """A classic pcap of these records."""
+    path.write_bytes(header + b"".join(records))
+    return path
+
+
+def shipped(experiment: str, site: str) -> list[Path]:
+    """The shipped captures of one site, by name."""
+    return sorted((EXAMPLE / experiment / site).glob("*.pcap"))
