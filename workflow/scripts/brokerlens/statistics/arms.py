@@ -116,6 +116,7 @@ class Arm:
         elif bin_count is None:
             raise ValueError("bins need their number: bin_count")
         self.n = len(what)
+        self.times = when
         self.values = what
         self.connections = whose
         self.bins = bins
