@@ -144,8 +144,8 @@ class Arm:
 
     @cached_property
     def mean(self) -> float:
-        """The mean of the values."""
-        return float(self.values.sum() / self.n)
+        """The mean of the values, summed in ascending order so that it depends on nothing but them."""
+        return float(self.ordered.sum() / self.n)
 
     @cached_property
     def histogram(self) -> Ints:

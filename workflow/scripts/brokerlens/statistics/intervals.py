@@ -63,11 +63,6 @@ class Limits:
     n_star: float
 
 
-def name_of(level: float) -> str:
-    """p50, p99, p99.9: the name of a level's percentile."""
-    return f"p{100 * level:g}"
-
-
 def samples_needed(level: float) -> int:
     """Values without which a percentile gets no interval: 300, and ten beyond it."""
     return max(LEAST_SAMPLES, math.ceil(LEAST_BEYOND / min(level, 1.0 - level) - 1e-6))
@@ -76,9 +71,9 @@ def samples_needed(level: float) -> int:
 def refusal(arm: Arm, needed: int = LEAST_SAMPLES) -> str | None:
     """Why this arm can carry no interval at all, or ``None``."""
     if arm.n < needed:
-        return f"too few samples: {arm.n:,} of {needed:,}"
+        return f"{arm.n:,} samples; {needed:,} needed"
     if not arm.is_long_enough:
-        return f"fewer than 40 correlation times: about {arm.correlation_times:.0f}"
+        return f"fewer than 40 correlation times (about {arm.correlation_times:.0f})"
     return None
 
 
@@ -168,9 +163,9 @@ def quantile_of(arm: Arm, level: float, *, sampling: Sampling = "time") -> Inter
     estimate = arm.quantile(level)
     why = refusal(arm, samples_needed(level))
     if why is None and sampling != "time" and arm.effective_connections < LEAST_SAMPLED_CONNECTIONS:
-        why = f"too few connections: worth {arm.effective_connections:.1f} of {LEAST_SAMPLED_CONNECTIONS:g} of equal size"
+        why = _few_connections(arm.effective_connections, LEAST_SAMPLED_CONNECTIONS)
     if why is not None:
-        return Interval(estimate, n=arm.n, reason=f"{name_of(level)}: {why}")
+        return Interval(estimate, n=arm.n, reason=why)
     limits = Clumping.of(arm, sampling).limits(level)
     has_high = level**limits.n_star <= ALPHA / 2.0 and arm.worst_sample * (1.0 - level) >= LEAST_EFFECTIVE_BEYOND
     has_low = (1.0 - level) ** limits.n_star <= ALPHA / 2.0 and arm.worst_sample * level >= LEAST_EFFECTIVE_BEYOND
@@ -179,7 +174,7 @@ def quantile_of(arm: Arm, level: float, *, sampling: Sampling = "time") -> Inter
         low=arm.at_rank(math.floor(arm.n * limits.low)) if has_low else None,
         high=arm.at_rank(math.ceil(arm.n * limits.high)) if has_high else None,
         weak=arm.worst_sample < WEAK_BELOW,
-        reason=None if has_low and has_high else f"{name_of(level)}: {_open_sides(arm, has_low, has_high)}",
+        reason=None if has_low and has_high else _open_sides(arm, has_low, has_high),
         n=arm.n,
         n_eff=limits.n_eff,
         df=limits.df,
@@ -197,7 +192,7 @@ def share_over(arm: Arm, threshold: float) -> Interval:
     share = (arm.n - at_most) / arm.n
     why = refusal(arm)
     if why is not None:
-        return Interval(share, n=arm.n, reason=f"share: {why}")
+        return Interval(share, n=arm.n, reason=why)
     clumping = Clumping.of(arm)
     level = min(max(1.0 - share, 0.01), 0.99) if share in (0.0, 1.0) else 1.0 - share
     effect = clumping.at(level)
@@ -212,7 +207,7 @@ def mean_of(arm: Arm) -> Interval:
         return Interval(None, reason="no samples")
     why = refusal(arm)
     if why is not None:
-        return Interval(arm.mean, n=arm.n, reason=f"mean: {why}")
+        return Interval(arm.mean, n=arm.n, reason=why)
     variance = float(np.mean(arm.mean_transform**2))
     half = student(ALPHA, arm.dof) * math.sqrt(variance)
     spread = float(np.var(arm.values))
@@ -239,7 +234,7 @@ def mean_of_bins(series: ArrayLike) -> Interval:
     tau = correlation_time(bins)
     dof = degrees_of_freedom(len(bins), tau)
     if dof < LEAST_DOF:
-        return Interval(mean, n=len(bins), reason=f"mean: fewer than 40 correlation times: about {len(bins) / max(tau, 1.0):.0f}")
+        return Interval(mean, n=len(bins), reason=f"fewer than 40 correlation times (about {len(bins) / max(tau, 1.0):.0f})")
     variance = float(np.mean(Projector.over(np.ones(len(bins), dtype=np.int64), dof).transform(bins) ** 2))
     half = student(ALPHA, dof) * math.sqrt(variance)
     n_eff = min(float(len(bins)), float(np.var(bins)) / variance) if variance > 0.0 else float(len(bins))
@@ -303,8 +298,7 @@ def ratio_of_clusters(clusters: Clusters | None, *, is_share: bool = True) -> In
     if clusters.ratio <= 0.0:
         return Interval(0.0, n=n, reason=f"none in {n:,}")
     if clusters.effective_connections < LEAST_CONNECTIONS:
-        worth = clusters.effective_connections
-        return Interval(clusters.ratio, n=n, reason=f"too few connections: worth {worth:.1f} of {LEAST_CONNECTIONS:g} of equal size")
+        return Interval(clusters.ratio, n=n, reason=_few_connections(clusters.effective_connections, LEAST_CONNECTIONS))
     if is_share and clusters.ratio >= 1.0:
         return Interval(clusters.ratio, n=n, reason=f"all of {n:,}")
     if not is_share and not math.isfinite(clusters.log_variance):
@@ -331,6 +325,10 @@ def mean_interval(times_ns: ArrayLike, values: ArrayLike, connection: ArrayLike 
 def ratio_interval(numerators: ArrayLike, denominators: ArrayLike, *, is_share: bool = True) -> Interval:
     """A ratio of sums per connection, such as retransmitted over sent segments."""
     return ratio_of_clusters(Clusters.of(numerators, denominators), is_share=is_share)
+
+
+def _few_connections(effective: float, needed: float) -> str:
+    return f"connections worth {effective:.1f} of equal size; {needed:g} needed"
 
 
 def _open_sides(arm: Arm, has_low: bool, has_high: bool) -> str:

@@ -1,0 +1,313 @@
+"""Sentences made from one row of the data set `comparisons`, and from nothing else; numbers with the digits that their interval allows.
+
+All functions return plain text: names come from the configuration or from captures, so whoever puts it into HTML escapes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+MINUS: Final = "\N{MINUS SIGN}"
+MOST_DECIMALS: Final = 6
+_WEAK: Final = " (few independent stretches; take the interval as a minimum)"
+
+Row = Mapping[str, Any]
+
+_NAMES: Final = {
+    "kafka_latency": "Kafka latency",
+    "kafka_queue": "Time in the queue",
+    "kafka_service": "Service time",
+    "kafka_broker": "Time in the broker",
+    "kafka_network": "Time in the network",
+    "kafka_total": "Total time",
+    "rtt": "Round-trip time",
+    "rtt_ipdv": "Variation of successive round trips",
+    "retransmissions": "Retransmitted share",
+    "connections_reset": "Share of connections reset",
+    "goodput": "Goodput",
+    "throughput": "Throughput",
+    "request_rate": "Requests per second",
+}
+_OF_REQUESTS: Final = "kafka_"
+_STATISTICS: Final = {"mean": "the mean", "share_over": "the share over the threshold", "ratio_of_sums": "the share"}
+_HALVES: Final = {"to_broker": "to the broker", "to_client": "to the client", "from_broker": "from the broker"}
+
+
+def decimals(value: float | None, low: float | None = None, high: float | None = None) -> int:
+    """Decimals that a value may have: those of its interval's first digit that differs, one more where the interval is barely wider.
+
+    Without an interval three digits of the value.
+    """
+    if low is not None and high is not None and high > low:
+        exponent = math.floor(math.log10(high - low))
+        leads = (high - low) / 10.0**exponent
+        wanted = -exponent + (1 if leads < 2.0 else 0)
+    elif value is None or value == 0.0 or not math.isfinite(value):
+        wanted = 0
+    else:
+        wanted = 2 - math.floor(math.log10(abs(value)))
+    return min(MOST_DECIMALS, max(0, wanted))
+
+
+def fixed(value: float, digits: int, *, sign: bool = False) -> str:
+    """A number with that many decimals: comma for thousands, a real minus, no minus before a zero."""
+    text = f"{value:{'+' if sign else ''},.{digits}f}"
+    if not any(digit in text for digit in "123456789"):
+        text = text.lstrip("+-")
+    return text.replace("-", MINUS)
+
+
+def number(value: float, low: float | None = None, high: float | None = None, *, sign: bool = False) -> str:
+    """A value with the digits that its interval allows."""
+    return fixed(value, decimals(value, low, high), sign=sign)
+
+
+def interval_words(estimate: float | None, low: float | None, high: float | None, unit: str) -> str:
+    """A value with its interval: "48.2 ms (95 % interval 47.1 to 49.0)", "at least 214 ms", "3.7 % (95 % interval 2.6 to 5.2)"."""
+    if estimate is None:
+        return "no samples"
+    estimate, low, high = (_scaled(x, unit) for x in (estimate, low, high))
+    assert estimate is not None
+    after = _after(unit)
+    if low is not None and high is not None:
+        return f"{number(estimate, low, high)}{after} ({_interval(low, high)})"
+    if low is not None:
+        return f"at least {number(low)}{after}"
+    if high is not None:
+        return f"at most {number(high)}{after}"
+    return f"{number(estimate)}{after} (no interval)"
+
+
+def difference_sentence(row: Row) -> str:
+    """The row's finding in one sentence."""
+    verdict = row["verdict"]
+    if verdict == "not_comparable":
+        return f"Not compared: {row['reason']}."
+    if row["statistic"] == "cliffs_delta":
+        return _delta(row)
+    if row["statistic"] in ("hl_shift", "hl_ratio"):
+        return _typical(row)
+    if row["statistic"] == "wasserstein1":
+        return _distance(row)
+    if verdict == "too_few_samples":
+        return _too_few(row)
+    if verdict == "equivalent_within_margin":
+        return _equivalent(row) + _weak(row)
+    if verdict == "undecided":
+        return _undecided(row) + _weak(row)
+    return _differs(row) + _weak(row)
+
+
+def beside(row: Row) -> str:
+    """What always stands beside a comparison: how much was measured on each side."""
+    parts = [f"{row['n_a']:,} and {row['n_b']:,} {samples_of(row)}"]
+    if row.get("connections_a") is not None and row.get("connections_b") is not None:
+        parts.append(f"{row['connections_a']:,} and {row['connections_b']:,} connections")
+    if row.get("overlap_seconds"):
+        minutes = row["overlap_seconds"] / 60.0
+        parts.append(f"{number(minutes) if minutes < 10.0 else fixed(minutes, 0)} minutes in common")
+    return ", ".join([*parts, "one run per site"])
+
+
+def metric_name(row: Row) -> str:
+    """The metric of a row as a sentence begins with it: "Produce latency", "Round-trip time to the broker"."""
+    name = _NAMES.get(row["metric"], str(row["metric"]).replace("_", " "))
+    key, _, value = str(row["group"]).partition("=")
+    if key == "all":
+        return name
+    if key == "api":
+        shown = value.replace("/with_data", " with data").replace("/empty", " without data")
+        return f"{shown} latency" if row["metric"] == "kafka_latency" else f"{name} of {shown}"
+    if key in ("half", "direction"):
+        return f"{name} {_HALVES.get(value, value)}"
+    return f"{name} ({key} {value})"
+
+
+def samples_of(row: Row) -> str:
+    """What the row's samples are."""
+    if str(row["metric"]).startswith(_OF_REQUESTS):
+        return "requests"
+    words = {"rtt": "round trips", "retransmissions": "segments", "connections_reset": "connections"}
+    return words.get(row["metric"], "samples")
+
+
+def sides(row: Row) -> tuple[str, str]:
+    """The two sides as they stand in a sentence: "at edge", "at cloud"; "at edge in experiment08", "in experiment07"."""
+    if row["scope"] == "sites":
+        return f"at {row['site_a']}", f"at {row['site_b']}"
+    if row["site_a"] == row["site_b"]:
+        return f"at {row['site_a']} in {row['experiment_a']}", f"in {row['experiment_b']}"
+    return f"at {row['site_a']} in {row['experiment_a']}", f"at {row['site_b']} in {row['experiment_b']}"
+
+
+def _scaled(value: float | None, unit: str) -> float | None:
+    return 100.0 * value if value is not None and unit == "share" else value
+
+
+def _after(unit: str) -> str:
+    return {"share": " %", "": ""}.get(unit, f" {unit}")
+
+
+def _points(unit: str) -> str:
+    """The unit of a difference: that of two shares is points."""
+    return " points" if unit == "share" else _after(unit)
+
+
+def _interval(low: float, high: float) -> str:
+    digits = decimals(None, low, high)
+    return f"95 % interval {fixed(low, digits)} to {fixed(high, digits)}"
+
+
+def _weak(row: Row) -> str:
+    return _WEAK if row.get("weak") else ""
+
+
+def _statistic(row: Row) -> str:
+    return _STATISTICS.get(row["statistic"], str(row["statistic"]))
+
+
+def _difference(row: Row) -> tuple[float, float | None, float | None]:
+    found = [_scaled(row[name], row["unit"]) for name in ("difference", "difference_low", "difference_high")]
+    return found[0] or 0.0, found[1], found[2]
+
+
+def _ratio(row: Row) -> str:
+    """ ", 2.4 times (2.1 to 2.8)", or nothing where the ratio has no interval."""
+    value, low, high = row["ratio"], row["ratio_low"], row["ratio_high"]
+    if value is None or low is None or high is None:
+        return ""
+    digits = decimals(value, low, high)
+    return f", {fixed(value, digits)} times ({fixed(low, digits)} to {fixed(high, digits)})"
+
+
+def _size(value: float, low: float, high: float, after: str) -> str:
+    """A difference without its sign: "41 ms (95 % interval 33 to 52)"; bounds in the direction of the difference."""
+    if value < 0.0:
+        value, low, high = -value, -high, -low
+    digits = decimals(value, low, high)
+    return f"{fixed(value, digits)}{after} (95 % interval {fixed(low, digits)} to {fixed(high, digits)})"
+
+
+def _adjusted(row: Row) -> str:
+    p = row.get("p_holm")
+    if p is None:
+        return ""
+    family = row["family_size"]
+    among = f" among {family:,} comparisons" if family > 1 else ""
+    return f"; adjusted p {'< 0.001' if p < 0.001 else f'= {p:.2g}' if p < 0.1 else f'= {p:.2f}'}{among}"
+
+
+def _differs(row: Row) -> str:
+    value, low, high = _difference(row)
+    if low is None or high is None:
+        return _too_few(row)
+    at_a, at_b = sides(row)
+    if row["verdict"] == "described" and low <= 0.0 <= high:
+        digits = decimals(value, low, high)
+        shown = (
+            f"{fixed(value, digits, sign=True)}{_points(row['unit'])} ({fixed(low, digits, sign=True)} to {fixed(high, digits, sign=True)})"
+        )
+        return f"{metric_name(row)} {at_a} against {at_b}: no difference found in {_statistic(row)}, {shown}."
+    what = "higher" if value > 0.0 else "lower"
+    size = _size(value, low, high, _points(row["unit"]))
+    return f"{metric_name(row)} {at_a} is {what} than {at_b}: {_statistic(row)} by {size}{_ratio(row)}{_adjusted(row)}."
+
+
+def _equivalent(row: Row) -> str:
+    margin, reference = row["margin"], row["estimate_b"]
+    limit = (
+        f"the margin of {number(100.0 * margin / reference)} %" if reference else f"the margin of {number(margin)}{_points(row['unit'])}"
+    )
+    ratio = row["ratio"], row["ratio_low"], row["ratio_high"]
+    if None in ratio:
+        value, low, high = _difference(row)
+        digits = decimals(value, low, high)
+        found = f"{fixed(value, digits, sign=True)}{_points(row['unit'])}"
+        found += "" if low is None or high is None else f" ({fixed(low, digits, sign=True)} to {fixed(high, digits, sign=True)})"
+    else:
+        digits = decimals(*ratio)
+        found = f"ratio {fixed(ratio[0], digits)} ({fixed(ratio[1], digits)} to {fixed(ratio[2], digits)})"
+    at_a, at_b = sides(row)
+    return f"{metric_name(row)} {at_a} against {at_b}: {_statistic(row)} differs by less than {limit}: {found}."
+
+
+def _undecided(row: Row) -> str:
+    value, low, high = _difference(row)
+    if low is None or high is None:
+        return _too_few(row)
+    at_a, at_b = sides(row)
+    after = _points(row["unit"])
+    begin = f"{metric_name(row)} {at_a} against {at_b}: the data do not decide"
+    if low <= 0.0 <= high:
+        digits = decimals(value, low, high)
+        return f"{begin}: {_statistic(row)} between {fixed(-low, digits)}{after} lower and {fixed(high, digits)}{after} higher."
+    what = "higher" if value > 0.0 else "lower"
+    return f"{begin}: {_statistic(row)} is {what} by {_size(value, low, high, after)}{_adjusted(row)}."
+
+
+def _too_few(row: Row) -> str:
+    words = samples_of(row)
+    reason = str(row["reason"] or "no interval").replace("samples", words)
+    for side in ("a", "b"):
+        low, high = (_scaled(row[f"{bound}_{side}"], row["unit"]) for bound in ("low", "high"))
+        if (low is None) != (high is None):
+            bound = f"at least {number(low)}" if low is not None else f"at most {number(high or 0.0)}"
+            where = sides(row)[0 if side == "a" else 1]
+            return f"{metric_name(row)}: {_statistic(row)} {where} is {bound}{_after(row['unit'])} ({reason})."
+    return f"{metric_name(row)}: too few {words} for {_statistic(row)} ({reason})."
+
+
+def _delta(row: Row) -> str:
+    if row["difference"] is None:
+        return _too_few(row)
+    value, low, high = (
+        None if row[name] is None else 50.0 * (1.0 + row[name]) for name in ("difference", "difference_low", "difference_high")
+    )
+    assert value is not None
+    one = {"requests": "request", "round trips": "round trip"}.get(samples_of(row), "sample")
+    names = _bare(row)
+    shown = f"{number(value, low, high)} % of pairs"
+    if low is not None and high is not None:
+        shown += f" ({_interval(low, high)})"
+    return f"A random {names[0]} {one} is slower than a random {names[1]} {one} in {shown}."
+
+
+def _bare(row: Row) -> tuple[str, str]:
+    if row["scope"] == "sites":
+        return str(row["site_a"]), str(row["site_b"])
+    return f"{row['experiment_a']} {row['site_a']}", f"{row['experiment_b']} {row['site_b']}"
+
+
+def _typical(row: Row) -> str:
+    at_a, at_b = sides(row)
+    if row["statistic"] == "hl_ratio":
+        value, low, high = row["ratio"], row["ratio_low"], row["ratio_high"]
+        if value is None or low is None or high is None:
+            return _too_few(row)
+        digits = decimals(value, low, high)
+        size = f"{fixed(value, digits)} times that {at_b} (95 % interval {fixed(low, digits)} to {fixed(high, digits)})"
+        return f"{metric_name(row)} {at_a} is typically {size}."
+    value, low, high = _difference(row)
+    if low is None or high is None:
+        return _too_few(row)
+    what = "more" if value >= 0.0 else "less"
+    if value < 0.0:
+        value, low, high = -value, -high, -low
+    digits = decimals(value, low, high)
+    size = f"{fixed(value, digits)}{_points(row['unit'])} {what} than {at_b} (95 % interval {fixed(low, digits)} to {fixed(high, digits)})"
+    return f"{metric_name(row)} {at_a} is typically {size}."
+
+
+def _distance(row: Row) -> str:
+    if row["difference"] is None:
+        return _too_few(row)
+    value, low, high = _difference(row)
+    shown = f"{number(value, low, high)}{_after(row['unit'])}"
+    if low is not None and high is not None:
+        shown += f" ({_interval(low, high)})"
+    floor = row["noise_floor"]
+    noise = "" if floor is None else f"; noise alone gives about {number(_scaled(floor, row['unit']) or 0.0)}{_after(row['unit'])}"
+    at_a, at_b = sides(row)
+    return f"{metric_name(row)} {at_a} and {at_b} are {shown} apart on average over the distribution, where spikes weigh most{noise}."
