@@ -1,0 +1,186 @@
+"""What crossed the tap inside the window: packets, bytes, rates and what TCP had to repair, from the data set `packets`.
+
+Facts about segments are counted by their packets. Copies made by the capture are left out before anything is counted. Only whole numbers
+are added up here, so the order in which polars visits the rows cannot show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from brokerlens.metrics.rows import ALL, SHARE, Rows, describe, group
+from brokerlens.metrics.uncertainty import mean_of_bins, ratio_by_connection
+from brokerlens.metrics.window import SECOND, Bins, Window, bins_over
+
+RST: Final = 0x04
+DATA_SEGMENTS: Final = ("new", "retransmitted", "filled", "reordered", "ambiguous")
+"""Labels of packets with payload, SYN or FIN; keep-alives and window probes carry nothing new by design."""
+DIRECTIONS: Final[Mapping[str, bool]] = {"to_broker": False, "from_broker": True}
+
+_segment = pl.col("segment")
+_COUNTERS: Final[Mapping[str, pl.Expr]] = {
+    "packets": pl.len(),
+    "bytes": pl.col("wire_len").cast(pl.Int64).sum(),
+    "data_segments": _segment.is_in(DATA_SEGMENTS).sum(),
+    **{label: (_segment == label).sum() for label in ("retransmitted", "filled", "reordered", "ambiguous", "keepalive", "window_probe")},
+    "resets": (pl.col("tcp_flags") & RST > 0).sum(),
+    "zero_windows": pl.col("zero_window_begins").sum(),
+    "acked": pl.col("acked_bytes").cast(pl.Int64).sum(),
+    "unseen": pl.col("unseen_bytes").cast(pl.Int64).sum(),
+}
+_OF_THE_OTHER_DIRECTION: Final = ("acked", "unseen")
+"""What an acknowledgement tells is about the data of the other direction."""
+COUNTERS: Final = tuple(_COUNTERS)
+
+
+def packets_inside(packets: Sequence[str | Path], window: Window) -> pl.LazyFrame:
+    """The packets that count: inside the window, copies made by the capture left out; ``time`` (ns) added."""
+    scanned = pl.scan_parquet(list(packets), hive_partitioning=False)
+    inside = scanned.filter(~pl.col("is_duplicate"), window.holds(pl.col("timestamp")))
+    return inside.with_columns(pl.col("timestamp").to_physical().alias("time"), _segment.cast(pl.String))
+
+
+def number_connections(packets: pl.LazyFrame, connections: Sequence[str]) -> pl.LazyFrame:
+    """The packets with ``connection``, the place of their connection in ``connections``, instead of its id."""
+    table = pl.LazyFrame({"connection_id": connections}, schema={"connection_id": pl.Categorical}).with_row_index("connection")
+    numbered = packets.join(table.with_columns(pl.col("connection").cast(pl.Int64)), on="connection_id")
+    return numbered.drop("connection_id")
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Counts of one site's packets inside the window."""
+
+    connections: Sequence[str]
+    """Ids of the connections with a packet inside, sorted."""
+    first: int
+    """Time of the first packet, ns; −1 without packets."""
+    last: int
+    by_connection: Mapping[str, np.ndarray]
+    """Per counter ``int64[connections, 2]``, side 0 to the broker; ``acked`` and ``unseen`` under the direction of the data."""
+    bins: Bins
+    by_second: Mapping[str, np.ndarray]
+    """Per counter ``int64[bins.count, 2]``."""
+
+    def total(self, counter: str, side: bool | None = None) -> int:
+        """Sum of a counter, of both directions or of one."""
+        return int(_of_side(self.by_connection[counter], side).sum())
+
+
+def _of_side(counts: np.ndarray, side: bool | None) -> np.ndarray:
+    """Counts per row, of both directions together or of one."""
+    return np.asarray(counts.sum(axis=1) if side is None else counts[:, int(side)])
+
+
+def count_traffic(packets: pl.LazyFrame, window: Window) -> Traffic:
+    """Count the packets of ``packets_inside`` by connection and by second."""
+    counters = [expression.alias(name) for name, expression in _COUNTERS.items()]
+    anchor = window.start or 0
+    second = anchor + (pl.col("time") - anchor) // SECOND * SECOND
+    extent = [pl.col("time").min().alias("first"), pl.col("time").max().alias("last")]
+    by_connection, by_second = pl.collect_all(
+        [
+            packets.group_by("connection_id", "from_broker").agg(*counters, *extent),
+            packets.group_by(second.alias("second"), "from_broker").agg(*counters),
+        ],
+        engine="streaming",
+    )
+    by_connection = by_connection.with_columns(pl.col("connection_id").cast(pl.String))
+    connections = by_connection["connection_id"].unique().sort()
+    number = (
+        np.searchsorted(connections.to_numpy(), by_connection["connection_id"].to_numpy()) if len(connections) else np.zeros(0, np.int64)
+    )
+    first, last = (int(by_connection["first"].min()), int(by_connection["last"].max())) if len(connections) else (-1, -1)  # type: ignore[arg-type]  # polars types min() of any column
+    bins = bins_over(window, first, last, 1) if len(connections) else Bins(0, SECOND, 0)
+    return Traffic(
+        connections=connections.to_list(),
+        first=first,
+        last=last,
+        by_connection=_spread(by_connection, number, len(connections)),
+        bins=bins,
+        by_second=_spread(by_second, bins.number(by_second["second"].to_numpy()), bins.count),
+    )
+
+
+def _spread(counted: pl.DataFrame, row: np.ndarray, rows: int) -> dict[str, np.ndarray]:
+    """Each counter as an array (rows, 2)."""
+    sides = counted["from_broker"].to_numpy().astype(np.int64)
+    spread = {}
+    for name in COUNTERS:
+        array = np.zeros((rows, 2), np.int64)
+        np.add.at(array, (row, 1 - sides if name in _OF_THE_OTHER_DIRECTION else sides), counted[name].cast(pl.Int64).to_numpy())
+        spread[name] = array
+    return spread
+
+
+def directions() -> Iterator[tuple[str, bool | None]]:
+    """The groups `all` and `direction=…`, with the side that each holds."""
+    yield ALL, None
+    for name, side in DIRECTIONS.items():
+        yield group("direction", name), side
+
+
+def _add_counts(rows: Rows, traffic: Traffic, metric: str, counter: str, unit: str, among: str) -> None:
+    for name, side in directions():
+        rows.add(metric, name, "count", traffic.total(counter, side), unit, traffic.total(among, side))
+
+
+def _add_shares(rows: Rows, traffic: Traffic, metric: str, counters: Sequence[str], name: str, side: bool | None) -> None:
+    """Count, and the share of the data segments with its interval over connections."""
+    part = np.sum([_of_side(traffic.by_connection[counter], side) for counter in counters], axis=0)
+    whole = _of_side(traffic.by_connection["data_segments"], side)
+    n = int(whole.sum())
+    rows.add(metric, name, "count", float(part.sum()), "segments", n)
+    rows.add(metric, name, "ratio_of_sums", part.sum() / n if n else None, SHARE, n, ratio_by_connection(part, whole))
+
+
+def add_packets(rows: Rows, traffic: Traffic) -> None:
+    """`packets`, `bytes`, `throughput`, `goodput`, `capture_loss`."""
+    _add_counts(rows, traffic, "packets", "packets", "packets", "packets")
+    for name, side in directions():
+        rows.add("bytes", name, "sum", traffic.total("bytes", side), "bytes", traffic.total("packets", side))
+    for metric, counter in (("throughput", "bytes"), ("goodput", "acked")):
+        for name, side in directions():
+            _add_rate(rows, metric, name, _of_side(traffic.by_second[counter], side), "bytes/s")
+    for name, side in directions():
+        acked = traffic.total("acked", side)
+        loss = traffic.total("unseen", side) / acked if acked else None
+        rows.add("capture_loss", name, "ratio_of_sums", loss, SHARE, acked)
+
+
+def _add_rate(rows: Rows, metric: str, name: str, per_second: np.ndarray, unit: str) -> None:
+    """Mean over all seconds (with its interval) and over those with any, the 95th percentile and the largest second."""
+    active = per_second[per_second > 0]
+    found = describe(per_second, ("mean", "p95", "max"))
+    rows.add(metric, name, "mean", found["mean"], unit, per_second.size, mean_of_bins(per_second))
+    rows.add(metric, name, "mean_active", describe(active, ("mean",))["mean"], unit, active.size)
+    for statistic in ("p95", "max"):
+        rows.add(metric, name, statistic, found[statistic], unit, per_second.size)
+
+
+def add_health(rows: Rows, traffic: Traffic) -> None:
+    """`data_segments`, `retransmissions`, `reordered`, `ambiguous`, `keepalives`, `window_probes`, `zero_windows`, `resets`."""
+    _add_counts(rows, traffic, "data_segments", "data_segments", "segments", "data_segments")
+    for name, side in directions():
+        _add_shares(rows, traffic, "retransmissions", ("retransmitted", "filled"), name, side)
+    _add_shares(rows, traffic, "retransmissions", ("filled",), group("place", "before_tap"), None)
+    _add_shares(rows, traffic, "retransmissions", ("retransmitted",), group("place", "behind_tap"), None)
+    for metric in ("reordered", "ambiguous"):
+        for name, side in directions():
+            _add_shares(rows, traffic, metric, (metric,), name, side)
+    _add_counts(rows, traffic, "keepalives", "keepalive", "segments", "packets")
+    _add_counts(rows, traffic, "window_probes", "window_probe", "segments", "packets")
+    _add_counts(rows, traffic, "zero_windows", "zero_windows", "episodes", "packets")
+    _add_counts(rows, traffic, "resets", "resets", "packets", "packets")
+
+
+def add_request_rate(rows: Rows, traffic: Traffic, times: np.ndarray) -> None:
+    """`request_rate`: requests per second, by the times (ns) at which they began."""
+    per_second = np.bincount(traffic.bins.number(times), minlength=traffic.bins.count) if traffic.bins.count else np.zeros(0, np.int64)
+    _add_rate(rows, "request_rate", ALL, per_second, "requests/s")

@@ -1,0 +1,83 @@
+"""Metrics and series of one site, inside its experiment's window."""
+
+from __future__ import annotations
+
+from brokerlens import job  # isort: skip  # first: limits threads before polars and numba start
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from brokerlens import tables
+from brokerlens.metrics import connections as of_connections
+from brokerlens.metrics import latency, round_trips, traffic, variation
+from brokerlens.metrics import series as in_time
+from brokerlens.metrics.notebook_figures import add_notebook
+from brokerlens.metrics.rows import Rows
+from brokerlens.metrics.window import Bins, Window, series_bins
+from brokerlens.notebook import notebook_figures, read_packets
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+Paths = Sequence[str | Path]
+
+
+def compute_metrics(
+    *,
+    packets: Paths,
+    requests: Paths,
+    connections: Paths,
+    notebook: Paths,
+    measure: Mapping[str, Any],
+    metrics: str | Path,
+    series: str | Path,
+) -> None:
+    """Write the site's tidy metrics and its time series.
+
+    ``packets``, ``requests``, ``connections`` and ``notebook`` are the parts that merge_site wrote. ``measure`` has the ``window``
+    (``start`` and ``end``, ns since 1970 UTC or None, both included), the ``brokers`` (``ip:port``), the ``tap`` (client, broker or auto)
+    and ``share_over_ms``, the threshold of `share_over`.
+    """
+    window = Window.of(measure["window"])
+    inside = traffic.packets_inside(packets, window)
+    counted = traffic.count_traffic(inside, window)
+    tcp_connections = of_connections.connections_inside(connections, counted.connections)
+    trips, to_broker = round_trips.round_trips_inside(inside, counted.connections)
+    groups = latency.Groups(latency.requests_inside(requests, window))
+    tap = measure["tap"] if measure["tap"] in ("client", "broker") else of_connections.found_tap(tcp_connections["tap"].to_list())
+
+    rows = Rows()
+    traffic.add_packets(rows, counted)
+    of_connections.add_connections(rows, tcp_connections)
+    traffic.add_health(rows, counted)
+    latency.add_requests(rows, groups)
+    traffic.add_request_rate(rows, counted, groups.requests["time"].to_numpy())
+    latency.add_latency(rows, groups, float(measure["share_over_ms"]))
+    latency.add_contents(rows, groups)
+    round_trips.add_round_trips(rows, trips, to_broker)
+    variation.add_variation(rows, inside, counted.connections, trips, to_broker, tap)
+    add_notebook(rows, notebook_figures(read_packets(packets, notebook, window, measure["brokers"])))
+
+    courses = in_time.SeriesRows(series_bins(window, counted.first, counted.last) if counted.connections else Bins(0, 1, 0))
+    if courses.bins.count:
+        in_time.add_traffic(courses, counted)
+        in_time.add_round_trips(courses, trips, to_broker)
+        in_time.add_requests(courses, groups)
+
+    provenance = {"measure": dict(measure)}
+    tables.write(rows.table(), metrics, "metrics", provenance)
+    tables.write(courses.table(), series, "series", provenance)
+
+
+if __name__ == "__main__":
+    with job.logged(snakemake):
+        compute_metrics(
+            packets=snakemake.input.packets,
+            requests=snakemake.input.requests,
+            connections=snakemake.input.connections,
+            notebook=snakemake.input.notebook,
+            measure=snakemake.params.measure,
+            metrics=snakemake.output.metrics,
+            series=snakemake.output.series,
+        )
