@@ -1,0 +1,43 @@
+# make run: the shipped example, from its captures to its report. make test: every check but the slow and the live ones.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: env run test test-slow test-live lint lock clean
+
+env: $(VENV)/.made
+
+# Made anew only when the pinned packages change. Compiling the kernels ahead is a favour to the first run, so its failure is not one.
+$(VENV)/.made: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.txt
+	-$(BIN)/python workflow/scripts/brokerlens/warm.py
+	touch $@
+
+run: env
+	$(BIN)/snakemake --cores all
+
+test: lint
+	$(BIN)/pytest
+
+test-slow: env
+	$(BIN)/pytest -m slow
+
+test-live: env
+	$(BIN)/pytest -m live
+
+lint: env
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+
+# The pins for every supported Python, with hashes; needs uv. Without an index's address: which one to use is the machine's business.
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet requirements.in -o requirements.txt
+
+clean:
+	rm -rf results/[!R]* .snakemake

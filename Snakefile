@@ -1,0 +1,46 @@
+# From packet captures to a report. The data's way is in docs/architecture.md, every key of the configuration in config/README.md.
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+# A configuration given with --configfile counts alone; without one the shipped example runs.
+if "experiments" not in config and not workflow.overwrite_configfiles:
+
+    configfile: Path(workflow.basedir) / "config" / "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/split.smk"
+include: "workflow/rules/merge.smk"
+include: "workflow/rules/metrics.smk"
+include: "workflow/rules/compare.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    """The report, and every data set behind it."""
+    default_target: True
+    input:
+        report=REPORT,
+        metrics="results/metrics.csv",
+        comparisons="results/comparisons/comparisons.parquet",
+        sites="results/sites/sites.parquet",
+        data_sets=data_sets(),
+
+
+onstart:
+    print(inventory(), flush=True)
+
+
+onsuccess:
+    print(whereabouts(), flush=True)
+
+
+onerror:
+    print(next_steps(), flush=True)

@@ -1,0 +1,236 @@
+# Functions only: the configuration, and what the rules ask it. Settings reach a job through `params`, as one plain dictionary per concern that
+# holds the least that the job depends on, because a change of it is what makes the job run again. Functions for `params` take wildcards only:
+# Snakemake does not track the others.
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from brokerlens import closure, config as configuration
+
+try:
+    CONFIG = configuration.read(config)
+except configuration.ConfigError as fault:
+    raise WorkflowError(f"Configuration: {fault}") from None
+
+REPORT = "results/report/index.html"
+# One look-up per job, however many captures there are.
+CAPTURES = {
+    (experiment.name, site.name, capture.key): capture
+    for experiment in CONFIG.experiments.values()
+    for site in experiment.sites.values()
+    for capture in site.captures
+}
+
+
+wildcard_constraints:
+    experiment="[A-Za-z][A-Za-z0-9._-]*",
+    site="[A-Za-z][A-Za-z0-9._-]*",
+    capture="[A-Za-z0-9._%-]+",
+    part="[0-9]{4}",
+
+
+def code(script):
+    """A digest of the script and of all of our modules that it imports: an edit of any of them runs the rule's jobs again, a new date does not."""
+    return f"code:{closure.code_digest(SCRIPTS / script)}"
+
+
+def site_of(wildcards):
+    """The site that a job is about."""
+    return CONFIG.experiments[wildcards.experiment].sites[wildcards.site]
+
+
+def all_sites():
+    """Every experiment with every one of its sites, in order of their names."""
+    return [(experiment, site) for experiment in CONFIG.experiments.values() for site in experiment.sites.values()]
+
+
+def working_folder(experiment, site, capture):
+    """Where split_capture leaves what it found in a capture."""
+    return f"results/intermediate/captures/{experiment}/{site}/{capture}"
+
+
+def part_of(data_set, experiment, site, part):
+    """One file of a data set that merge_site writes."""
+    return f"results/{data_set}/experiment={experiment}/site={site}/part-{part}.parquet"
+
+
+def parts(data_set):
+    """All files of a data set that merge_site writes, in the order of experiments, sites and parts."""
+    return [part_of(data_set, experiment.name, site.name, part) for experiment, site in all_sites() for part in site.parts]
+
+
+def per_site(data_set):
+    """All files of a data set that compute_metrics writes, in the order of experiments and sites."""
+    return [f"results/{data_set}/experiment={experiment.name}/site={site.name}/{data_set}.parquet" for experiment, site in all_sites()]
+
+
+def working_folders():
+    """The working folders of all captures, in the order of experiments, sites and captures."""
+    return [working_folder(experiment.name, site.name, capture.key) for experiment, site in all_sites() for capture in site.captures]
+
+
+def data_sets():
+    """What is published per site."""
+    return [*parts("packets"), *parts("requests"), *parts("connections"), *per_site("metrics"), *per_site("series")]
+
+
+# split_capture
+
+
+def capture_file(wildcards):
+    """The capture that a working folder is made from."""
+    return CAPTURES[wildcards.experiment, wildcards.site, wildcards.capture].path
+
+
+def capture_size(wildcards):
+    """Size and date of the capture: Snakemake alone would not notice one that was replaced by an older file."""
+    capture = CAPTURES[wildcards.experiment, wildcards.site, wildcards.capture]
+    return {"bytes": capture.bytes, "modified": capture.modified}
+
+
+def brokers_of(wildcards):
+    """Whose packets to keep."""
+    return {"brokers": list(site_of(wildcards).brokers)}
+
+
+# merge_site
+
+
+def folders_of_site(wildcards):
+    """The working folders of a site's captures."""
+    return [working_folder(wildcards.experiment, wildcards.site, capture.key) for capture in site_of(wildcards).captures]
+
+
+def merge_settings(wildcards):
+    """What the merge of a site depends on beside its captures."""
+    site = site_of(wildcards)
+    return {
+        "brokers": list(site.brokers),
+        "tap": site.tap,
+        "topic_ids": dict(site.topic_ids),
+        "shards": site.shards,
+        "captures": {working_folder(wildcards.experiment, wildcards.site, capture.key): capture.name for capture in site.captures},
+    }
+
+
+def merge_memory(wildcards, attempt):
+    """Megabytes for one shard of a site: its share of the captures, with room for what is made of it."""
+    site = site_of(wildcards)
+    return int((700 + 4 * site.bytes / 1e6 / site.shards) * attempt)
+
+
+# compute_metrics
+
+
+def site_parts(data_set):
+    """An input function: a site's files of a data set that merge_site writes."""
+
+    def parts_of_site(wildcards):
+        return [part_of(data_set, wildcards.experiment, wildcards.site, part) for part in site_of(wildcards).parts]
+
+    return parts_of_site
+
+
+def notebook_parts(wildcards):
+    """What merge_site keeps for the notebook's figures."""
+    return [f"results/intermediate/merged/{wildcards.experiment}/{wildcards.site}/part-{part}.parquet" for part in site_of(wildcards).parts]
+
+
+def measure_settings(wildcards):
+    """What a site's metrics depend on beside its data sets."""
+    experiment, site = CONFIG.experiments[wildcards.experiment], site_of(wildcards)
+    return {
+        "window": window_of(experiment),
+        "brokers": list(site.brokers),
+        "tap": site.tap,
+        "share_over_ms": CONFIG.report.share_over_ms,
+    }
+
+
+def window_of(experiment):
+    """First and last instant, nanoseconds since 1970 UTC, both included; None where it is open."""
+    return {"start": experiment.window.start, "end": experiment.window.end}
+
+
+def site_memory(wildcards, attempt):
+    """Megabytes for what reads all of a site's data sets."""
+    return int((700 + 2 * site_of(wildcards).bytes / 1e6) * attempt)
+
+
+# collect_sites, compare, report
+
+
+def sites_table():
+    """The configuration's part of the data set `sites`."""
+    return [
+        {
+            "experiment": experiment.name,
+            "site": site.name,
+            "condition": experiment.condition,
+            "window_start": experiment.window.start,
+            "window_end": experiment.window.end,
+            "timezone": CONFIG.timezone,
+            "brokers": list(site.brokers),
+            "tap": site.tap,
+            "cluster": site.cluster,
+            "clock_offset_ms": site.clock_offset_ms,
+            "captures": [capture.name for capture in site.captures],
+            "parts": list(site.parts),
+        }
+        for experiment, site in all_sites()
+    ]
+
+
+def compare_settings():
+    """What comparisons depend on beside the data sets."""
+    return {"baseline": CONFIG.baseline, "margin": CONFIG.report.margin, "share_over_ms": CONFIG.report.share_over_ms}
+
+
+def report_settings():
+    """What the report depends on beside the data sets."""
+    return {
+        "title": CONFIG.report.title,
+        "timezone": CONFIG.timezone,
+        "baseline": CONFIG.baseline,
+        "margin": CONFIG.report.margin,
+        "share_over_ms": CONFIG.report.share_over_ms,
+        "events": [
+            {"experiment": experiment.name, "at": event.at, "label": event.label}
+            for experiment in CONFIG.experiments.values()
+            for event in experiment.events
+        ],
+    }
+
+
+def total_memory(wildcards, attempt):
+    """Megabytes for what reads the data sets of all sites."""
+    return int((1000 + 2 * sum(site.bytes for _, site in all_sites()) / 1e6) * attempt)
+
+
+# What a run says
+
+
+def inventory():
+    """One line about what there is to do."""
+    sites = all_sites()
+    captures = sum(len(site.captures) for _, site in sites)
+    size = sum(site.bytes for _, site in sites)
+    return f"{len(CONFIG.experiments)} experiments, {len(sites)} sites, {captures} captures, {size / 1e6:,.1f} MB"
+
+
+def whereabouts():
+    """Where the report is, if this run was about it."""
+    return f"report: {os.path.relpath(REPORT) if os.path.exists(REPORT) else 'not asked for'}"
+
+
+def next_steps():
+    """What to do after a failure."""
+    return (
+        "Something failed: the message stands above and in the log file that is named there. A capture that cannot be read fails alone: mend it or "
+        "take it out of `captures`, then run the same command again; what is done stays done. With --keep-going the other sites are finished first."
+    )

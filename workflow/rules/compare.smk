@@ -1,0 +1,29 @@
+# Sites of an experiment against each other, a site across experiments, everything against the baseline.
+# Needs: the data sets of all sites. Makes: `comparisons`.
+
+
+rule compare:
+    """Effect sizes and intervals of every comparison."""
+    input:
+        sites="results/sites/sites.parquet",
+        requests=parts("requests"),
+        packets=parts("packets"),
+        connections=parts("connections"),
+        metrics=per_site("metrics"),
+    output:
+        comparisons="results/comparisons/comparisons.parquet",
+    log:
+        "results/logs/compare.log",
+    benchmark:
+        "results/benchmarks/compare.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=total_memory,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        compare=compare_settings(),
+        code=code("compare.py"),
+    script:
+        "../scripts/compare.py"

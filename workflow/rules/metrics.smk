@@ -1,0 +1,55 @@
+# Figures: the window and the time zone are applied here and nowhere before.
+# Needs: the data sets of a site. Makes: its `metrics` and `series`; then `sites` and `metrics.csv` of all sites together.
+
+
+rule compute_metrics:
+    """The metrics of one site inside the window, and their course in time."""
+    input:
+        packets=site_parts("packets"),
+        requests=site_parts("requests"),
+        connections=site_parts("connections"),
+        notebook=notebook_parts,
+    output:
+        metrics="results/metrics/experiment={experiment}/site={site}/metrics.parquet",
+        series="results/series/experiment={experiment}/site={site}/series.parquet",
+    log:
+        "results/logs/compute_metrics/{experiment}/{site}.log",
+    benchmark:
+        "results/benchmarks/compute_metrics/{experiment}/{site}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=site_memory,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        measure=measure_settings,
+        code=code("compute_metrics.py"),
+    script:
+        "../scripts/compute_metrics.py"
+
+
+rule collect_sites:
+    """One row per site with its configuration and its captures' facts, and all metrics in one table for spreadsheets."""
+    input:
+        facts=working_folders(),
+        metrics=per_site("metrics"),
+        connections=parts("connections"),
+    output:
+        sites="results/sites/sites.parquet",
+        metrics_csv="results/metrics.csv",
+    log:
+        "results/logs/collect_sites.log",
+    benchmark:
+        "results/benchmarks/collect_sites.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        sites=sites_table(),
+        code=code("collect_sites.py"),
+    script:
+        "../scripts/collect_sites.py"

@@ -1,0 +1,26 @@
+# A capture's packets to or from the site's brokers, as rows of header fields, and the payload that Kafka's frames need.
+# Needs: one capture. Makes: its working folder. The window is not applied here: changing it must not split anything again.
+
+
+rule split_capture:
+    """Read one capture and keep what concerns the site's brokers."""
+    input:
+        capture=capture_file,
+    output:
+        folder=directory("results/intermediate/captures/{experiment}/{site}/{capture}"),
+    log:
+        "results/logs/split_capture/{experiment}/{site}/{capture}.log",
+    benchmark:
+        "results/benchmarks/split_capture/{experiment}/{site}/{capture}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, input, attempt: int(5 + input.size_mb / 500) * attempt,
+    params:
+        brokers=brokers_of,
+        size=capture_size,
+        code=code("split_capture.py"),
+    script:
+        "../scripts/split_capture.py"

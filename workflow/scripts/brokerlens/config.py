@@ -1,0 +1,639 @@
+"""The configuration: checked against its schema, typed, with times in UTC and captures found.
+
+`read` is all that the workflow calls. Every fault is one `ConfigError` whose message names the key, what was found, what was expected and
+what to do. Whatever is imported here is paid at every start of the workflow: no data frames, no numpy.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime as dt
+import difflib
+import glob
+import hashlib
+import ipaddress
+import os
+import re
+import zoneinfo
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from brokerlens.errors import UserError
+
+SCHEMA: Final = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.yaml"
+NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
+# A reader of Hive partitions may take these for a number, a truth value or nothing, whatever the case.
+NO_NAMES: Final = frozenset({"nan", "inf", "infinity", "null", "none", "true", "false"})
+CAPTURE_NAME: Final = re.compile(r"\.(pcap|pcapng|cap|dmp|pcap[0-9]+)(\.(gz|zst|xz|bz2))?$", re.IGNORECASE)
+CAPTURE_ENDINGS: Final = ".pcap, .pcapng, .cap, .dmp or .pcap with digits, each also with .gz, .zst, .xz or .bz2"
+LONGEST_KEY: Final = 200  # a folder's name may have 255 bytes on the usual file systems; logs and benchmarks add endings
+
+
+class ConfigError(UserError):
+    """The configuration cannot be used; the message says which key, what was found, what was expected and what to do."""
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One capture file of a site."""
+
+    path: str
+    """As Snakemake sees it: relative paths start at the working directory."""
+    name: str
+    """As people see it: the file's name, or the shortest path that tells it from the site's others."""
+    key: str
+    """`name` with every byte outside `[A-Za-z0-9._-]` percent-encoded: safe in paths and wildcards."""
+    bytes: int
+    modified: int
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Nanoseconds since 1970 UTC of the first and last instant, both included; None is open."""
+
+    start: int | None
+    end: int | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened during an experiment; `at` in nanoseconds since 1970 UTC."""
+
+    at: int
+    label: str
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place where captures were taken."""
+
+    name: str
+    captures: tuple[Capture, ...]
+    """Sorted by name."""
+    brokers: tuple[str, ...]
+    """`ip:port` or `[ipv6]:port` in their canonical form, sorted."""
+    tap: str
+    cluster: str | None
+    topic_ids: Mapping[str, str]
+    """Names by topic id, in the 22 characters that Kafka prints."""
+    clock_offset_ms: float | None
+    shards: int
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The numbers of the site's shards as they stand in file names."""
+        return tuple(f"{shard:04d}" for shard in range(self.shards))
+
+    @property
+    def bytes(self) -> int:
+        """Size of all captures together."""
+        return sum(capture.bytes for capture in self.captures)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run of the system under test."""
+
+    name: str
+    condition: str
+    window: Window
+    events: tuple[Event, ...]
+    sites: Mapping[str, Site]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the report says and by which limits."""
+
+    title: str
+    margin: float
+    share_over_ms: float
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The whole configuration; experiments and sites are in the order of their names."""
+
+    timezone: str
+    experiments: Mapping[str, Experiment]
+    baseline: str | None
+    report: Report
+
+
+def read(given: Mapping[str, Any]) -> Configuration:
+    """Check a configuration as YAML gives it, fill in the defaults, find the captures.
+
+    Raises `ConfigError` at the first fault, unknown keys first.
+    """
+    schema = load_schema()
+    plain = _plain(given, ())
+    _mend_yaml(plain)
+    _check_schema(plain, schema)
+    _fill_defaults(plain, schema)
+    _refuse_what_is_not_there(plain)
+    zone = time_zone(plain["timezone"], "timezone")
+    experiments = {name: _experiment(name, plain["experiments"][name], zone) for name in sorted(plain["experiments"])}
+    _check_baseline(plain["baseline"], experiments.values())
+    return Configuration(
+        timezone=zone_name(plain["timezone"]),
+        experiments=experiments,
+        baseline=plain["baseline"],
+        report=Report(
+            title=plain["report"]["title"], margin=float(plain["report"]["margin"]), share_over_ms=float(plain["report"]["share_over_ms"])
+        ),
+    )
+
+
+@cache
+def load_schema() -> dict[str, Any]:
+    """The configuration's JSON schema."""
+    import yaml
+
+    # libyaml, where it is built in, is ten times as fast.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    schema: dict[str, Any] = yaml.load(SCHEMA.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506  both are safe loaders
+    return schema
+
+
+# Faults
+
+
+def _fault(key: str, found: str, expected: str, do: str = "") -> ConfigError:
+    return ConfigError(f"{key}: found {found}, expected {expected}." + (f" {do}" if do else ""))
+
+
+def _join(path: Iterable[object]) -> str:
+    key = ""
+    for part in path:
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
+    return key
+
+
+def _found(value: object) -> str:
+    """A YAML value in words."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return f'"{value}"' if len(value) <= 80 else f'"{value[:77]}..."'
+        case int() | float():
+            return f"the number {value}"
+        case dt.date():
+            return f"the date {value}"
+        case Mapping():
+            return (
+                "a map without keys"
+                if not value
+                else f"a map with {', '.join(list(map(str, value))[:3])}{', ...' if len(value) > 3 else ''}"
+            )
+        case list():
+            return "a list" if value else "an empty list"
+        case _:
+            return f"a {type(value).__name__}"
+
+
+def _did_you_mean(word: str, words: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word.lower(), [w.lower() for w in words], n=1, cutoff=0.6)
+    return next((w for w in words if close and w.lower() == close[0]), "")
+
+
+# From YAML's values to the schema's
+
+
+def _plain(value: Any, path: tuple[object, ...]) -> Any:
+    """A copy in plain dicts and lists (Snakemake's merged configurations hold other kinds) whose keys are text."""
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise _fault(
+                    _join(path) or "configuration", f"{_found(key)} as a key", "text", "Put it in quotes, or begin the name with a letter."
+                )
+        return {key: _plain(item, (*path, key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, (*path, number)) for number, item in enumerate(value)]
+    return value
+
+
+def _mend_yaml(plain: dict[str, Any]) -> None:
+    """Undo what YAML does to unquoted times and offsets where the meaning is certain; refuse the rest with the advice to quote."""
+    if "timezone" in plain:
+        plain["timezone"] = _offset_from_number(plain["timezone"])
+    for name, experiment in _maps(plain.get("experiments")):
+        window = experiment.get("window")
+        if isinstance(window, dict):
+            for bound in ("start", "end"):
+                if bound in window:
+                    window[bound] = _text_of_time(window[bound], f"experiments.{name}.window.{bound}")
+        events = experiment.get("events")
+        for number, event in enumerate(events if isinstance(events, list) else []):
+            if isinstance(event, dict) and "at" in event:
+                event["at"] = _text_of_time(event["at"], f"experiments.{name}.events[{number}].at")
+
+
+def _maps(value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(value, dict):
+        yield from ((name, item) for name, item in value.items() if isinstance(item, dict))
+
+
+def _offset_from_number(value: Any) -> Any:
+    """YAML 1.1 reads an unquoted `-10:00` as the base-60 number -600, and `-0300` as an octal one.
+
+    Certain is a number of minutes that is no likely `hhmm` (300 may be 05:00 or 03:00) and a multiple of a quarter of an hour (no octal `hhmm` is).
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        return value
+    if value == 0:
+        return "UTC"
+    minutes = abs(value)
+    as_hours = minutes // 100 >= 1 and minutes % 100 in (0, 15, 30, 45)
+    if 60 <= minutes <= 14 * 60 and minutes % 15 == 0 and not as_hours:
+        return f"{'-' if value < 0 else '+'}{minutes // 60:02d}:{minutes % 60:02d}"
+    raise _fault(
+        "timezone",
+        f"the number {value}",
+        "an IANA name or a UTC offset",
+        'YAML reads an unquoted offset as a number: put it in quotes, such as "-03:00".',
+    )
+
+
+def _text_of_time(value: Any, key: str) -> Any:
+    if isinstance(value, dt.datetime):
+        return value.isoformat(sep=" ")
+    if isinstance(value, dt.date):
+        raise _fault(key, f"the date {value}", "a local time", f'Say which time of that day, such as "{value} 00:00:00".')
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise _fault(key, f"the number {value}", "a local time", 'Write date and time in quotes, such as "2025-12-26 14:15:00".')
+    return value
+
+
+def _check_schema(plain: dict[str, Any], schema: dict[str, Any]) -> None:
+    from jsonschema import Draft202012Validator
+
+    if not plain:
+        raise ConfigError("experiments: the configuration is empty. config/README.md shows the least that it must say.")
+    errors = list(Draft202012Validator(schema).iter_errors(plain))
+    if errors:
+        # A mistyped key is also a missing one: the unknown key is the message that helps.
+        raise _schema_fault(min(errors, key=lambda error: (error.validator != "additionalProperties", [str(part) for part in error.path])))
+
+
+def _schema_fault(error: Any) -> ConfigError:
+    """One jsonschema error as one message."""
+    key = _join(error.path)
+    schema, value = error.schema, error.instance
+    if error.validator == "additionalProperties":
+        known = list(schema["properties"])
+        unknown = next(name for name in value if name not in known)
+        close = _did_you_mean(unknown, known)
+        advice = f"Did you mean {close}?" if close else f"Known here: {', '.join(known)}."
+        return ConfigError(f"{_join([*error.path, unknown])}: unknown key. {advice}")
+    if error.validator == "required":
+        missing = next(name for name in error.validator_value if name not in value)
+        return ConfigError(f"{_join([*error.path, missing])}: missing, expected {schema['properties'][missing]['expected']}.")
+    return _fault(key or "configuration", _found(value), schema.get("expected", str(error.validator_value)))
+
+
+def _fill_defaults(value: Any, schema: Mapping[str, Any]) -> None:
+    """Put the schema's defaults where the configuration says nothing, in place."""
+    if isinstance(value, dict):
+        for name, part in schema.get("properties", {}).items():
+            if name not in value and "default" in part:
+                value[name] = _plain(part["default"], ())
+        for name, item in value.items():
+            _fill_defaults(item, schema.get("properties", {}).get(name) or schema.get("additionalProperties") or {})
+    elif isinstance(value, list):
+        for item in value:
+            _fill_defaults(item, schema.get("items", {}))
+
+
+def _refuse_what_is_not_there(plain: Mapping[str, Any]) -> None:
+    """Keys whose feature is not built yet: better an error than a setting that silently does nothing."""
+    wanted = [
+        *([("verify", "leave it out")] if plain["verify"] is not None else []),
+        *([("anonymize", "set it to false or leave it out")] if str(plain["anonymize"]).lower() == "true" else []),
+    ]
+    for experiment, settings in plain["experiments"].items():
+        for site, values in settings["sites"].items():
+            key = f"experiments.{experiment}.sites.{site}"
+            wanted += [(f"{key}.tls_keylog", "leave it out")] if values["tls_keylog"] is not None else []
+            wanted += [(f"{key}.decoder", "use native or leave it out")] if values["decoder"] != "native" else []
+    for key, advice in wanted:
+        raise ConfigError(f"{key}: not available in this version; {advice}.")
+
+
+# Names, brokers, topics
+
+
+def _check_name(name: str, key: str, what: str) -> None:
+    if not NAME.fullmatch(name) or name.lower() in NO_NAMES or len(name) > 100:
+        raise _fault(
+            key,
+            _found(name),
+            f'a name of {what}: a letter, then letters, digits, ".", "_" or "-"',
+            "It becomes part of paths such as experiment=NAME, where readers turn 2025-12-26 into a date, 01 into a number and nan into nothing."
+            f" Rename it, for example to {_better_name(name, what)}.",
+        )
+
+
+def _better_name(name: str, what: str) -> str:
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("_")[:60]
+    return safe if NAME.fullmatch(safe) and safe.lower() not in NO_NAMES else f"{what.split()[-1]}_{safe}".rstrip("_")
+
+
+def broker(text: str, key: str) -> str:
+    """`ip:port` or `[ipv6]:port` in its canonical form."""
+    expected, advice = '"ip:port" or "[ipv6]:port"', ""
+    match = re.fullmatch(r"(?:\[(?P<v6>[^\]]*)\]|(?P<v4>[^:\[\]]*)):(?P<port>[0-9]{1,5})", text.strip())
+    if match is None:
+        if re.fullmatch(r"[0-9.]+|\[[^\]]*\]", text.strip()):
+            advice = f'The port is missing, as in "{text.strip()}:9092".'
+        elif text.count(":") > 1:
+            advice = 'An IPv6 address stands in brackets, as in "[2001:db8::1]:9092".'
+        elif "://" in text:
+            advice = "Leave out everything before the address."
+        raise _fault(key, _found(text), expected, advice)
+    host = match["v6"] if match["v6"] is not None else match["v4"]
+    try:
+        address = ipaddress.IPv6Address(host) if match["v6"] is not None else ipaddress.IPv4Address(host)
+    except ValueError:
+        if re.search(r"[A-Za-z]", host) and match["v6"] is None:
+            advice = "Captures hold addresses, not host names: write the address that the name stood for."
+        raise _fault(key, _found(text), expected, advice) from None
+    if not 1 <= int(match["port"]) <= 65535:
+        raise _fault(key, _found(text), "a port from 1 to 65535")
+    return f"[{address}]:{int(match['port'])}" if match["v6"] is not None else f"{address}:{int(match['port'])}"
+
+
+def topic_id(text: str, key: str) -> str:
+    """A topic id in the 22 characters of URL-safe base64 that Kafka prints; hexadecimal UUIDs are understood, too."""
+    try:
+        if re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text):
+            raw = bytes.fromhex(text.replace("-", ""))
+        else:
+            raw = base64.b64decode(text + "==", altchars=b"-_", validate=True)
+    except (ValueError, binascii.Error):
+        raw = b""
+    if len(raw) != 16:
+        raise _fault(key, f"the topic id {_found(text)}", 'an id as Kafka prints it, such as "kTCEUTZ2SWuTSY9cPQ3Jzw"')
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+# Times
+
+
+def zone_name(text: str) -> str:
+    """The time zone's name in one spelling: an IANA name, `UTC`, or `+hh:mm`."""
+    zone = time_zone(text, "timezone")
+    if isinstance(zone, zoneinfo.ZoneInfo):
+        return str(zone)
+    return "UTC" if zone is dt.timezone.utc else str(zone).removeprefix("UTC")
+
+
+@cache
+def time_zone(text: str, key: str) -> dt.tzinfo:
+    """An IANA name, `UTC`, `Z`, or an offset: `-03:00`, `-0300`, `-3`, `UTC-03:00`."""
+    plain = text.strip().replace("\N{MINUS SIGN}", "-")
+    offset = re.fullmatch(r"(?:UTC)?([+-])([0-9]{1,2})(?::?([0-9]{2}))?", plain)
+    if offset:
+        hours, minutes = int(offset[2]), int(offset[3] or 0)
+        if hours > 14 or minutes > 59:
+            raise _fault(key, _found(text), "an offset of at most 14 hours")
+        sign = -1 if offset[1] == "-" else 1
+        return dt.timezone(sign * dt.timedelta(hours=hours, minutes=minutes))
+    if plain.upper() in ("UTC", "Z"):
+        return dt.timezone.utc
+    try:
+        return zoneinfo.ZoneInfo(plain)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        close = _did_you_mean(plain, sorted(zoneinfo.available_timezones()))
+        raise _fault(
+            key,
+            _found(text),
+            'an IANA name such as "America/Sao_Paulo" or a UTC offset such as "-03:00"',
+            f"Did you mean {close}?" if close else "",
+        ) from None
+
+
+TIME: Final = re.compile(
+    r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})[ T](?P<time>[0-9]{2}:[0-9]{2}(?::[0-9]{2})?)(?:\.(?P<fraction>[0-9]{1,9}))?\s*(?P<offset>Z|[+-][0-9]{2}:?[0-9]{2})?"
+)
+
+
+def instant(text: str, zone: dt.tzinfo, key: str) -> int:
+    """Nanoseconds since 1970 UTC of a local time (`2025-12-26 14:15:00`, fractions to the nanosecond, an offset of its own goes before `zone`)."""
+    match = TIME.fullmatch(text.strip())
+    try:
+        if match is None:
+            raise ValueError
+        local = dt.datetime.fromisoformat(f"{match['date']} {match['time']}")
+    except ValueError:
+        raise _fault(key, _found(text), 'a local time such as "2025-12-26 14:15:00"') from None
+    if match["offset"]:
+        moment = local.replace(tzinfo=time_zone(match["offset"], key))
+    else:
+        moment = local.replace(tzinfo=zone)
+        _check_clock_change(moment, text, key)
+    seconds = (moment - dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)) // dt.timedelta(seconds=1)
+    return seconds * 1_000_000_000 + int((match["fraction"] or "").ljust(9, "0"))
+
+
+def _check_clock_change(moment: dt.datetime, text: str, key: str) -> None:
+    """Local times that the clocks skipped or showed twice have no certain meaning."""
+    offsets = [moment.replace(fold=fold).utcoffset() for fold in (0, 1)]
+    if offsets[0] == offsets[1]:
+        return
+    there = moment.astimezone(dt.timezone.utc).astimezone(moment.tzinfo).replace(tzinfo=None) == moment.replace(tzinfo=None)
+    happened = "is there twice" if there else "is not there"
+    raise ConfigError(
+        f'{key}: "{text}" {happened} in this time zone: the clocks were changed that night. Add the offset, such as "{text} {_offset_text(offsets[0])}".'
+    )
+
+
+def _offset_text(offset: dt.timedelta | None) -> str:
+    return str(dt.timezone(offset or dt.timedelta())).removeprefix("UTC") or "+00:00"
+
+
+# Experiments and sites
+
+
+def _experiment(name: str, settings: Mapping[str, Any], zone: dt.tzinfo) -> Experiment:
+    key = f"experiments.{name}"
+    _check_name(name, key, "an experiment")
+    if settings["condition"] is not None:
+        _check_name(settings["condition"], f"{key}.condition", "a condition")
+    return Experiment(
+        name=name,
+        condition=settings["condition"] or name,
+        window=_window(settings["window"], zone, f"{key}.window"),
+        events=tuple(
+            Event(instant(event["at"], zone, f"{key}.events[{number}].at"), event["label"])
+            for number, event in enumerate(settings["events"])
+        ),
+        sites={site: _site(site, settings["sites"][site], f"{key}.sites.{site}") for site in sorted(settings["sites"])},
+    )
+
+
+def _window(settings: Mapping[str, Any], zone: dt.tzinfo, key: str) -> Window:
+    start, end = (None if settings[bound] is None else instant(settings[bound], zone, f"{key}.{bound}") for bound in ("start", "end"))
+    if start is not None and end is not None and end < start:
+        raise _fault(f"{key}.end", f'"{settings["end"]}"', f'a time after the start, "{settings["start"]}"')
+    return Window(start, end)
+
+
+def _site(name: str, settings: Mapping[str, Any], key: str) -> Site:
+    _check_name(name, key, "a site")
+    offset = settings["clock_offset_ms"]
+    return Site(
+        name=name,
+        captures=find_captures(_listed(settings["captures"]), f"{key}.captures"),
+        brokers=_brokers(_listed(settings["brokers"]), f"{key}.brokers"),
+        tap=settings["tap"],
+        cluster=settings["cluster"],
+        topic_ids={topic_id(known, f"{key}.topic_ids"): topic for known, topic in sorted(settings["topic_ids"].items())},
+        clock_offset_ms=None if offset is None else float(offset),
+        shards=settings["shards"],
+    )
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def _brokers(texts: Sequence[str], key: str) -> tuple[str, ...]:
+    brokers = [broker(text, key if len(texts) == 1 else f"{key}[{number}]") for number, text in enumerate(texts)]
+    for number, address in enumerate(brokers):
+        if address in brokers[:number]:
+            raise ConfigError(f"{key}[{number}]: {address} is there twice. Take one out.")
+    return tuple(sorted(brokers))
+
+
+def _check_baseline(baseline: str | None, experiments: Iterable[Experiment]) -> None:
+    known = sorted({name for experiment in experiments for name in (experiment.name, experiment.condition)})
+    if baseline is not None and baseline not in known:
+        close = _did_you_mean(baseline, known)
+        raise _fault("baseline", _found(baseline), f"one of {', '.join(known)}", f"Did you mean {close}?" if close else "")
+
+
+# Captures
+
+
+def find_captures(places: Sequence[str], key: str) -> tuple[Capture, ...]:
+    """The captures of a site, sorted by name.
+
+    Parameters
+    ----------
+    places
+        Folders (the captures directly in them, by name), globs (exactly what they match) and files.
+    key
+        The configuration's key, for messages.
+
+    Raises `ConfigError` for a place that is missing or holds no captures, and for a file that is found twice.
+    """
+    found: list[tuple[str, os.stat_result]] = []
+    for number, place in enumerate(places):
+        here = key if len(places) == 1 else f"{key}[{number}]"
+        found += _captures_at(_tidy(os.path.expanduser(place)), here)
+    _refuse_twins(found, key)
+    names = shown_names([path for path, _ in found])
+    captures = [
+        Capture(path=path, name=_printable(name), key=encoded(name), bytes=stat.st_size, modified=int(stat.st_mtime))
+        for (path, stat), name in zip(found, names, strict=True)
+    ]
+    return tuple(sorted(captures, key=lambda capture: (capture.name, capture.key)))
+
+
+def _captures_at(place: str, key: str) -> list[tuple[str, os.stat_result]]:
+    """Paths and facts of the captures that one folder, glob or file stands for."""
+    try:
+        if os.path.isdir(place):
+            return _captures_in(place, key)
+        if os.path.lexists(place):
+            return [(place, os.stat(place))]
+        if not glob.has_magic(place):
+            raise ConfigError(
+                f"{key}: {place} is not there ({_nearest(place)}). Relative paths start at the working directory, {os.getcwd()}."
+            )
+        matches = [(path, os.stat(path)) for path in map(_tidy, sorted(glob.glob(place, recursive=True)))]
+    except OSError as error:
+        raise ConfigError(f"{key}: {error.filename or place} cannot be read: {error.strerror}.") from error
+    files = [(path, stat) for path, stat in matches if not os.path.isdir(path)] if matches else []
+    if not files and matches:
+        raise ConfigError(f"{key}: {place} matches folders only, such as {matches[0][0]}. A glob stands for the files it matches: add /*.")
+    if not files:
+        raise ConfigError(f"{key}: {place} matches no file. The working directory is {os.getcwd()}.")
+    return files
+
+
+def _captures_in(folder: str, key: str) -> list[tuple[str, os.stat_result]]:
+    with os.scandir(folder) as entries:
+        listed = sorted(entries, key=lambda entry: entry.name)
+        captures = [entry for entry in listed if CAPTURE_NAME.search(entry.name) and not entry.is_dir()]
+        found = [(_tidy(entry.path), entry.stat()) for entry in captures]
+    if not found:
+        others = [entry.name for entry in listed if not entry.is_dir()]
+        holds = f"It holds {others[0]}{f' and {len(others) - 1} more files' if len(others) > 1 else ''}" if others else "It holds no files"
+        if any(entry.is_dir() for entry in listed):
+            holds += f", and folders such as {next(entry.name for entry in listed if entry.is_dir())}, which are not searched"
+        raise ConfigError(f"{key}: no captures in {folder}. {holds}. A capture's name ends in {CAPTURE_ENDINGS}; a glob takes any name.")
+    return found
+
+
+def _nearest(place: str) -> str:
+    """The deepest folder of a path that does exist, for the message that the path does not."""
+    parts = Path(place).parents
+    there = next((str(parent) for parent in parts if parent.is_dir()), ".")
+    return "nor anything of its path" if there == "." and len(parts) > 1 else f"{there} is" if there != "." else "no such file or folder"
+
+
+def _tidy(path: str) -> str:
+    """Without `./`, `//` and a slash at the end, about which Snakemake complains; `..` stays, which links may need."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    return ("/" if path.startswith("/") else "") + "/".join(parts) or "."
+
+
+def _refuse_twins(found: Sequence[tuple[str, os.stat_result]], key: str) -> None:
+    """A capture that a site has twice would count each packet once but say so for every packet: surely a mistake."""
+    seen: dict[tuple[int, int], str] = {}
+    for path, stat in found:
+        twin = seen.setdefault((stat.st_dev, stat.st_ino), path)
+        if twin is not path:
+            raise ConfigError(f"{key}: {path} is {'there twice' if twin == path else f'the same file as {twin}'}. Take one out.")
+
+
+def shown_names(paths: Sequence[str]) -> list[str]:
+    """Each file's name, or where files share one the shortest end of its path that no other has."""
+    by_name: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    whole = [Path(os.path.abspath(path)).parts for path in paths]
+    for parts in whole:
+        by_name[parts[-1]].append(parts)
+    return [_shortest_end(parts, by_name[parts[-1]]) for parts in whole]
+
+
+def _shortest_end(parts: tuple[str, ...], rivals: Sequence[tuple[str, ...]]) -> str:
+    for length in range(1, len(parts)):
+        if sum(rival[-length:] == parts[-length:] for rival in rivals) == 1:
+            return "/".join(parts[-length:])
+    return os.path.join(*parts)
+
+
+def _printable(name: str) -> str:
+    """The name as text; a byte that is no UTF-8 as a backslash, x and two digits."""
+    return os.fsencode(name).decode("utf-8", errors="backslashreplace")
+
+
+def encoded(name: str) -> str:
+    """Every byte outside `[A-Za-z0-9._-]` as `%XX`; a name too long for a folder is cut and told apart by a digest."""
+    raw = os.fsencode(name)
+    key = "".join(chr(byte) if chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in "._-") else f"%{byte:02X}" for byte in raw)
+    if len(key) <= LONGEST_KEY:
+        return key
+    digest = hashlib.sha256(raw).hexdigest()[:16]
+    return re.sub(r"%[0-9A-F]?$", "", key[: LONGEST_KEY - 17]) + "-" + digest
