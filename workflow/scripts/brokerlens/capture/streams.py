@@ -1,0 +1,187 @@
+"""A capture's bytes, decompressed where needed, a piece at a time in bounded memory: never mapped, never read twice."""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Protocol
+
+import pyarrow as pa
+
+from brokerlens.capture.errors import CaptureError
+
+PIECE: Final = 65_536  # bytes decompressed at a time: fixed, so that where damaged data ends does not depend on the caller's buffer
+ZSTD_PIECE: Final = 16_384  # Arrow loses the piece in which it finds damage, so these are smaller
+XZ_MEMORY: Final = 256 << 20  # the window of xz -9 is 64 MiB
+
+MAGICS: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"}
+
+
+class Stream(Protocol):
+    """Bytes to be read once, in order."""
+
+    damage: str
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill the view from its start; returns the number of bytes, 0 at the end. ``damage`` says if the end came too soon."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+class _Plain:
+    """A file as it is."""
+
+    damage = ""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def readinto(self, view: memoryview) -> int:
+        return int(self._file.readinto(view))  # type: ignore[attr-defined]  # an unbuffered file has it, BinaryIO does not say so
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Inflate:
+    """zlib's decompressor with the interface of bz2's and lzma's."""
+
+    def __init__(self) -> None:
+        self._inflate = zlib.decompressobj(wbits=31)
+
+    def decompress(self, data: bytes, limit: int) -> bytes:
+        return self._inflate.decompress(self._inflate.unconsumed_tail + data, limit)
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._inflate.unconsumed_tail
+
+    @property
+    def eof(self) -> bool:
+        return self._inflate.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inflate.unused_data
+
+
+DECOMPRESSORS: Final[dict[str, Callable[[], Any]]] = {
+    "gzip": _Inflate,
+    "bzip2": bz2.BZ2Decompressor,
+    "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY),
+}
+
+
+class _Pieces:
+    """Hands out decompressed pieces; a subclass makes them."""
+
+    damage = ""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._piece = memoryview(b"")
+
+    def _next(self) -> bytes:
+        """The next decompressed piece, empty at the end."""
+        raise NotImplementedError
+
+    def readinto(self, view: memoryview) -> int:
+        if not self._piece and not self.damage:
+            self._piece = memoryview(self._next())
+        count = min(len(view), len(self._piece))
+        view[:count] = self._piece[:count]
+        self._piece = self._piece[count:]
+        return count
+
+
+class _Members(_Pieces):
+    """gzip, xz or bzip2 data: one member behind another, zeros between and behind them allowed as their tools do."""
+
+    def __init__(self, file: BinaryIO, kind: str) -> None:
+        super().__init__(kind)
+        self._file = file
+        self._magic = next(magic for magic, name in MAGICS.items() if name == kind)
+        self._member = DECOMPRESSORS[kind]()
+        self._input = b""
+
+    def _next(self) -> bytes:
+        while True:
+            if self._member.eof and not self._begin_member():
+                return b""
+            data = b""
+            if self._member.needs_input:
+                data, self._input = self._input or self._file.read(PIECE), b""
+                if not data:
+                    self.damage = f"the {self._kind} data end too soon"
+                    return b""
+            try:
+                piece: bytes = self._member.decompress(data, PIECE)
+            except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as error:
+                self.damage = f"the {self._kind} data are damaged ({error})"
+                return b""
+            if piece:
+                return piece
+
+    def _begin_member(self) -> bool:
+        """Begin the next member; False at the end of the file."""
+        rest = self._input or self._member.unused_data
+        self._input = b""
+        while len(rest) < len(self._magic):
+            more = self._file.read(PIECE)
+            if not more:
+                break
+            rest = rest.lstrip(b"\0") + more
+            if not rest.strip(b"\0"):
+                rest = b""
+        rest = rest.lstrip(b"\0")
+        if not rest:
+            return False
+        if not rest.startswith(self._magic):
+            self.damage = f"{self._kind} data are followed by something else"
+            return False
+        self._member = DECOMPRESSORS[self._kind]()
+        self._input = rest
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Zstd(_Pieces):
+    """zstd data, by Arrow: Python has no module for them before 3.14."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__("zstd")
+        self._file = file
+        self._stream = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
+
+    def _next(self) -> bytes:
+        try:
+            return bytes(self._stream.read(ZSTD_PIECE))
+        except (OSError, pa.ArrowException) as error:
+            ends = "Truncated" in str(error)
+            self.damage = "the zstd data end too soon" if ends else f"the zstd data are damaged ({str(error).splitlines()[0]})"
+            return b""
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def open_stream(path: str) -> tuple[Stream, str]:
+    """Open a file by what it contains; returns its bytes and the name of its compression ("" for none)."""
+    try:
+        if not Path(path).is_file():
+            raise CaptureError(path, "no file of that name" if not Path(path).exists() else "something that is not a file")
+        file: BinaryIO = open(path, "rb", buffering=0)  # noqa: SIM115  # closed by the stream's close
+        start = file.read(6)
+        file.seek(0)
+    except OSError as error:
+        raise CaptureError(path, f"that it cannot be read ({error.strerror})", "a readable file") from error
+    kind = next((name for magic, name in MAGICS.items() if start.startswith(magic)), "")
+    if not kind:
+        return _Plain(file), ""
+    return (_Zstd(file) if kind == "zstd" else _Members(file, kind)), kind

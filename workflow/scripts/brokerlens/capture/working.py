@@ -1,0 +1,360 @@
+"""The working files of one capture, and their reading for a shard of a site: docs/architecture.md says what they hold.
+
+Written without pandas and polars: the import of either costs more than a small capture. Readable by the owner only, since they hold payload.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numba import njit
+
+from brokerlens.capture.columns import ROW_COLUMNS, Array
+from brokerlens.capture.lookup import BUCKETS
+from brokerlens.errors import UserError
+
+CONNECTIONS: Final = "connections.parquet"
+PACKETS: Final = "packets.parquet"
+KEPT: Final = "kept.parquet"
+FACTS: Final = "facts.json"
+
+ARROW_TYPES: Final = {name: pa.bool_() if kind is np.bool_ else pa.from_numpy_dtype(kind) for name, kind in ROW_COLUMNS.items()}
+FEW_VALUES: Final = ["bucket", "connection", "interface", "packet_type", "ttl", "flags", "options", "mss", "window_scale", "sack_count"]
+
+
+def _schema(types: Mapping[str, pa.DataType], metadata: Mapping[str, str] | None = None) -> pa.Schema:
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()], metadata=metadata)
+
+
+CONNECTION_SCHEMA: Final = _schema(
+    {
+        "connection": pa.uint32(),
+        "client_ip": pa.string(),
+        "client_port": pa.uint16(),
+        "broker_ip": pa.string(),
+        "broker_port": pa.uint16(),
+        "bucket": pa.uint16(),
+    }
+)
+KEPT_SCHEMA: Final = _schema({"bucket": pa.uint16(), "frame_number": pa.uint32(), "offset": pa.uint32(), "data": pa.binary()})
+
+CONNECTION_FIELDS: Final = ("client_ip", "client_port", "broker_ip", "broker_port")
+
+
+@njit(cache=True, nogil=True)
+def order_by_bucket(bucket: Array) -> Array:
+    """The rows in order of bucket, rows of one bucket as they were: i64[n]."""
+    starts = np.zeros(BUCKETS + 1, np.int64)
+    for row in range(len(bucket)):
+        starts[np.int64(bucket[row]) + 1] += 1
+    for place in range(BUCKETS):
+        starts[place + 1] += starts[place]
+    order = np.empty(len(bucket), np.int64)
+    for row in range(len(bucket)):
+        number = np.int64(bucket[row])
+        order[starts[number]] = row
+        starts[number] += 1
+    return order
+
+
+@njit(cache=True, nogil=True)
+def order_runs(order: Array, row: Array, offset: Array) -> Array:
+    """The kept runs in the order of their rows (``order``, i64[rows]), those of one row by offset: i64[runs]."""
+    starts = np.zeros(len(order) + 1, np.int64)
+    place = np.empty(len(order), np.int64)
+    for position in range(len(order)):
+        place[order[position]] = position
+    for run in range(len(row)):
+        starts[place[row[run]] + 1] += 1
+    for position in range(len(order)):
+        starts[position + 1] += starts[position]
+    filled = starts.copy()
+    runs = np.empty(len(row), np.int64)
+    for run in range(len(row)):
+        position = place[row[run]]
+        at = filled[position]
+        filled[position] += 1
+        while at > starts[position] and offset[runs[at - 1]] > offset[run]:
+            runs[at] = runs[at - 1]
+            at -= 1
+        runs[at] = run
+    return runs
+
+
+@njit(cache=True, nogil=True)
+def gather_bytes(data: Array, start: Array, length: Array, runs: Array, ends: Array, gathered: Array) -> None:
+    """Copy the runs' bytes one behind another into ``gathered``; ``ends`` i32[runs + 1] gets their borders."""
+    at = np.int64(0)
+    ends[0] = 0
+    for place in range(len(runs)):
+        source, count = start[runs[place]], length[runs[place]]
+        if count > 0 and source >= 0:
+            gathered[at : at + count] = data[source : source + count]
+            at += count
+        ends[place + 1] = at
+
+
+@njit(cache=True, nogil=True)
+def rows_of_runs(frame_number: Array, bucket: Array, run_frame: Array, run_bucket: Array, rows: Array) -> bool:
+    """The row of each run, both in order of bucket and frame number within one row group; False if a run has none."""
+    row = 0
+    for run in range(len(run_frame)):
+        while row < len(frame_number) and (bucket[row] != run_bucket[run] or frame_number[row] != run_frame[run]):
+            row += 1
+        if row == len(frame_number):
+            return False
+        rows[run] = row
+    return True
+
+
+def _arrow(array: Array, kind: pa.DataType) -> pa.Array:
+    """An Arrow array over (or, for bits, from) a numpy array; ``pa.array`` would import pandas."""
+    if pa.types.is_boolean(kind):
+        return pa.Array.from_buffers(kind, len(array), [None, pa.py_buffer(np.packbits(array, bitorder="little"))])
+    return pa.Array.from_buffers(kind, len(array), [None, pa.py_buffer(np.ascontiguousarray(array))])
+
+
+def _arrow_texts(texts: Sequence[str]) -> pa.Array:
+    """An Arrow array of strings."""
+    encoded = [text.encode() for text in texts]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    return pa.Array.from_buffers(pa.string(), len(texts), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))])
+
+
+def _private(path: Path) -> Path:
+    """An empty file that only its owner can read."""
+    path.unlink(missing_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    return path
+
+
+class Writer:
+    """Writes the working files of one capture into ``folder``: first under other names, so that no half-written file looks whole.
+
+    ``provenance`` goes into the metadata of ``packets.parquet`` and into nothing else.
+    """
+
+    def __init__(self, folder: str | Path, provenance: Mapping[str, Any] | None = None) -> None:
+        self._folder = Path(folder)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.chmod(0o700)
+        metadata = {"brokerlens": json.dumps(dict(provenance or {}), sort_keys=True)}
+        self._packet_schema = _schema(ARROW_TYPES, metadata)
+        self._packets = self._open(PACKETS, self._packet_schema, FEW_VALUES)
+        self._kept = self._open(KEPT, KEPT_SCHEMA, ["bucket"])
+        self.rows = 0
+
+    def _temporary(self, name: str) -> Path:
+        return self._folder / f".{name}.part"
+
+    def _open(self, name: str, schema: pa.Schema, few_values: list[str]) -> pq.ParquetWriter:
+        path = _private(self._temporary(name))
+        return pq.ParquetWriter(
+            path, schema, compression="zstd", compression_level=1, use_dictionary=few_values, write_statistics=["bucket"]
+        )
+
+    def add_group(self, columns: Mapping[str, Array], row: Array, offset: Array, length: Array, data: Array) -> None:
+        """Write one row group: columns of ``ROW_COLUMNS`` of equal length, and kept runs.
+
+        ``row`` is a run's row in this group, ``offset`` its place in that packet's payload, ``length`` its bytes, which stand in ``data`` run
+        behind run.
+        """
+        order = order_by_bucket(columns["bucket"])
+        count = len(order)
+        arrays = [_arrow(columns[name][order], kind) for name, kind in ARROW_TYPES.items()]
+        self._packets.write_table(pa.Table.from_arrays(arrays, schema=self._packet_schema), row_group_size=max(count, 1))
+        self.rows += count
+
+        runs = order_runs(order, row, offset)
+        rows = row[runs]
+        ends = np.zeros(len(runs) + 1, np.int32)
+        gathered = np.empty(int(length.sum()), np.uint8)
+        gather_bytes(data, np.cumsum(length) - length, length, runs, ends, gathered)
+        arrays = [
+            _arrow(columns["bucket"][rows], pa.uint16()),
+            _arrow(columns["frame_number"][rows], pa.uint32()),
+            _arrow(offset[runs].astype(np.uint32), pa.uint32()),
+            pa.Array.from_buffers(pa.binary(), len(runs), [None, pa.py_buffer(ends), pa.py_buffer(gathered)]),
+        ]
+        self._kept.write_table(pa.Table.from_arrays(arrays, schema=KEPT_SCHEMA), row_group_size=max(len(runs), 1))
+
+    def close(self, facts: Mapping[str, Any], connections: Sequence[tuple[str, int, str, int, int]]) -> None:
+        """Write connections and facts, and give all files their names, the facts last.
+
+        A connection is (client_ip, client_port, broker_ip, broker_port, bucket); its place is its number.
+        """
+        self._packets.close()
+        self._kept.close()
+        arrays = [_arrow(np.arange(len(connections), dtype=np.uint32), pa.uint32())]
+        for place, kind in enumerate(CONNECTION_SCHEMA.types[1:]):
+            values: list[Any] = [connection[place] for connection in connections]
+            arrays.append(_arrow_texts(values) if pa.types.is_string(kind) else _arrow(np.array(values, np.uint16), kind))
+        table = pa.Table.from_arrays(arrays, schema=CONNECTION_SCHEMA)
+        pq.write_table(table, _private(self._temporary(CONNECTIONS)), compression="zstd", compression_level=1)
+        _private(self._temporary(FACTS)).write_text(
+            json.dumps(dict(facts), indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        for name in (CONNECTIONS, PACKETS, KEPT, FACTS):
+            self._temporary(name).rename(self._folder / name)
+
+    def abandon(self) -> None:
+        """Take the half-written files away."""
+        for writer in (self._packets, self._kept):
+            writer.close()
+        for name in (CONNECTIONS, PACKETS, KEPT, FACTS):
+            self._temporary(name).unlink(missing_ok=True)
+
+
+class Rows(NamedTuple):
+    """The rows of a site's captures, or of a shard of them.
+
+    ``columns``: an array per column of ``ROW_COLUMNS`` but ``bucket``, and ``capture`` (i32, into ``captures``); ``connection`` counts in
+    ``connections``, which has a list per field (``client_ip``, ``client_port``, ``broker_ip``, ``broker_port``), sorted, so that the numbers do not depend on
+    files. Kept runs, i64 each: ``kept_row`` in the columns, ``kept_offset`` in that packet's payload, ``kept_length``, and ``kept_at`` in ``data`` (u8).
+    Rows are in the order of captures, and within one as its file has them: a later stage puts them in order of time.
+    """
+
+    columns: dict[str, Array]
+    captures: list[str]
+    connections: dict[str, list[Any]]
+    kept_row: Array
+    kept_offset: Array
+    kept_length: Array
+    kept_at: Array
+    data: Array
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return len(self.columns["timestamp"])
+
+
+def read_facts(folder: str | Path) -> dict[str, Any]:
+    """The facts of one capture (``facts.json``)."""
+    facts: dict[str, Any] = json.loads((Path(folder) / FACTS).read_text(encoding="utf-8"))
+    return facts
+
+
+def read_connections(folder: str | Path) -> list[tuple[str, int, str, int, int]]:
+    """Client's address and port, broker's address and port, and bucket of each connection of one capture, by its number."""
+    table = pq.read_table(Path(folder) / CONNECTIONS)
+    return list(zip(*(table.column(name).to_pylist() for name in (*CONNECTION_FIELDS, "bucket")), strict=True))
+
+
+def _numpy(column: pa.ChunkedArray) -> Array:
+    """A column without nulls as a numpy array, without a copy where that is possible."""
+    pieces = [chunk.to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [np.empty(0, np.int64)])
+
+
+def _runs(column: pa.ChunkedArray) -> tuple[Array, Array]:
+    """Lengths and bytes of a binary column."""
+    lengths, data = [np.empty(0, np.int64)], [np.empty(0, np.uint8)]
+    for chunk in column.chunks:
+        _, ends, values = chunk.buffers()
+        if len(chunk) == 0:
+            continue
+        borders = np.frombuffer(ends, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1].astype(np.int64)
+        lengths.append(np.diff(borders))
+        data.append(np.frombuffer(values, np.uint8)[borders[0] : borders[-1]] if values is not None else np.empty(0, np.uint8))
+    return np.concatenate(lengths), np.concatenate(data)
+
+
+class _Pieces:
+    """Arrays collected piece by piece, joined at the end one column after another so that little is held twice."""
+
+    def __init__(self) -> None:
+        self._pieces: dict[str, list[Array]] = {}
+
+    def add(self, name: str, piece: Array) -> None:
+        self._pieces.setdefault(name, []).append(piece)
+
+    def join(self, name: str, kind: Any) -> Array:
+        return np.concatenate([np.empty(0, kind), *self._pieces.pop(name, [])], dtype=kind)
+
+
+def _groups(file: pq.ParquetFile, low: int, high: int) -> list[int]:
+    """The row groups that hold rows of the buckets ``low`` to ``high``, the end not included."""
+    found = []
+    for group in range(file.num_row_groups):
+        metadata = file.metadata.row_group(group)
+        statistics = metadata.column(0).statistics
+        if metadata.num_rows and (statistics is None or (statistics.min < high and statistics.max >= low)):
+            found.append(group)
+    return found
+
+
+def read_rows(folders: Sequence[str | Path], buckets: tuple[int, int] | None = None) -> Rows:
+    """The rows of all captures with the given working folders; ``buckets`` (first, end) chooses a shard.
+
+    Raises UserError where working files do not fit together.
+    """
+    low, high = buckets or (0, BUCKETS)
+    facts = sorted((str(read_facts(folder)["capture"]), str(folder)) for folder in folders)
+    tables = [read_connections(folder) for _, folder in facts]
+    wanted = sorted({row[:4] for table in tables for row in table if low <= row[4] < high})
+    numbers = {ends: number for number, ends in enumerate(wanted)}
+    columns, kept = _Pieces(), _Pieces()
+    count = 0
+    for capture, (_, folder) in enumerate(facts):
+        renumbered = np.array([numbers.get(row[:4], 0) for row in tables[capture]], np.uint32)
+        packets, runs = pq.ParquetFile(Path(folder) / PACKETS), pq.ParquetFile(Path(folder) / KEPT)
+        for group in _groups(packets, low, high):
+            count += _read_group(packets, runs, group, (low, high), folder, columns, kept, renumbered, capture, count)
+    kinds = {name: kind for name, kind in ROW_COLUMNS.items() if name != "bucket"} | {"capture": np.int32}
+    lengths = kept.join("length", np.int64)
+    return Rows(
+        columns={name: columns.join(name, kind) for name, kind in kinds.items()},
+        captures=[name for name, _ in facts],
+        connections={name: [row[place] for row in wanted] for place, name in enumerate(CONNECTION_FIELDS)},
+        kept_row=kept.join("row", np.int64),
+        kept_offset=kept.join("offset", np.int64),
+        kept_length=lengths,
+        kept_at=np.cumsum(lengths) - lengths,
+        data=kept.join("data", np.uint8),
+    )
+
+
+def _read_group(
+    packets: pq.ParquetFile,
+    runs: pq.ParquetFile,
+    group: int,
+    buckets: tuple[int, int],
+    folder: str,
+    columns: _Pieces,
+    kept: _Pieces,
+    renumbered: Array,
+    capture: int,
+    before: int,
+) -> int:
+    """Add one row group's rows of the buckets and their kept runs; returns the number of rows."""
+    table = packets.read_row_group(group, use_threads=False)
+    bucket = _numpy(table.column("bucket"))
+    begin, end = np.searchsorted(bucket, buckets).tolist()
+    for name in ROW_COLUMNS:
+        if name == "bucket":
+            continue
+        column = _numpy(table.column(name))[begin:end]
+        columns.add(name, renumbered[column] if name == "connection" else column)
+    columns.add("capture", np.full(end - begin, capture, np.int32))
+
+    table = runs.read_row_group(group, use_threads=False)
+    run_bucket, run_frame = _numpy(table.column("bucket")), _numpy(table.column("frame_number"))
+    first, last = np.searchsorted(run_bucket, buckets).tolist()
+    lengths, data = _runs(table.column("data").slice(first, last - first))
+    rows = np.empty(last - first, np.int64)
+    frame_number = _numpy(packets.read_row_group(group, columns=["frame_number"], use_threads=False).column(0))[begin:end]
+    if not rows_of_runs(frame_number, bucket[begin:end], run_frame[first:last], run_bucket[first:last], rows):
+        raise UserError(f"{folder}: kept payload without its packet; expected working files of one run. Remove the folder and run again.")
+    kept.add("row", rows + before)
+    kept.add("offset", _numpy(table.column("offset"))[first:last].astype(np.int64))
+    kept.add("length", lengths)
+    kept.add("data", data)
+    return int(end - begin)

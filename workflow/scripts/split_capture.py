@@ -1,0 +1,180 @@
+"""Split one capture: keep the TCP packets to and from the site's brokers as rows, and the payload that Kafka's frames need."""
+
+from __future__ import annotations
+
+from brokerlens import job  # isort: skip  # first: it tells the libraries below how many threads they may use
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote
+
+import numpy as np
+
+from brokerlens.capture.columns import Array, new_columns
+from brokerlens.capture.headers import END_COLUMNS, SKIPPED, read_headers
+from brokerlens.capture.lookup import ConnectionTable, broker_table, busiest, new_endpoints
+from brokerlens.capture.reader import CHUNK_BYTES, Capture, Chunk
+from brokerlens.capture.working import Writer
+from brokerlens.kafka.keep import Keeper, KeptRuns, Segments
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+GROUP_ROWS = 131_072
+GROUP_BYTES = 64 << 20  # of kept payload
+
+
+class Follower(Protocol):
+    """What decides which payload is kept (``kafka.keep.Keeper``)."""
+
+    def follow(self, buffer: Array, segments: Segments, first: int, kept: KeptRuns) -> int:
+        """Handle the segments from ``first`` on; returns the first one not handled."""
+
+    def facts(self) -> dict[str, Any]:
+        """Bytes kept by reason, and bytes dropped at the cap."""
+
+
+class Splitter:
+    """Takes a capture's chunks and fills row groups: headers, connections, payload to keep."""
+
+    def __init__(self, brokers: Sequence[str], writer: Writer, keeper: Follower) -> None:
+        self.connections = ConnectionTable()
+        self.endpoints = new_endpoints()
+        self.skipped = np.zeros(len(SKIPPED), np.int64)
+        self.kept_rows = 0
+        self._brokers = broker_table(brokers)
+        self._writer = writer
+        self._keeper = keeper
+        self._columns = new_columns(GROUP_ROWS)
+        self._ends = np.zeros((GROUP_ROWS, END_COLUMNS), np.int64)
+        self._directions = np.zeros(GROUP_ROWS, np.int64)
+        self._payload_at = np.zeros(GROUP_ROWS, np.int64)
+        self._runs = KeptRuns()
+        self._rows = 0  # in the row group being filled
+
+    def split(self, chunk: Chunk) -> None:
+        """Take all packets of a chunk."""
+        packet = 0
+        while packet < chunk.found:
+            begin = self._rows
+            packet, end = read_headers(
+                chunk.buffer,
+                chunk.packets,
+                packet,
+                chunk.found,
+                chunk.frame_number,
+                self._brokers,
+                self.endpoints,
+                self.kept_rows == 0,
+                self._columns,
+                begin,
+                self._ends,
+                self._payload_at,
+                self.skipped,
+            )
+            self.kept_rows += end - begin
+            self.connections.find(self._ends, end - begin, self._columns, begin, self._directions)
+            self._rows = end
+            self._follow(chunk.buffer, begin, end)
+
+    def finish(self) -> None:
+        """Write what is left."""
+        if self._rows:
+            self._write(self._rows)
+
+    def _follow(self, buffer: Array, begin: int, end: int) -> None:
+        """Let the keeper take the payload of the rows ``begin`` to ``end``; row groups that are full are written."""
+        segments = self._segments(begin, end)
+        done = 0
+        while True:
+            done = self._keeper.follow(buffer, segments, done, self._runs)
+            written = begin + done
+            if done == len(segments.row) and written < GROUP_ROWS and self._runs.bytes < GROUP_BYTES:
+                return
+            self._write(written)
+            begin -= written
+            segments = segments._replace(row=segments.row - written)
+            if done == len(segments.row):
+                return
+
+    def _segments(self, begin: int, end: int) -> Segments:
+        columns, count = self._columns, end - begin
+        return Segments(
+            direction=self._directions[:count],
+            seq=columns.seq[begin:end].astype(np.int64),
+            flags=columns.flags[begin:end].astype(np.int64),
+            payload_at=self._payload_at[:count],
+            payload_captured=columns.payload_captured[begin:end].astype(np.int64),
+            payload_len=columns.payload_len[begin:end].astype(np.int64),
+            row=np.arange(begin, end, dtype=np.int64),
+        )
+
+    def _write(self, count: int) -> None:
+        """Write the first rows as a row group; the others move to the front."""
+        runs = self._runs
+        kept = runs.row[: runs.runs], runs.offset[: runs.runs], runs.length[: runs.runs], runs.data[: runs.bytes]
+        self._writer.add_group({name: column[:count] for name, column in self._columns._asdict().items()}, *kept)
+        rest = self._rows - count
+        for column in self._columns:
+            column[:rest] = column[count : self._rows].copy()
+        runs.clear()
+        self._rows = rest
+
+
+def capture_facts(capture: Capture, name: str, splitter: Splitter, keeper: Follower) -> dict[str, Any]:
+    """What ``facts.json`` says of a capture that was read to its end."""
+    return {
+        "capture": name,
+        "format": capture.format,
+        "link_types": sorted(capture.links),
+        "packets": capture.packets,
+        "kept": splitter.kept_rows,
+        "skipped": {reason: int(count) for reason, count in zip(SKIPPED, splitter.skipped, strict=True) if count},
+        "first_seen": capture.first_time if capture.first_time >= 0 else None,
+        "last_seen": capture.last_time if capture.last_time >= 0 else None,
+        "truncated": capture.truncated,
+        "time_backsteps": capture.backsteps,
+        "secrets_blocks": capture.secrets,
+        "endpoints": busiest(splitter.endpoints) if splitter.kept_rows == 0 else [],
+        **keeper.facts(),
+    }
+
+
+def split_capture(
+    *,
+    capture: str,
+    name: str,
+    brokers: Sequence[str],
+    output: str,
+    threads: int = 1,
+    keeper: Follower | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> None:
+    """Write the working files of one capture (docs/architecture.md) into the folder ``output``.
+
+    ``name`` is the capture's name as shown to people; ``brokers`` are ``ip:port`` or ``[ipv6]:port``.
+    Raises CaptureError where the file cannot be used at all; what can be used of a damaged one is used, and the facts say so.
+    """
+    keeper = keeper or Keeper()
+    source = Capture(capture, chunk_bytes)
+    writer = Writer(output, {"capture": name, "bytes": source.size, "brokers": list(brokers)})
+    try:
+        splitter = Splitter(brokers, writer, keeper)
+        for chunk in source.chunks():
+            splitter.split(chunk)
+        splitter.finish()
+        writer.close(capture_facts(source, name, splitter, keeper), splitter.connections.rows())
+    except BaseException:
+        writer.abandon()
+        raise
+
+
+if __name__ == "__main__":
+    with job.logged(snakemake):
+        split_capture(
+            capture=snakemake.input.capture,
+            name=unquote(snakemake.wildcards.capture),
+            brokers=snakemake.params.brokers["brokers"],
+            output=snakemake.output.folder,
+            threads=snakemake.threads,
+        )
