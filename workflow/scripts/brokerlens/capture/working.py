@@ -215,13 +215,14 @@ class Writer:
 class Rows(NamedTuple):
     """The rows of a site's captures, or of a shard of them.
 
-    ``columns``: an array per column of ``ROW_COLUMNS`` but ``bucket``, and ``capture`` (i32, into ``captures``); ``connection`` counts in
+    ``columns``: an array per column of ``ROW_COLUMNS`` but ``bucket``; ``capture`` (i32) is each row's place in ``captures``. ``connection`` counts in
     ``connections``, which has a list per field (``client_ip``, ``client_port``, ``broker_ip``, ``broker_port``), sorted, so that the numbers do not depend on
     files. Kept runs, i64 each: ``kept_row`` in the columns, ``kept_offset`` in that packet's payload, ``kept_length``, and ``kept_at`` in ``data`` (u8).
     Rows are in the order of captures, and within one as its file has them: a later stage puts them in order of time.
     """
 
     columns: dict[str, Array]
+    capture: Array
     captures: list[str]
     connections: dict[str, list[Any]]
     kept_row: Array
@@ -308,10 +309,11 @@ def read_rows(folders: Sequence[str | Path], buckets: tuple[int, int] | None = N
         packets, runs = pq.ParquetFile(Path(folder) / PACKETS), pq.ParquetFile(Path(folder) / KEPT)
         for group in _groups(packets, low, high):
             count += _read_group(packets, runs, group, (low, high), folder, columns, kept, renumbered, capture, count)
-    kinds = {name: kind for name, kind in ROW_COLUMNS.items() if name != "bucket"} | {"capture": np.int32}
+    capture_of_rows = columns.join("capture", np.int32)
     lengths = kept.join("length", np.int64)
     return Rows(
-        columns={name: columns.join(name, kind) for name, kind in kinds.items()},
+        columns={name: columns.join(name, kind) for name, kind in ROW_COLUMNS.items() if name != "bucket"},
+        capture=capture_of_rows,
         captures=[name for name, _ in facts],
         connections={name: [row[place] for row in wanted] for place, name in enumerate(CONNECTION_FIELDS)},
         kept_row=kept.join("row", np.int64),
