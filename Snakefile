@@ -32,6 +32,8 @@ rule all:
         comparisons="results/comparisons/comparisons.parquet",
         sites="results/sites/sites.parquet",
         data_sets=data_sets(),
+    message:
+        "all"
 
 
 onstart:

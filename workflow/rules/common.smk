@@ -5,8 +5,6 @@ import os
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
@@ -15,7 +13,8 @@ from brokerlens import closure, config as configuration
 try:
     CONFIG = configuration.read(config)
 except configuration.ConfigError as fault:
-    raise WorkflowError(f"Configuration: {fault}") from None
+    # A WorkflowError would say at which line of this file it was raised, which helps nobody.
+    sys.exit(f"Configuration error in {fault}")
 
 REPORT = "results/report/index.html"
 # One look-up per job, however many captures there are.
@@ -224,13 +223,13 @@ def inventory():
 
 
 def whereabouts():
-    """Where the report is, if this run was about it."""
-    return f"report: {os.path.relpath(REPORT) if os.path.exists(REPORT) else 'not asked for'}"
+    """Where the report is, if there is one: single files can be asked for, too."""
+    return f"report: {REPORT if Path.cwd().samefile(workflow.basedir) else os.path.abspath(REPORT)}" if os.path.exists(REPORT) else "done"
 
 
 def next_steps():
     """What to do after a failure."""
     return (
-        "Something failed: the message stands above and in the log file that is named there. A capture that cannot be read fails alone: mend it or "
-        "take it out of `captures`, then run the same command again; what is done stays done. With --keep-going the other sites are finished first."
+        "Something failed; the message stands above and in the log file named there. Mend it and run the same command again: what is done stays done.\n"
+        "A capture that cannot be read fails alone: mend it or take it out of `captures`. With --keep-going the other captures and sites go on meanwhile."
     )

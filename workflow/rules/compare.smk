@@ -25,5 +25,7 @@ rule compare:
     params:
         compare=compare_settings(),
         code=code("compare.py"),
+    message:
+        "compare"
     script:
         "../scripts/compare.py"

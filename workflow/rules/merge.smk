@@ -25,5 +25,7 @@ rule merge_site:
     params:
         site=merge_settings,
         code=code("merge_site.py"),
+    message:
+        "merge_site {wildcards.experiment}/{wildcards.site}/part-{wildcards.part}"
     script:
         "../scripts/merge_site.py"

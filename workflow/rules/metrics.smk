@@ -25,6 +25,8 @@ rule compute_metrics:
     params:
         measure=measure_settings,
         code=code("compute_metrics.py"),
+    message:
+        "compute_metrics {wildcards.experiment}/{wildcards.site}"
     script:
         "../scripts/compute_metrics.py"
 
@@ -51,5 +53,7 @@ rule collect_sites:
     params:
         sites=sites_table(),
         code=code("collect_sites.py"),
+    message:
+        "collect_sites"
     script:
         "../scripts/collect_sites.py"

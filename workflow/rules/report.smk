@@ -28,5 +28,7 @@ rule report:
     params:
         report=report_settings(),
         code=code("report.py"),
+    message:
+        "report"
     script:
         "../scripts/report.py"

@@ -22,5 +22,7 @@ rule split_capture:
         brokers=brokers_of,
         size=capture_size,
         code=code("split_capture.py"),
+    message:
+        "split_capture {wildcards.experiment}/{wildcards.site}/{wildcards.capture}"
     script:
         "../scripts/split_capture.py"
