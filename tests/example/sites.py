@@ -28,7 +28,9 @@ class Site:
     series: pl.DataFrame
 
 
-def run_site(captures: Sequence[Path], brokers: Sequence[str], folder: Path, shards: int = 1, window: tuple[int | None, int | None] = (None, None)) -> Site:
+def run_site(
+    captures: Sequence[Path], brokers: Sequence[str], folder: Path, shards: int = 1, window: tuple[int | None, int | None] = (None, None)
+) -> Site:
     """Split, merge and measure one site's captures in ``folder``."""
     working = []
     for capture in captures:
@@ -37,7 +39,8 @@ def run_site(captures: Sequence[Path], brokers: Sequence[str], folder: Path, sha
         working.append(str(output))
     site = {"brokers": list(brokers), "tap": "auto", "topic_ids": {}, "shards": shards}
     parts = [
-        {name: str(folder / name / f"part-{part:04}.parquet") for name in ("packets", "requests", "connections", "notebook")} for part in range(shards)
+        {name: str(folder / name / f"part-{part:04}.parquet") for name in ("packets", "requests", "connections", "notebook")}
+        for part in range(shards)
     ]
     for number, part in enumerate(parts):
         merge_site(captures=working, part=number, site=site, **part)

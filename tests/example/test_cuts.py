@@ -46,7 +46,10 @@ def test_cut_at_other_places(as_shipped: tuple[str, list[Path], Site], tmp_path:
     header, records = all_records(captures)
     chance = random.Random(seed)
     cuts = [0, *sorted(chance.sample(range(1, len(records)), 12)), len(records)]
-    pieces = [write_pcap(tmp_path / f"{chance.random()}-{n}.pcap", header, records[a:b]) for n, (a, b) in enumerate(zip(cuts, cuts[1:], strict=False))]
+    pieces = [
+        write_pcap(tmp_path / f"{chance.random()}-{n}.pcap", header, records[a:b])
+        for n, (a, b) in enumerate(zip(cuts, cuts[1:], strict=False))
+    ]
     assert_same(run_site(pieces, BROKERS[site], tmp_path), expected)
 
 

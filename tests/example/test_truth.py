@@ -21,12 +21,16 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return experiment, name, run_site(shipped(experiment, name), BROKERS[name], tmp_path_factory.mktemp(name))
 
 
-def matched(logged: list[dict[str, Any]], requests: pl.DataFrame) -> tuple[list[tuple[dict[str, Any], dict[str, Any]]], list[dict[str, Any]]]:
+def matched(
+    logged: list[dict[str, Any]], requests: pl.DataFrame
+) -> tuple[list[tuple[dict[str, Any], dict[str, Any]]], list[dict[str, Any]]]:
     """Each logged request with the captured one of its client, api, version, id and size that was sent within a second; and those without."""
     captured: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     rows = requests.with_columns(sent=pl.col("request_first").dt.epoch("ns") / 1e9)
     for row in rows.iter_rows(named=True):
-        captured.setdefault((row["client_id"], row["api_name"], row["api_version"], row["correlation_id"], row["request_bytes"]), []).append(row)
+        captured.setdefault(
+            (row["client_id"], row["api_name"], row["api_version"], row["correlation_id"], row["request_bytes"]), []
+        ).append(row)
     pairs, missing = [], []
     for entry in logged:
         api = LIBRDKAFKA.get(entry["api"], entry["api"])
@@ -46,7 +50,9 @@ def test_every_logged_request_is_there(site: tuple[str, str, Site]) -> None:
     assert not missing
     wrong = [(entry, row) for entry, row in pairs if (row["status"] == "answered") != (entry["rtt_ms"] is not None)]
     assert not wrong
-    sizes = [(entry, row) for entry, row in pairs if entry["response_bytes"] is not None and row["response_bytes"] != entry["response_bytes"] + 8]
+    sizes = [
+        (entry, row) for entry, row in pairs if entry["response_bytes"] is not None and row["response_bytes"] != entry["response_bytes"] + 8
+    ]
     assert not sizes
 
 
@@ -86,5 +92,3 @@ def test_resets(site: tuple[str, str, Site]) -> None:
     counted = TRUTH["experiments"][experiment]["counters"][f"{name} client"]["TcpOutRsts"]
     sent = found.connections["resets_to_broker"].sum()
     assert sent == counted if experiment == "experiment07" else sent <= counted
-
-

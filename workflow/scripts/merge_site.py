@@ -16,36 +16,22 @@ import pyarrow.parquet as pq
 
 from brokerlens import tables
 from brokerlens.capture import working
+from brokerlens.capture.lookup import BUCKETS
+from brokerlens.errors import UserError
 from brokerlens.kafka import requests as kafka_requests
-from brokerlens.kafka.frames import follow_connections
-from brokerlens.tcp import order, segments, stream
+from brokerlens.kafka.frames import StreamFacts, follow_connections
+from brokerlens.tcp.locate import rows_of_bytes
+from brokerlens.tcp.order import Ordered, order_packets
+from brokerlens.tcp.segments import LABELS, ConnectionFacts, SegmentFacts, follow_segments
+from brokerlens.tcp.stream import Streams, assemble
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 log = logging.getLogger("brokerlens")
 MS = 1e6
-NOTEBOOK_SCHEMA = pa.schema(
-    [pa.field("timestamp", pa.int64(), False), pa.field("padded_len", pa.uint32(), False), pa.field("notebook_id", pa.uint32(), False)]
-)
-
-
-def nullable(values: np.ndarray, type_: pa.DataType, absent: np.ndarray) -> pa.Array:
-    """An Arrow array that is null where ``absent``."""
-    return pa.array(values, mask=absent).cast(type_)
-
-
-def milliseconds(nanoseconds: np.ndarray) -> pa.Array:
-    """Durations in ns as ms, null where negative (none)."""
-    return nullable(nanoseconds / MS, pa.float64(), nanoseconds < 0)
-
-
-def words(codes: np.ndarray, names: Sequence[str | None]) -> pa.Array:
-    """Codes as a dictionary column; a name of None is null."""
-    known = [name for name in names if name is not None]
-    code_of = np.array([-1 if name is None else known.index(name) for name in names], dtype=np.int32)
-    indices = code_of[codes] if len(names) else np.empty(0, np.int32)
-    return pa.DictionaryArray.from_arrays(pa.array(indices, mask=indices < 0), pa.array(known, type=pa.string()))
+ACK, TIMESTAMPS = 0x10, 1
+SIDES = ("to_broker", "from_broker")
 
 
 def endpoint(address: str, port: int) -> str:
@@ -53,10 +39,140 @@ def endpoint(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def connection_ids(rows: working.Rows, ordered: order.Ordered) -> list[str]:
-    """``clientip:port-brokerip:port#n`` of every connection."""
-    table = rows.connections
-    return [
-        f"{endpoint(table['client_ip'][at], table['client_port'][at])}-{endpoint(table['broker_ip'][at], table['broker_port'][at])}#{n}"
-        for at, n in zip(ordered.address.tolist(), ordered.generation.tolist(), strict=True)
+def words(codes: np.ndarray, names: Sequence[str], absent: np.ndarray | None = None) -> pa.Array:
+    """Codes as a dictionary column, null where ``absent``."""
+    return pa.DictionaryArray.from_arrays(pa.array(codes, type=pa.int32(), mask=absent), pa.array(list(names), type=pa.string()))
+
+
+def times(nanoseconds: np.ndarray) -> pa.Array:
+    """Times in ns since 1970, null where negative (none)."""
+    return pa.array(nanoseconds, mask=nanoseconds < 0).cast(tables.TIME)
+
+
+def milliseconds(nanoseconds: np.ndarray) -> pa.Array:
+    """Durations in ns as ms, null where negative (none)."""
+    return pa.array(nanoseconds / MS, mask=nanoseconds < 0)
+
+
+def connection_table(rows: working.Rows, ordered: Ordered) -> pl.DataFrame:
+    """Addresses and ``connection_id`` of every connection, in the order of their numbers."""
+    known = pl.DataFrame(rows.connections, schema={"client_ip": pl.String, "client_port": pl.Int64, "broker_ip": pl.String, "broker_port": pl.Int64})
+    table = known[ordered.address].with_columns(pl.Series("generation", ordered.generation))
+    ids = [
+        f"{endpoint(client, client_port)}-{endpoint(broker, broker_port)}#{n}" for client, client_port, broker, broker_port, n in table.iter_rows()
     ]
+    return table.with_columns(pl.Series("connection_id", ids, dtype=pl.String))
+
+
+def frame_rows(rows: working.Rows, ordered: Ordered, frames: pl.DataFrame) -> pl.DataFrame:
+    """The frames with the row of the packet in which each begins (-1 where that packet was not captured)."""
+    located = rows_of_bytes(
+        ordered.first,
+        ordered.side,
+        ordered.time,
+        ordered.position,
+        rows.columns["flags"][ordered.row].astype(np.int64),
+        rows.columns["payload_len"][ordered.row].astype(np.int64),
+        ordered.is_duplicate,
+        (2 * frames["connection"] + frames["side"]).to_numpy(),
+        frames["start"].to_numpy(),
+        frames["first_time"].fill_null(-1).to_numpy(),
+    )
+    return frames.with_columns(pl.Series("row", located))
+
+
+def sent_again(streams: Streams, frames: pl.DataFrame) -> np.ndarray:
+    """Per frame whether one of its bytes was sent again."""
+    direction, start, size = ((2 * frames["connection"] + frames["side"]).to_numpy(), frames["start"].to_numpy(), frames["size"].to_numpy())
+    again = np.zeros(len(start), bool)
+    # Ranges of a direction are disjoint and sorted: the first that ends behind the frame's start decides.
+    owner = np.repeat(np.arange(len(streams.again_first) - 1), np.diff(streams.again_first))
+    if len(owner) == 0 or len(start) == 0:
+        return again
+    span = int(max(streams.again_to.max(), (start + size).max())) + 1
+    places = np.searchsorted(owner * span + streams.again_to, direction * span + start, side="right")
+    inside = places < len(owner)
+    hit = places[inside]
+    again[inside] = (owner[hit] == direction[inside]) & (streams.again_from[hit] < (start + size)[inside])
+    return again
+
+
+def packet_table(
+    rows: working.Rows, ordered: Ordered, facts: SegmentFacts, connections: pl.DataFrame, records: np.ndarray, latency_ms: np.ndarray, order: np.ndarray
+) -> pa.Table:
+    """The rows of ``packets``, in ``order``."""
+    row, connection = ordered.row[order], ordered.connection[order]
+    from_broker = ordered.side[order] == 1
+    column = {name: values[row] for name, values in rows.columns.items()}
+    addresses = sorted({*connections["client_ip"], *connections["broker_ip"]})
+    code = {address: number for number, address in enumerate(addresses)}
+    client, broker = (np.array([code[address] for address in connections[name]], np.int32)[connection] for name in ("client_ip", "broker_ip"))
+    client_port, broker_port = (connections[name].to_numpy()[connection] for name in ("client_port", "broker_port"))
+    label = facts.label[order].astype(np.int32)
+    stamped = column["options"] & TIMESTAMPS == 0
+    return pa.table(
+        {
+            "timestamp": times(ordered.time[order]),
+            "src_ip": words(np.where(from_broker, broker, client), addresses),
+            "dst_ip": words(np.where(from_broker, client, broker), addresses),
+            "src_port": np.where(from_broker, broker_port, client_port),
+            "dst_port": np.where(from_broker, client_port, broker_port),
+            "connection_id": words(connection, connections["connection_id"].to_list()),
+            "from_broker": from_broker,
+            "tcp_flags": column["flags"],
+            "seq": column["seq"],
+            "ack": pa.array(column["ack"], mask=column["flags"] & ACK == 0),
+            "window_size": column["window"].astype(np.uint32),
+            "window_bytes": pa.array(facts.window_bytes[order], mask=facts.window_bytes[order] < 0),
+            "payload_len": column["payload_len"],
+            "actual_msg_count": records[order],
+            "rtt_ms": milliseconds(facts.rtt_ns[order]),
+            "kafka_lat_ms": pa.array(latency_ms[order], mask=np.isnan(latency_ms[order])),
+            "segment": words(label, LABELS, label == 0),
+            "is_retransmission": np.isin(label, [LABELS.index("retransmitted"), LABELS.index("filled")]),
+            "is_duplicate": ordered.is_duplicate[order],
+            "acked_bytes": facts.acked_bytes[order],
+            "unseen_bytes": facts.unseen_bytes[order],
+            "zero_window_begins": facts.zero_window_begins[order],
+            "capture": words(column["capture"], rows.captures),
+            "frame_number": column["frame_number"],
+            "wire_len": column["wire_len"],
+            "captured_len": column["captured_len"],
+            "ttl": column["ttl"],
+            "ip_id": pa.array(column["ip_id"], mask=column["ip_id"] < 0),
+            "tsval": pa.array(column["tsval"], mask=stamped),
+            "tsecr": pa.array(column["tsecr"], mask=stamped),
+        }
+    )
+
+
+def write_notebook_columns(rows: working.Rows, ordered: Ordered, order: np.ndarray, path: str) -> None:
+    """What the notebook's arithmetic needs of the packets, in their rows and order; holds payload, so for the owner only."""
+    row = ordered.row[order]
+    table = pa.table(
+        {"timestamp": ordered.time[order], "padded_len": rows.columns["padded_len"][row], "notebook_id": rows.columns["notebook_id"][row]},
+        schema=pa.schema([pa.field("timestamp", pa.int64(), False), pa.field("padded_len", pa.uint32(), False), pa.field("notebook_id", pa.uint32(), False)]),
+    )
+    folder = Path(path).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    pq.write_table(table, path, compression="zstd", compression_level=1, use_dictionary=False)
+    Path(path).chmod(0o600)
+
+
+def demand_packets(folders: Sequence[str], brokers: Sequence[str]) -> None:
+    """End with the endpoints that the captures do hold if none of them has a packet of the site's brokers."""
+    facts = [working.read_facts(folder) for folder in folders]
+    if any(fact["kept"] for fact in facts):
+        return
+    counted: dict[str, int] = {}
+    for fact in facts:
+        for name, packets in fact["endpoints"]:
+            counted[name] = counted.get(name, 0) + packets
+    busiest = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:8]
+    found = ", ".join(f"{name} ({packets:,} packets)" for name, packets in busiest) or "no TCP packets at all"
+    total = sum(fact["packets"] for fact in facts)
+    raise UserError(
+        f"no packet to or from {', '.join(brokers)} in {len(facts)} captures of {total:,} packets; they hold, busiest first: {found}. "
+        "Set the site's `brokers` to the broker's address as the captures show it."
+    )

@@ -47,7 +47,9 @@ PACKETS: Final = (
     Column("dst_ip", WORD, "destination address of the innermost IP header", nullable=False),
     Column("src_port", U16, "TCP source port", nullable=False),
     Column("dst_port", U16, "TCP destination port", nullable=False),
-    Column("connection_id", WORD, "clientip:port-brokerip:port#n; n counts connections on the same addresses and ports from 1", nullable=False),
+    Column(
+        "connection_id", WORD, "clientip:port-brokerip:port#n; n counts connections on the same addresses and ports from 1", nullable=False
+    ),
     Column("from_broker", BOOL, "sent by the broker's side", nullable=False),
     Column("tcp_flags", U16, "TCP flags as on the wire, low 9 bits", nullable=False),
     Column("seq", U32, "sequence number as on the wire", nullable=False),
@@ -58,7 +60,11 @@ PACKETS: Final = (
     Column("actual_msg_count", U32, "Kafka records in the record batches whose frame begins in this packet", "records", nullable=False),
     Column("rtt_ms", FLOAT, "round trip that this packet ended (tap, other side, tap); never an ambiguous one", "ms"),
     Column("kafka_lat_ms", FLOAT, "latency_ms of the first response that begins in this packet", "ms"),
-    Column("segment", WORD, "new, retransmitted, filled, reordered, ambiguous, keepalive or window_probe; null where the packet carries nothing"),
+    Column(
+        "segment",
+        WORD,
+        "new, retransmitted, filled, reordered, ambiguous, keepalive or window_probe; null where the packet carries nothing",
+    ),
     Column("is_retransmission", BOOL, "segment is retransmitted or filled", nullable=False),
     Column("is_duplicate", BOOL, "a copy made by the capture or the network; counted nowhere else", nullable=False),
     Column("acked_bytes", U32, "bytes of the other direction that this packet acknowledges for the first time", "bytes", nullable=False),
@@ -100,7 +106,12 @@ REQUESTS: Final = (
     Column("queue_ms", FLOAT, "part of latency_ms before the connection's previous response was complete", "ms"),
     Column("service_ms", FLOAT, "latency_ms - queue_ms", "ms"),
     Column("network_rtt_ms", FLOAT, "the connection's latest valid round trip between tap and the far side, at most 10 s old", "ms"),
-    Column("broker_ms", FLOAT, "time in the broker: min(service_ms, latency_ms - network_rtt_ms) at a client tap, service_ms at a broker tap", "ms"),
+    Column(
+        "broker_ms",
+        FLOAT,
+        "time in the broker: min(service_ms, latency_ms - network_rtt_ms) at a client tap, service_ms at a broker tap",
+        "ms",
+    ),
     Column("waits_by_design", BOOL, "the api waits by design: Fetch, ShareFetch, JoinGroup, SyncGroup", nullable=False),
     Column("max_wait_ms", pa.int32(), "longest wait that a Fetch asks for", "ms"),
     Column("topics", TEXTS, "topics named in the request or its response, sorted; a topic id where its name is not known"),
@@ -112,6 +123,27 @@ REQUESTS: Final = (
     Column("throttle_ms", pa.int32(), "throttle time that the broker reports", "ms"),
     Column("retransmitted", BOOL, "a byte of the request or the response was sent again", nullable=False),
 )
+
+STATUS_REASONS: Final[Mapping[str, Mapping[str, str]]] = {
+    "answered": {
+        "capture_order": "the capture shows the response up to 1 ms before its request: latency and its parts are null",
+    },
+    "no_response_expected": {
+        "acks_0": "a Produce request that asked for no acknowledgement",
+        "later_request_answered": "a Produce request whose acks were not captured, passed over by the answers of later requests",
+    },
+    "unanswered": {
+        "response_lost": "a later request of the connection was answered: answers come in order, so this one was not captured",
+        "connection_reset": "the connection was reset first",
+        "connection_closed": "the connection was closed first",
+        "capture_ended": "the captures of the connection end first",
+    },
+    "request_not_captured": {
+        "sent_before_capture": "the response comes before the connection's first captured request",
+        "request_lost": "the captures hold earlier requests of the connection, but not this one",
+    },
+}
+"""Every reason that `requests.status_reason` may name, by status."""
 
 DIRECTION_COLUMNS: Final = (
     ("packets", INT, "packets, duplicates left out", "packets"),
@@ -153,7 +185,13 @@ CONNECTIONS: Final = (
     Column("handshake_broker_ms", FLOAT, "SYN to SYN-ACK; null if either was sent twice or not seen", "ms"),
     Column("handshake_client_ms", FLOAT, "SYN-ACK to ACK; null if either was sent twice or not seen", "ms"),
     *(
-        Column(f"rtt_{side}_{part}", INT if part == "n" else FLOAT, f"round trips tap, {side}, tap: {text}", "samples" if part == "n" else "ms", nullable=part != "n")
+        Column(
+            f"rtt_{side}_{part}",
+            INT if part == "n" else FLOAT,
+            f"round trips tap, {side}, tap: {text}",
+            "samples" if part == "n" else "ms",
+            nullable=part != "n",
+        )
         for side in ("broker", "client")
         for part, text in (("n", "number of samples"), ("min_ms", "smallest"), ("p50_ms", "median"), ("p95_ms", "95th percentile"))
     ),
@@ -209,7 +247,12 @@ COMPARISONS: Final = (
     *(Column(name, TEXT, f"{name[:-2]} of side {name[-1]}", nullable=False) for name in _COMPARED),
     Column("metric", TEXT, "name of the metric", nullable=False),
     Column("group", TEXT, "all, or key=value", nullable=False),
-    Column("statistic", TEXT, "p50, p90, p95, p99, mean, ratio_of_sums, share_over, hl_shift, hl_ratio, cliffs_delta or wasserstein1", nullable=False),
+    Column(
+        "statistic",
+        TEXT,
+        "p50, p90, p95, p99, mean, ratio_of_sums, share_over, hl_shift, hl_ratio, cliffs_delta or wasserstein1",
+        nullable=False,
+    ),
     Column("unit", TEXT, "unit of estimates and difference", nullable=False),
     Column("primary", BOOL, "in the family that is corrected for multiple comparisons", nullable=False),
     Column("paired", BOOL, "both sides by time: same clock bins", nullable=False),
@@ -217,7 +260,11 @@ COMPARISONS: Final = (
     *(
         Column(f"{part}_{side}", FLOAT, f"{text} of side {side}")
         for side in ("a", "b")
-        for part, text in (("estimate", "estimate"), ("low", "lower bound of the 95 % interval"), ("high", "upper bound of the 95 % interval"))
+        for part, text in (
+            ("estimate", "estimate"),
+            ("low", "lower bound of the 95 % interval"),
+            ("high", "upper bound of the 95 % interval"),
+        )
     ),
     Column("difference", FLOAT, "a - b"),
     Column("difference_low", FLOAT, "lower bound of the 95 % interval; null is an open side"),
@@ -270,10 +317,14 @@ def schema(dataset: str) -> pa.Schema:
 def conform(table: pa.Table, dataset: str) -> pa.Table:
     """The table with exactly the data set's columns, in order and type.
 
-    Raises ``KeyError`` for a missing column and ``pyarrow.ArrowInvalid`` for values that do not fit their type.
+    Raises ``KeyError`` for a missing column, ``pyarrow.ArrowInvalid`` for values that do not fit their type, ``ValueError`` for a null
+    where none may be.
     """
     wanted = schema(dataset)
     columns = [table.column(field.name).cast(field.type).combine_chunks() for field in wanted]
+    for field, column in zip(wanted, columns, strict=True):
+        if not field.nullable and column.null_count:
+            raise ValueError(f"{dataset}.{field.name}: {column.null_count} nulls in a column that has none")
     return pa.Table.from_arrays(columns, schema=wanted)
 
 
@@ -297,3 +348,41 @@ def read(paths: Iterable[str | Path], dataset: str, columns: list[str] | None = 
         wanted = pa.schema([wanted.field(name) for name in columns])
     tables = [pq.read_table(path, columns=wanted.names, partitioning=None).cast(wanted) for path in paths]
     return pa.concat_tables(tables).unify_dictionaries() if tables else wanted.empty_table()
+
+
+INTRODUCTION: Final = """# Data sets: every column
+
+Made from `workflow/scripts/brokerlens/tables.py` by `make docs`; the same descriptions and units stand in the Parquet files as field metadata.
+
+All data sets but `sites` and `comparisons` are Hive partitions: `results/<data set>/experiment=<name>/site=<name>/…parquet`. `experiment` and `site` come
+from the path and are not stored again. Times are UTC; the window of the configuration is applied to metrics and series, not to these rows
+(README shows the line that applies it). `_to_broker` and `_from_broker` name the direction of what is counted.
+"""
+
+
+def documentation() -> str:
+    """``docs/data-sets.md``: every data set, column and reason."""
+    lines = [INTRODUCTION]
+    for dataset, columns in DATASETS.items():
+        lines += [f"## {dataset}", "", "| column | type | unit | null | meaning |", "|---|---|---|---|---|"]
+        lines += [
+            f"| `{column.name}` | {_kind(column.type)} | {column.unit} | {'yes' if column.nullable else ''} | {column.description.replace('|', '/')} |"
+            for column in columns
+        ]
+        lines.append("")
+        if dataset == "requests":
+            lines += ["### Why a request has its status", "", "| status | reason | meaning |", "|---|---|---|"]
+            lines += [f"| {status} | `{reason}` | {text} |" for status, reasons in STATUS_REASONS.items() for reason, text in reasons.items()]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _kind(type_: pa.DataType) -> str:
+    """An Arrow type in the words of a reader."""
+    if pa.types.is_dictionary(type_):
+        return f"{type_.value_type} (dictionary)"
+    return f"list of {type_.value_type}" if pa.types.is_list(type_) else str(type_)
+
+
+if __name__ == "__main__":
+    print(documentation(), end="")

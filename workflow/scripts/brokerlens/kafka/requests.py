@@ -6,9 +6,10 @@ Formulas: ``docs/data-sets.md``; the order of answers on a connection (one reque
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -19,6 +20,8 @@ from brokerlens.kafka.frames import Fields, Frames
 
 PRODUCE: Final = 0
 FETCH: Final = 1
+METADATA: Final = 3
+BODY_WHOLE: Final = 2
 WAITING_APIS: Final = (1, 11, 14, 78)
 """Fetch, JoinGroup, SyncGroup, ShareFetch: the broker holds the answer back by design."""
 CODECS: Final = ("none", "gzip", "snappy", "lz4", "zstd")
@@ -63,14 +66,12 @@ def decode(pool: np.ndarray, start: np.ndarray, size: np.ndarray) -> pl.Series:
 
 def topic_id(raw: bytes) -> str:
     """A topic id as Kafka prints it: URL-safe base64 without padding."""
-    import base64
-
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def _field(fields: pl.DataFrame, *names: str) -> pl.DataFrame:
     """The log's rows of the named fields, in the order of the wire."""
-    return fields.filter(pl.col("field").is_in([layouts.FIELD_IDS[name] for name in names]))
+    return fields.filter(pl.col("field").is_in([layouts.FIELDS[name] for name in names]))
 
 
 def _first(fields: pl.DataFrame, name: str, column: str) -> pl.DataFrame:
@@ -78,13 +79,16 @@ def _first(fields: pl.DataFrame, name: str, column: str) -> pl.DataFrame:
     return _field(fields, name).group_by("frame", maintain_order=True).agg(pl.col("value").first().alias(column))
 
 
-def learned_topics(fields: pl.DataFrame) -> dict[str, str]:
+def learned_topics(frames: pl.DataFrame, fields: pl.DataFrame) -> dict[str, str]:
     """Topic id to name, from the site's Metadata responses; the earliest answer wins."""
+    answers = frames.filter((pl.col("api_key") == METADATA) & (pl.col("side") == 1)).select("frame", "first_time")
     pairs = (
-        _field(fields, "metadata_topic", "metadata_topic_id")
+        _field(fields, "topic", "topic_id")
+        .join(answers, on="frame", how="inner", maintain_order="left")
         .with_columns(pl.col("text").shift(1).over("frame").alias("name"), pl.col("field").shift(1).over("frame").alias("before"))
-        .filter((pl.col("field") == layouts.FIELD_IDS["metadata_topic_id"]) & (pl.col("before") == layouts.FIELD_IDS["metadata_topic"]))
+        .filter((pl.col("field") == layouts.FIELDS["topic_id"]) & (pl.col("before") == layouts.FIELDS["topic"]))
         .drop_nulls(["name", "text"])
+        .sort("first_time", maintain_order=True)
         .unique("text", keep="first", maintain_order=True)
     )
     return dict(zip(pairs["text"], pairs["name"], strict=True))
@@ -102,22 +106,31 @@ def _topics(fields: pl.DataFrame, names: Mapping[str, str]) -> pl.DataFrame:
 
 
 def _batches(fields: pl.DataFrame) -> pl.DataFrame:
-    """Per frame the records, bytes and codec of its record batches."""
-    counts = _field(fields, "batch_count").group_by("frame").agg(pl.col("value").sum().alias("record_count"))
-    sizes = _field(fields, "batch_bytes").group_by("frame").agg(pl.col("value").sum().alias("record_bytes"))
-    codecs = (
-        _field(fields, "batch_codec")
+    """Per frame the records, bytes and codec of its whole record batches.
+
+    An old message (magic 0 or 1) is one record, but its compressed wrapper holds a number that only decompression tells: then null.
+    """
+    sizes = _field(fields, "batch_size").group_by("frame").agg(pl.col("value").sum().alias("record_bytes"))
+    counts = _field(fields, "batch_count").group_by("frame").agg(pl.col("value").sum().alias("counted"))
+    codecs = (pl.col("value") & 7).filter(pl.col("field") == layouts.FIELDS["batch_attributes"])
+    messages = (pl.col("value") < 2) & (pl.col("field") == layouts.FIELDS["batch_magic"])
+    kinds = (
+        _field(fields, "batch_magic", "batch_attributes")
         .group_by("frame")
-        .agg(pl.col("value").n_unique().alias("different"), pl.col("value").first().alias("codec"))
+        .agg(messages.sum().cast(pl.Int64).alias("messages"), codecs.n_unique().alias("different"), codecs.first().alias("codec"))
+    )
+    uncounted = (pl.col("messages") > 0) & ((pl.col("codec") != 0) | (pl.col("different") > 1))
+    spelled = pl.col("codec").replace_strict(dict(enumerate(CODECS)), default=None, return_dtype=pl.String)
+    return (
+        sizes.join(counts, on="frame", how="left")
+        .join(kinds, on="frame", how="left")
         .select(
             "frame",
-            pl.when(pl.col("different") > 1)
-            .then(pl.lit("mixed"))
-            .otherwise(pl.col("codec").replace_strict(dict(enumerate(CODECS)), default=None, return_dtype=pl.String))
-            .alias("codec"),
+            "record_bytes",
+            pl.when(~uncounted).then(pl.col("counted").fill_null(0) + pl.col("messages")).alias("record_count"),
+            pl.when(pl.col("different") > 1).then(pl.lit("mixed")).otherwise(spelled).alias("codec"),
         )
     )
-    return sizes.join(counts, on="frame", how="left").join(codecs, on="frame", how="left")
 
 
 def _bodies(fields: pl.DataFrame, names: Mapping[str, str]) -> pl.DataFrame:
@@ -131,7 +144,7 @@ def _bodies(fields: pl.DataFrame, names: Mapping[str, str]) -> pl.DataFrame:
     table = pl.DataFrame({"frame": fields["frame"].unique().sort()})
     for part in (
         _first(fields, "acks", "acks"),
-        _first(fields, "throttle_ms", "throttle_ms"),
+        _first(fields, "throttle_time_ms", "throttle_ms"),
         _first(fields, "max_wait_ms", "max_wait_ms"),
         errors,
         partitions,
@@ -170,13 +183,18 @@ def frame_table(frames: Frames, pool: np.ndarray) -> pl.DataFrame:
 
 def field_table(fields: Fields, pool: np.ndarray) -> pl.DataFrame:
     """The log of fields as a table; topic ids in Kafka's spelling, all-zero ids null."""
-    ids = np.isin(fields.field, [layouts.FIELD_IDS[name] for name in ("topic_id", "metadata_topic_id")])
+    ids = np.isin(fields.field, [layouts.FIELDS[name] for name in ("topic_id", "forgotten_topic_id")])
     raw = pool.tobytes()
-    spelled = {at: topic_id(raw[at : at + 16]) if raw[at : at + 16].strip(b"\0") else None for at in np.unique(fields.text_from[ids]).tolist()}
+    spelled = {
+        at: topic_id(raw[at : at + 16]) if raw[at : at + 16].strip(b"\0") else None for at in np.unique(fields.text_from[ids]).tolist()
+    }
     table = pl.DataFrame({"frame": fields.frame, "field": fields.field, "value": fields.value, "at": fields.text_from})
     words = decode(pool, fields.text_from, np.where(ids, -1, fields.text_size))
     return table.with_columns(
-        pl.when(pl.Series(ids)).then(pl.col("at").replace_strict(spelled, default=None, return_dtype=pl.String)).otherwise(words).alias("text")
+        pl.when(pl.Series(ids))
+        .then(pl.col("at").replace_strict(spelled, default=None, return_dtype=pl.String))
+        .otherwise(words)
+        .alias("text")
     ).drop("at")
 
 
@@ -272,7 +290,9 @@ def _latency(rows: pl.DataFrame, connections: Connections, round_trips: RoundTri
             "rtt": round_trips.nanoseconds,
         }
     ).sort("ended")
-    measured = rows.with_row_index("row").with_columns(tap.alias("tap")).drop_nulls(["response_first", "request_last"]).sort("response_first")
+    measured = (
+        rows.with_row_index("row").with_columns(tap.alias("tap")).drop_nulls(["response_first", "request_last"]).sort("response_first")
+    )
     joined = measured.select("row", "connection", "tap", "response_first").join_asof(
         trips,
         left_on="response_first",
@@ -304,7 +324,10 @@ def _latency(rows: pl.DataFrame, connections: Connections, round_trips: RoundTri
             .alias("broker")
         )
         .with_columns(
-            *((pl.col(name) / MS).alias(f"{column}_ms") for name, column in (("latency", "latency"), ("queue", "queue"), ("service", "service"))),
+            *(
+                (pl.col(name) / MS).alias(f"{column}_ms")
+                for name, column in (("latency", "latency"), ("queue", "queue"), ("service", "service"))
+            ),
             pl.when(pl.col("latency").is_not_null()).then(pl.col("network") / MS).alias("network_rtt_ms"),
             pl.when(pl.col("service").is_not_null()).then(pl.col("broker") / MS).alias("broker_ms"),
             pl.when(pl.col("frame").is_not_null()).then((pl.col("response_last") - pl.col("request_first")) / MS).alias("total_ms"),
@@ -320,28 +343,31 @@ def build_requests(
     ``frames`` is `frame_table` with a column ``retransmitted``; ``fields`` is `field_table`; ``topic_names`` come from the configuration and
     stand back behind what the captures tell. Rows are ordered by the time of their first byte, then connection and frame.
     """
-    names = dict(topic_names) | learned_topics(fields)
-    bodies = _bodies(fields, names)
-    rows = _pair(frames)
-    asked = bodies.rename({name: f"asked_{name}" for name in bodies.columns if name not in ("frame", "acks", "max_wait_ms")})
-    said = bodies.drop("acks", "max_wait_ms").rename({"frame": "response"})
-    rows = rows.join(asked, on="frame", how="left", maintain_order="left").join(said, on="response", how="left", maintain_order="left")
-    rows = rows.join(client_software(frames, fields), on="connection", how="left", maintain_order="left")
-    produce = pl.col("api_key") == PRODUCE
-    whole = pl.when(produce).then(pl.col("request_body") == 2).otherwise(pl.col("response_body") == 2)
-    carries = produce | (pl.col("api_key") == FETCH)
-
-    def carried(name: str, none: Any) -> pl.Expr:
-        value = pl.when(produce).then(pl.col(f"asked_{name}")).otherwise(pl.col(name))
-        return pl.when(carries & whole).then(value.fill_null(none)).alias(name)
-
-    rows = rows.with_columns(
-        carried("record_count", 0),
-        carried("record_bytes", 0),
-        carried("partitions", 0),
-        pl.when(carries & whole).then(pl.when(produce).then(pl.col("asked_codec")).otherwise(pl.col("codec"))).alias("codec"),
-        pl.concat_list(pl.col("asked_topics").fill_null([]), pl.col("topics").fill_null([])).list.unique().list.sort().alias("topics"),
-    ).with_columns(pl.when(pl.col("topics").list.len() > 0).then(pl.col("topics")).alias("topics"))
+    bodies = _bodies(fields, dict(topic_names) | learned_topics(frames, fields))
+    asked = bodies.select("frame", "acks", "max_wait_ms", pl.col("topics").alias("asked_topics"))
+    said = bodies.select(pl.col("frame").alias("response"), "error_code", "throttle_ms", pl.col("topics").alias("said_topics"))
+    records = bodies.select(pl.col("frame").alias("carrier"), "partitions", "record_count", "record_bytes", "codec")
+    carrier = pl.when(pl.col("api_key") == PRODUCE).then("frame").when(pl.col("api_key") == FETCH).then("response")
+    body = pl.when(pl.col("api_key") == PRODUCE).then("request_body").otherwise("response_body")
+    whole, none = pl.col("whole") & pl.col("carrier").is_not_null(), pl.col("record_bytes").is_null()
+    rows = (
+        _pair(frames)
+        .with_columns(carrier.alias("carrier"), (body == BODY_WHOLE).fill_null(False).alias("whole"))
+        .join(asked, on="frame", how="left", maintain_order="left")
+        .join(said, on="response", how="left", maintain_order="left")
+        .join(records, on="carrier", how="left", maintain_order="left")
+        .join(client_software(frames, fields), on="connection", how="left", maintain_order="left")
+        .with_columns(
+            pl.when(whole).then(pl.when(none).then(0).otherwise("record_count")).alias("record_count"),
+            *(pl.when(whole).then(pl.col(name).fill_null(0)).alias(name) for name in ("record_bytes", "partitions")),
+            pl.when(whole).then("codec").alias("codec"),
+            pl.concat_list(pl.col("asked_topics").fill_null([]), pl.col("said_topics").fill_null([]))
+            .list.unique()
+            .list.sort()
+            .alias("topics"),
+        )
+        .with_columns(pl.when(pl.col("topics").list.len() > 0).then("topics").alias("topics"))
+    )
     rows = _latency(_status(rows, connections), connections, round_trips)
     of_connection = {
         "connection_id": pl.Series(list(connections.connection_id), dtype=pl.String),
@@ -350,7 +376,8 @@ def build_requests(
         "broker_ip": pl.Series(list(connections.broker_ip), dtype=pl.String),
         "broker_port": pl.Series(connections.broker_port),
     }
-    api_names = pl.col("api_key").replace_strict(layouts.API_NAMES, default=pl.format("api_{}", pl.col("api_key")), return_dtype=pl.String)
+    names_of_apis = {key: layouts.api_name(key) for key in rows["api_key"].drop_nulls().unique()}
+    api_names = pl.col("api_key").replace_strict(names_of_apis, default=None, return_dtype=pl.String)
     return rows.with_columns(
         *(values.gather(rows["connection"]).alias(name) for name, values in of_connection.items()),
         api_names.alias("api_name"),
