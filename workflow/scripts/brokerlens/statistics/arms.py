@@ -87,8 +87,8 @@ class Arm:
 
     Attributes
     ----------
-    n, dof, correlation_seconds
-        Values; degrees of freedom of every variance (``nu``; 0 without values); correlation time.
+    n, times, values, connections
+        The values in order of time, with their times and connections.
     ordered
         The values, sorted.
     """
@@ -124,10 +124,26 @@ class Arm:
         self.counts: Ints = np.bincount(bins, minlength=self.bin_count).astype(np.int64)
         self.ordered: Floats = np.sort(what)
         self.seconds = float(when.max() - when.min()) / 1e9 if self.n else 0.0
-        self.tau_bins = longest_correlation_time(self._dependence_series()) if self.n else 0.0
-        self.dof = degrees_of_freedom(self.bin_count, self.tau_bins) if self.n else 0
-        self.correlation_seconds = self.tau_bins * self.seconds / self.bin_count if self.n else 0.0
-        self.correlation_times = self.bin_count / self.tau_bins if self.tau_bins > 0.0 else float(self.bin_count)
+
+    @cached_property
+    def tau_bins(self) -> float:
+        """Correlation time in bins."""
+        return longest_correlation_time(self._dependence_series()) if self.n else 0.0
+
+    @cached_property
+    def dof(self) -> int:
+        """Degrees of freedom of every variance; 0 without values."""
+        return degrees_of_freedom(self.bin_count, self.tau_bins) if self.n else 0
+
+    @property
+    def correlation_seconds(self) -> float:
+        """Correlation time in seconds."""
+        return self.tau_bins * self.seconds / self.bin_count if self.n else 0.0
+
+    @property
+    def correlation_times(self) -> float:
+        """How many correlation times the arm lasts; its bins where it shows no dependence."""
+        return self.bin_count / self.tau_bins if self.tau_bins > 0.0 else float(self.bin_count)
 
     @property
     def is_long_enough(self) -> bool:

@@ -28,17 +28,18 @@ class Contrast:
 
     @classmethod
     def of(cls, a: Arm, b: Arm, overlap: tuple[int, int] | None = None) -> Contrast:
-        """The arms paired over ``overlap`` (ns, both ends included) where they are long enough for it, else independent.
+        """The arms paired over ``overlap`` (ns, both ends included) where they are long enough for it, else independent."""
+        if overlap is None or not min(a.n, b.n):
+            return cls(a, b)
+        bins = common_bins(a, b)
+        return cls(a, b).paired_by(over_clock(a, *overlap, bins), over_clock(b, *overlap, bins))
+
+    def paired_by(self, a: Arm, b: Arm) -> Contrast:
+        """The pair of the same arms over common bins of the clock; these independent arms where those lack degrees of freedom.
 
         Taking paired arms for independent ones only widens the intervals of their differences.
         """
-        if overlap is None:
-            return cls(a, b)
-        bins = min(a.n, b.n, BINS)
-        both = [_over_clock(arm, *overlap, bins) for arm in (a, b)]
-        if min(arm.dof for arm in both) < LEAST_DOF:
-            return cls(a, b)
-        return cls(both[0], both[1], paired=True)
+        return Contrast(a, b, paired=True) if min(a.dof, b.dof) >= LEAST_DOF else self
 
     def error(self, z_a: Floats, z_b: Floats) -> tuple[float, float]:
         """Standard error and degrees of freedom of a difference whose arms' parts have the transforms ``z_a`` and ``z_b``."""
@@ -72,5 +73,11 @@ def within(arm: Arm, start: int, end: int) -> Arm:
     return arm if inside.all() else Arm(arm.times[inside], arm.values[inside], arm.connections[inside])
 
 
-def _over_clock(arm: Arm, start: int, end: int, bins: int) -> Arm:
+def common_bins(a: Arm, b: Arm) -> int:
+    """How many bins of the clock a pair of arms is cut into."""
+    return min(a.n, b.n, BINS)
+
+
+def over_clock(arm: Arm, start: int, end: int, bins: int) -> Arm:
+    """The arm over equal bins of the clock from start to end (ns); all its values lie within."""
     return Arm(arm.times, arm.values, arm.connections, bins=clock_bins(arm.times, start, end, bins), bin_count=bins)

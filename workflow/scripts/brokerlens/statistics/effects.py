@@ -19,7 +19,7 @@ POINTS: Final = 2048
 MOST_STRETCHES: Final = 64
 STRETCH_CORRELATION_TIMES: Final = 4
 FLOORS: Final = 3.0
-_BISECTIONS: Final = 60
+_BISECTIONS: Final = 45
 
 
 @dataclass(frozen=True)
@@ -116,18 +116,11 @@ def _placements(values: Floats, among: Floats) -> Floats:
 
 
 def _where(falling: Callable[[float], float], target: float, span: tuple[float, float]) -> float:
-    """Where a falling step function passes a target, by bisection; the middle where it stays on it."""
+    """Where a falling step function passes a target, by bisection."""
     low, high = span
-    first = _bisect(lambda theta: falling(theta) > target, low, high)
-    last = _bisect(lambda theta: falling(theta) >= target, low, high)
-    return 0.5 * (first + last)
-
-
-def _bisect(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """The end of the stretch from ``low`` on in which a condition holds."""
     for _ in range(_BISECTIONS):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if holds(middle) else (low, middle)
+        low, high = (middle, high) if falling(middle) > target else (low, middle)
     return 0.5 * (low + high)
 
 

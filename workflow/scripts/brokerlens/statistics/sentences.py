@@ -174,7 +174,7 @@ def _difference(row: Row) -> tuple[float, float | None, float | None]:
 
 
 def _ratio(row: Row) -> str:
-    """ ", 2.4 times (2.1 to 2.8)", or nothing where the ratio has no interval."""
+    """The ratio as it follows a difference: ", 2.4 times (2.1 to 2.8)"; nothing where it has no interval."""
     value, low, high = row["ratio"], row["ratio_low"], row["ratio_high"]
     if value is None or low is None or high is None:
         return ""

@@ -1,0 +1,184 @@
+"""One side of a comparison: a site of an experiment, its window applied, with the arms, ratios and rates that are compared.
+
+What counts is decided by `brokerlens.metrics`, so that a comparison speaks of the same figures as the metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from brokerlens.metrics import connections as of_connections
+from brokerlens.metrics import latency, traffic, variation
+from brokerlens.metrics.round_trips import HALVES, round_trips_inside
+from brokerlens.metrics.uncertainty import Sample
+from brokerlens.metrics.window import Window
+from brokerlens.statistics.arms import Arm
+from brokerlens.statistics.contrasts import over_clock, within
+from brokerlens.statistics.intervals import Clusters, Interval, mean_of_bins
+
+Paths = Sequence[str | Path]
+Key = tuple[str, str]
+"""A metric and its group."""
+
+MS: Final = 1e6
+_PARTS: Final[Mapping[str, pl.Expr]] = {
+    "kafka_queue": pl.col("queue_ms"),
+    "kafka_broker": pl.col("broker_ms"),
+    "kafka_network": pl.col("latency_ms") - pl.col("queue_ms") - pl.col("broker_ms"),
+}
+
+
+@dataclass
+class Side:
+    """A site of an experiment as one side of comparisons; times are on the reference clock where the site's offset is configured."""
+
+    facts: Mapping[str, Any]
+    """The site's row of the data set `sites`, times in ns."""
+    arms: Mapping[Key, Arm]
+    ratios: Mapping[Key, Clusters | None]
+    rates: Mapping[Key, Interval]
+    connections: int
+    """Connections with a packet inside the window."""
+    capture_loss: float | None
+    _by_clock: dict[tuple[Key, int, int, int], Arm] = field(default_factory=dict)
+
+    @property
+    def experiment(self) -> str:
+        """Name of the experiment."""
+        return str(self.facts["experiment"])
+
+    @property
+    def site(self) -> str:
+        """Name of the site."""
+        return str(self.facts["site"])
+
+    @property
+    def tap(self) -> str:
+        """Where the capture was taken: as configured, else as found."""
+        configured = str(self.facts["tap_configured"])
+        return configured if configured in ("client", "broker") else str(self.facts["tap_found"])
+
+    @property
+    def stretch(self) -> tuple[int, int] | None:
+        """What was captured of the window, ns on the reference clock; ``None`` if that is nothing."""
+        first, last = self.facts["first_seen"], self.facts["last_seen"]
+        if first is None or last is None:
+            return None
+        start = first if self.facts["window_start"] is None else max(first, self.facts["window_start"])
+        end = last if self.facts["window_end"] is None else min(last, self.facts["window_end"])
+        offset = clock_offset(self.facts)
+        return (start - offset, end - offset) if end > start else None
+
+    @property
+    def uncovered(self) -> float:
+        """Share of a window closed on both sides that lies before the first or after the last packet captured."""
+        start, end = self.facts["window_start"], self.facts["window_end"]
+        if start is None or end is None or end <= start:
+            return 0.0
+        captured = self.stretch
+        return 1.0 - (captured[1] - captured[0]) / (end - start) if captured else 1.0
+
+    def arm_within(self, key: Key, start: int, end: int) -> Arm:
+        """The arm's values of a stretch of the clock."""
+        return within(self.arms[key], start, end)
+
+    def arm_over_clock(self, key: Key, start: int, end: int, bins: int) -> Arm:
+        """The arm over equal bins of that stretch; kept, as many pairs ask for the same."""
+        asked = key, start, end, bins
+        if asked not in self._by_clock:
+            self._by_clock[asked] = over_clock(self.arm_within(key, start, end), start, end, bins)
+        return self._by_clock[asked]
+
+
+def clock_offset(facts: Mapping[str, Any]) -> int:
+    """The site's clock minus the reference clock, ns; 0 where it is not known."""
+    offset = facts["clock_offset_ms"]
+    return 0 if offset is None else round(offset * MS)
+
+
+def read_side(facts: Mapping[str, Any], *, packets: Paths, requests: Paths, connections: Paths, metrics: Paths) -> Side:
+    """Read one site's data sets inside its window.
+
+    ``facts`` is the site's row of the data set `sites`, times in ns; the others are its files.
+    """
+    window = Window(facts["window_start"], facts["window_end"])
+    inside = traffic.packets_inside(packets, window)
+    counted = traffic.count_traffic(inside, window)
+    trips, to_broker = round_trips_inside(inside, counted.connections)
+    asked = latency.requests_inside(requests, window)
+    offset = clock_offset(facts)
+    samples = {**_latencies(asked), **_round_trips(trips, to_broker)}
+    return Side(
+        facts=facts,
+        arms={key: Arm(sample.times - offset, sample.values, sample.connections) for key, sample in samples.items() if sample.n},
+        ratios=_ratios(counted, of_connections.connections_inside(connections, counted.connections)),
+        rates=_rates(counted, asked["time"].to_numpy()),
+        connections=len(counted.connections),
+        capture_loss=_capture_loss(metrics),
+    )
+
+
+def _latencies(asked: pl.DataFrame) -> dict[Key, Sample]:
+    groups = latency.Groups(asked)
+    counted = latency.answered_latencies(asked)
+    prompt = counted & ~groups.waits
+    found = {("kafka_latency", "all"): _sample(asked, asked["latency_ms"], prompt)}
+    found |= {
+        ("kafka_latency", name): _sample(asked, asked["latency_ms"], counted & mask) for name, mask in groups.apis() if name != "api=Fetch"
+    }
+    return found | {(metric, "all"): _sample(asked, asked.select(part).to_series(), prompt) for metric, part in _PARTS.items()}
+
+
+def _sample(asked: pl.DataFrame, values: pl.Series, chosen: np.ndarray) -> Sample:
+    rows = np.flatnonzero(chosen & values.is_not_null().to_numpy())
+    times, connections = asked["time"].to_numpy()[rows], asked["connection"].to_numpy()[rows]
+    return Sample(times, values.to_numpy()[rows].astype(np.float64), connections)
+
+
+def _round_trips(trips: Sample, to_broker: np.ndarray) -> dict[Key, Sample]:
+    halves = {half: trips.only(to_broker == side) for half, side in HALVES.items()}
+    idle = variation.idle_gap(list(halves.values()))
+    found = {("rtt", f"half={half}"): sample for half, sample in halves.items()}
+    return found | {("rtt_ipdv", f"half={half}"): variation.successive_changes(sample, idle) for half, sample in halves.items()}
+
+
+def _ratios(counted: traffic.Traffic, connections: pl.DataFrame) -> dict[Key, Clusters | None]:
+    again = counted.by_connection["retransmitted"] + counted.by_connection["filled"]
+    sent = counted.by_connection["data_segments"]
+    groups: dict[str, tuple[np.ndarray, np.ndarray]] = {
+        "all": (again.sum(axis=1), sent.sum(axis=1)),
+        **{f"direction={name}": (again[:, int(side)], sent[:, int(side)]) for name, side in traffic.DIRECTIONS.items()},
+        "place=before_tap": (counted.by_connection["filled"].sum(axis=1), sent.sum(axis=1)),
+        "place=behind_tap": (counted.by_connection["retransmitted"].sum(axis=1), sent.sum(axis=1)),
+    }
+    found = {("retransmissions", name): Clusters.of(part, whole) for name, (part, whole) in groups.items()}
+    reset = (connections["ended"] == "reset").to_numpy().astype(np.int64)
+    return found | {("connections_reset", "all"): Clusters.of(reset, np.ones(len(reset)))}
+
+
+def _rates(counted: traffic.Traffic, asked: np.ndarray) -> dict[Key, Interval]:
+    if counted.bins.count == 0:
+        return {}
+    acked = counted.by_second["acked"]
+    found = {("goodput", "all"): acked.sum(axis=1)} | {
+        ("goodput", f"direction={name}"): acked[:, int(side)] for name, side in traffic.DIRECTIONS.items()
+    }
+    found["request_rate", "all"] = np.bincount(counted.bins.number(asked), minlength=counted.bins.count)
+    return {key: mean_of_bins(per_second) for key, per_second in found.items()}
+
+
+def _capture_loss(metrics: Paths) -> float | None:
+    """Capture loss inside the window, as the metrics have it."""
+    wanted = (pl.col("metric") == "capture_loss") & (pl.col("group") == "all") & (pl.col("statistic") == "ratio_of_sums")
+    for path in metrics:
+        columns = pl.read_parquet(path, columns=["metric", "group", "statistic", "value"], hive_partitioning=False)
+        found = columns.with_columns(pl.col("metric", "group", "statistic").cast(pl.String)).filter(wanted)["value"]
+        if len(found) and found[0] is not None:
+            return float(found[0])
+    return None
