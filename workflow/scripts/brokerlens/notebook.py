@@ -77,7 +77,7 @@ def retransmissions(packets: NotebookPackets) -> int:
 def gap_changes(packets: NotebookPackets) -> np.ndarray:
     """|Difference| of successive arrival gaps in ns, gaps of 1000 ms and more taken out before."""
     gaps = np.diff(packets.time[packets.arrival])
-    return np.abs(np.diff(gaps[gaps < LONGEST_GAP]))
+    return np.asarray(np.abs(np.diff(gaps[gaps < LONGEST_GAP])))
 
 
 def latencies(packets: NotebookPackets) -> np.ndarray:
@@ -92,7 +92,7 @@ def latencies(packets: NotebookPackets) -> np.ndarray:
     answers = np.flatnonzero(response[1:] & ~response[:-1] & (identity[1:] == identity[:-1])) + 1
     ended = np.sort(by_id[answers])
     began = by_id[answers - 1][np.argsort(by_id[answers])]
-    return packets.time[ended] - packets.time[began]
+    return np.asarray(packets.time[ended] - packets.time[began])
 
 
 def notebook_figures(packets: NotebookPackets) -> NotebookFigures:

@@ -18,7 +18,7 @@ TAPS = "client", "broker", "middle", "unknown"
 def connections_inside(connections: Sequence[str | Path], inside: Sequence[str]) -> pl.DataFrame:
     """The rows of the data set `connections` whose ids are in ``inside``, by id."""
     columns = "connection_id", "ended", "reset_by", "tap"
-    scanned = pl.scan_parquet(list(connections), hive_partitioning=False).select(pl.col(columns).cast(pl.String))
+    scanned = pl.scan_parquet([str(path) for path in connections], hive_partitioning=False).select(pl.col(columns).cast(pl.String))
     wanted = pl.LazyFrame({"connection_id": inside}, schema={"connection_id": pl.String})
     return scanned.join(wanted, on="connection_id", how="semi").sort("connection_id").collect()
 

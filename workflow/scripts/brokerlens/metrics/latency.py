@@ -36,7 +36,7 @@ def requests_inside(requests: Sequence[str | Path], window: Window) -> pl.DataFr
     """The requests that began inside the window, and the responses without a request that did; by ``time`` (ns), connection and id."""
     time = pl.when(pl.col("status") == "request_not_captured").then("response_first").otherwise("request_first")
     words = pl.col("connection_id", "api_name", "status").cast(pl.String)
-    scanned = pl.scan_parquet(list(requests), hive_partitioning=False).select(_COLUMNS).with_columns(words)
+    scanned = pl.scan_parquet([str(path) for path in requests], hive_partitioning=False).select(_COLUMNS).with_columns(words)
     inside = scanned.with_columns(time.alias("time")).filter(window.holds(pl.col("time")))
     timed = inside.with_columns(pl.col("time").to_physical(), pl.col("connection_id").rank("dense").cast(pl.Int64).alias("connection"))
     return timed.drop("request_first", "response_first").sort("time", "connection", "correlation_id", "latency_ms").collect()

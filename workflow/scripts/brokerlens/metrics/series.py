@@ -69,7 +69,7 @@ def _per_bin(bins: Bins, traffic: Traffic, counter: str, side: bool | None) -> n
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    return np.asarray(np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0))
 
 
 def add_traffic(rows: SeriesRows, traffic: Traffic) -> None:

@@ -41,7 +41,7 @@ COUNTERS: Final = tuple(_COUNTERS)
 
 def packets_inside(packets: Sequence[str | Path], window: Window) -> pl.LazyFrame:
     """The packets that count: inside the window, copies made by the capture left out; ``time`` (ns) added."""
-    scanned = pl.scan_parquet(list(packets), hive_partitioning=False)
+    scanned = pl.scan_parquet([str(path) for path in packets], hive_partitioning=False)
     inside = scanned.filter(~pl.col("is_duplicate"), window.holds(pl.col("timestamp")))
     return inside.with_columns(pl.col("timestamp").to_physical().alias("time"), _segment.cast(pl.String))
 

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import collect_sites as script
+from brokerlens import tables
+from brokerlens.errors import UserError
+from brokerlens.metrics.connections import found_tap
+from brokerlens.metrics.rows import Rows
+
+T0 = 1_766_769_260_000_000_000
+EDGE: dict[str, Any] = {
+    "experiment": "experiment08",
+    "site": "edge",
+    "condition": "experiment08",
+    "window_start": T0,
+    "window_end": None,
+    "timezone": "-03:00",
+    "brokers": ["192.0.2.10:31289"],
+    "tap": "auto",
+    "cluster": "experiment08",
+    "clock_offset_ms": None,
+    "captures": ["a,b.pcap", "c.pcap"],
+    "parts": ["0000"],
+}
+FACTS: dict[str, Any] = {"capture": "c.pcap", "packets": 10, "kept": 7, "skipped": {"not TCP": 1, "other endpoints": 2}}
+
+
+def connections_of(taps: list[str]) -> pa.Table:
+    def column(field: pa.Field) -> pa.Array:
+        if field.name == "tap":
+            return pa.array(taps).cast(field.type)
+        if pa.types.is_timestamp(field.type):
+            return pa.array([T0 + i for i in range(len(taps))], pa.int64()).cast(field.type)
+        default: Any = None if field.nullable else "x" if pa.types.is_dictionary(field.type) or field.type == pa.string() else 0
+        return pa.array([bool(default) if field.type == pa.bool_() else default] * len(taps)).cast(field.type)
+
+    return pa.table({field.name: column(field) for field in tables.schema("connections")})
+
+
+class Results:
+    """A results folder with what the stages before left in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def add(
+        self, experiment: str, site: str, captures: list[str], *, parts: int = 1, client: str = "sensors", facts: dict[str, Any] = FACTS
+    ) -> None:
+        of_site = f"experiment={experiment}/site={site}"
+        for capture in captures:
+            folder = self.root / "intermediate/captures" / experiment / site / capture
+            folder.mkdir(parents=True)
+            (folder / "facts.json").write_text(json.dumps(facts))
+        for part in range(parts):
+            for dataset in ("packets", "requests"):
+                tables.write(tables.schema(dataset).empty_table(), self.root / dataset / of_site / f"part-{part:04d}.parquet", dataset, {})
+            taps = ["client", "client", "unknown", "unknown", "unknown", "broker"]
+            tables.write(connections_of(taps), self.root / "connections" / of_site / f"part-{part:04d}.parquet", "connections", {})
+            merged = self.root / "intermediate/merged" / experiment / site / f"part-{part:04d}.parquet"
+            merged.parent.mkdir(parents=True, exist_ok=True)
+            merged.touch()
+        rows = Rows()
+        rows.add("capture_loss", "all", "ratio_of_sums", 0.125, "share", 80)
+        rows.add("kafka_latency", f"client={client}", "mean", 0.1 + 0.2, "ms", 3, (None, 1.5))
+        rows.add("kafka_latency", "=1+1", "count", None, "requests", 0)
+        tables.write(rows.table(), self.root / "metrics" / of_site / "metrics.parquet", "metrics", {})
+        tables.write(tables.schema("series").empty_table(), self.root / "series" / of_site / "series.parquet", "series", {})
+
+    def collect(self, *sites: dict[str, Any], facts: list[Path] | None = None) -> None:
+        of_sites = [f"experiment={site['experiment']}/site={site['site']}" for site in sites]
+        if facts is None:
+            facts = [
+                self.root / "intermediate/captures" / site["experiment"] / site["site"] / name.replace(",", "%2C")
+                for site in sites
+                for name in site["captures"]
+            ]
+        script.collect_sites(
+            facts=facts,
+            metrics=[self.root / "metrics" / name / "metrics.parquet" for name in of_sites],
+            connections=[
+                self.root / "connections" / name / f"part-{part}.parquet"
+                for name, site in zip(of_sites, sites, strict=True)
+                for part in site["parts"]
+            ],
+            sites=sites,
+            output_sites=self.root / "sites/sites.parquet",
+            output_csv=self.root / "metrics.csv",
+        )
+
+    def files(self) -> set[str]:
+        return {path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return Results(tmp_path / "results")
+
+
+def test_a_site_is_described_by_its_configuration_its_captures_and_its_connections(results: Results) -> None:
+    results.add("experiment08", "edge", ["a%2Cb.pcap", "c.pcap"])
+    results.collect(EDGE)
+    (row,) = pl.read_parquet(results.root / "sites/sites.parquet").with_columns(pl.col(pl.Datetime).to_physical()).to_dicts()
+    assert row == {
+        "experiment": "experiment08",
+        "site": "edge",
+        "condition": "experiment08",
+        "window_start": T0,
+        "window_end": None,
+        "timezone": "-03:00",
+        "brokers": ["192.0.2.10:31289"],
+        "tap_configured": "auto",
+        "tap_found": "client",
+        "cluster": "experiment08",
+        "clock_offset_ms": None,
+        "captures": 2,
+        "packets_kept": 14,
+        "packets_skipped": 6,
+        "first_seen": T0,
+        "last_seen": T0 + 5,
+        "capture_loss": 0.125,
+    }
+
+
+def test_metrics_csv_has_every_figure_in_full_and_no_formula(results: Results) -> None:
+    results.add("experiment08", "edge", ["a%2Cb.pcap", "c.pcap"], client="-2+cmd|' /C calc'!A0")
+    results.collect(EDGE)
+    with (results.root / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["experiment", "site", "metric", "group", "statistic", "value", "unit", "n", "ci_low", "ci_high"]
+    assert rows[1]["group"] == "client=-2+cmd|' /C calc'!A0", "a group begins with its key"
+    assert rows[2]["group"] == "'=1+1"
+    assert float(rows[1]["value"]) == 0.1 + 0.2
+    assert (rows[1]["ci_low"], rows[1]["ci_high"]) == ("", "1.5")
+    assert rows[2]["value"] == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("=1", "'=1"),
+        ("+1", "'+1"),
+        ("-1", "'-1"),
+        ("@a", "'@a"),
+        ("\ta", "'\ta"),
+        ("\ra", "'\ra"),
+        ("a=1", "a=1"),
+        (-1.5, "-1.5"),
+        (3, "3"),
+        (None, ""),
+    ],
+)
+def test_cells(value: Any, shown: str) -> None:
+    assert script.cell(value) == shown
+
+
+def test_what_the_configuration_no_longer_has_is_removed(results: Results) -> None:
+    results.add("experiment08", "edge", ["a%2Cb.pcap", "c.pcap", "taken-out.pcap"], parts=3)
+    kept = Results(results.root).files()
+    results.add("experiment08", "gone", ["x.pcap"])
+    results.add("removed", "edge", ["x.pcap"])
+    for path in ("deliveries/experiment=removed/part-0000.parquet", "report/index.html", "logs/merge_site/removed/edge/part-0000.log"):
+        (results.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (results.root / path).touch()
+    results.collect(EDGE)
+    expected = {name for name in kept if "taken-out" not in name and "part-0001" not in name and "part-0002" not in name}
+    expected |= {"report/index.html", "logs/merge_site/removed/edge/part-0000.log", "sites/sites.parquet", "metrics.csv"}
+    assert results.files() == expected
+    assert not (results.root / "packets/experiment=removed").exists()
+    assert not (results.root / "intermediate/captures/removed").exists()
+
+
+def test_no_broker_found_names_the_busiest_endpoints(results: Results) -> None:
+    none = {"capture": "c.pcap", "packets": 50, "kept": 0, "skipped": {"other endpoints": 50}}
+    results.add("experiment08", "edge", ["c.pcap"], facts=none | {"endpoints": [["192.0.2.10:9092", 40], ["192.0.2.5:40000", 30]]})
+    results.add("experiment08", "cloud", ["d.pcap"], facts=none | {"endpoints": [["192.0.2.5:40000", 30]]})
+    both = [results.root / "intermediate/captures/experiment08" / name for name in ("edge/c.pcap", "cloud/d.pcap")]
+    facts = [json.loads((folder / "facts.json").read_text()) for folder in both]
+    with pytest.raises(UserError) as error:
+        script.check_brokers_found(facts, ["192.0.2.10:31289"], "experiment08, edge")
+    assert str(error.value) == (
+        "experiment08, edge: no packet to or from 192.0.2.10:31289 in 2 captures with 100 packets. They contain TCP of 192.0.2.5:40000 (60 packets), "
+        "192.0.2.10:9092 (40 packets). Correct `brokers` (or `captures`) of this site in the configuration."
+    )
+    with pytest.raises(UserError, match="31289"):
+        results.collect(EDGE | {"captures": ["c.pcap"]})
+    script.check_brokers_found([*facts, none | {"kept": 1}], ["192.0.2.10:31289"], "experiment08, edge")
+    with pytest.raises(UserError, match="no TCP packets at all"):
+        script.check_brokers_found([none | {"packets": 0, "endpoints": []}], ["192.0.2.10:31289"], "experiment08, edge")
+
+
+@pytest.mark.parametrize(
+    ("taps", "found"),
+    [
+        ([], "unknown"),
+        (["unknown"], "unknown"),
+        (["client", "unknown", "unknown"], "client"),
+        (["client", "broker"], "unknown"),
+        (["broker", "client", "broker"], "broker"),
+    ],
+)
+def test_the_tap_is_what_most_connections_say(taps: list[str], found: str) -> None:
+    assert found_tap(taps) == found

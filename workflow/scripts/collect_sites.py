@@ -1,0 +1,195 @@
+"""The data set `sites`, all metrics in one table for spreadsheets, and no file left of what the configuration no longer has."""
+
+from __future__ import annotations
+
+from brokerlens import job  # isort: skip  # first: limits threads before polars and numba start
+
+import csv
+import json
+import logging
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from brokerlens import tables
+from brokerlens.errors import UserError
+from brokerlens.metrics.connections import found_tap
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+log = logging.getLogger("brokerlens")
+
+SiteName = tuple[str, str]
+"""Experiment and site."""
+FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+"""A spreadsheet takes a text that begins so for a formula."""
+ENDPOINTS_NAMED: Final = 10
+WORKING_STAGES: Final = ("captures", "merged")
+"""Folders of working files under `intermediate/`, `STAGE/EXPERIMENT/SITE/`."""
+
+
+def check_brokers_found(captures: Iterable[Mapping[str, Any]], brokers: Sequence[str], site: str) -> None:
+    """Raise ``UserError`` if none of a site's captures has a packet to or from its brokers; it names the endpoints that they do have.
+
+    ``captures`` are the captures' facts (``facts.json``). The endpoints are those with the most packets over all captures, busiest first.
+    """
+    facts = list(captures)
+    if any(fact["kept"] for fact in facts):
+        return
+    seen: dict[str, int] = defaultdict(int)
+    for fact in facts:
+        for endpoint, packets in fact.get("endpoints") or ():
+            seen[endpoint] += packets
+    busiest = sorted(seen, key=lambda endpoint: (-seen[endpoint], endpoint))[:ENDPOINTS_NAMED]
+    wanted = f"{site}: no packet to or from {', '.join(brokers)} in {len(facts)} captures with {sum(fact['packets'] for fact in facts):,} packets."
+    if busiest:
+        named = ", ".join(f"{endpoint} ({seen[endpoint]:,} packets)" for endpoint in busiest)
+        raise UserError(f"{wanted} They contain TCP of {named}. Correct `brokers` (or `captures`) of this site in the configuration.")
+    raise UserError(f"{wanted} They contain no TCP packets at all. Correct `captures` of this site in the configuration.")
+
+
+def _site_of(path: str | Path) -> SiteName:
+    """The site that a file ``…/experiment=E/site=S/name`` belongs to."""
+    experiment, site = Path(path).parts[-3:-1]
+    return experiment.removeprefix("experiment="), site.removeprefix("site=")
+
+
+def _by_site(paths: Iterable[str | Path]) -> dict[SiteName, list[Path]]:
+    """Paths ``…/E/S/name`` or ``…/experiment=E/site=S/name`` by the site they name, in order."""
+    found: dict[SiteName, list[Path]] = defaultdict(list)
+    for path in paths:
+        found[_site_of(path)].append(Path(path))
+    return found
+
+
+def site_row(site: Mapping[str, Any], facts: Sequence[Mapping[str, Any]], connections: pa.Table, metrics: pa.Table) -> dict[str, Any]:
+    """One row of the data set `sites`, from its configuration, its captures' facts, its connections and its metrics."""
+    times = {name: pc.min_max(connections[name].cast(pa.int64())).as_py() for name in ("first_seen", "last_seen")}
+    loss = [
+        row["value"]
+        for row in metrics.to_pylist()
+        if (row["metric"], row["group"], row["statistic"]) == ("capture_loss", "all", "ratio_of_sums")
+    ]
+    return {
+        **{
+            name: site[name]
+            for name in ("experiment", "site", "condition", "window_start", "window_end", "timezone", "brokers", "clock_offset_ms")
+        },
+        "tap_configured": site["tap"],
+        "tap_found": found_tap(connections["tap"].to_pylist()),
+        "cluster": site["cluster"] or site["experiment"],
+        "captures": len(facts),
+        "packets_kept": sum(fact["kept"] for fact in facts),
+        "packets_skipped": sum(sum(fact["skipped"].values()) for fact in facts),
+        "first_seen": times["first_seen"]["min"],
+        "last_seen": times["last_seen"]["max"],
+        "capture_loss": loss[0] if loss else None,
+    }
+
+
+def cell(value: Any) -> str:
+    """A value as a spreadsheet must read it: numbers in full, null empty, a text that would be taken for a formula behind an apostrophe."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(FORMULA) else value
+    return repr(value)
+
+
+def write_csv(rows: Iterable[Sequence[Any]], path: str | Path) -> None:
+    """All metrics of all sites, experiment and site first."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["experiment", "site", *(column.name for column in tables.METRICS)])
+        writer.writerows([cell(value) for value in row] for row in rows)
+
+
+def leftovers(root: Path, sites: set[SiteName], parts: Mapping[SiteName, set[str]], working: Mapping[SiteName, set[str]]) -> Iterator[Path]:
+    """Files and folders under ``root`` of experiments, sites, parts and captures that the configuration no longer has.
+
+    ``parts`` are the names of the files that merge_site wrote per site, ``working`` those of the folders of its captures. Only folders in
+    the places and with the names that the workflow gives them are looked at.
+    """
+    experiments = {experiment for experiment, _ in sites}
+    for folder in sorted([*root.glob("*/experiment=*"), *root.glob("intermediate/*/*")]):
+        is_data_set = folder.name.startswith("experiment=")
+        if not folder.is_dir() or not (is_data_set or folder.parent.name in WORKING_STAGES):
+            continue
+        experiment = folder.name.removeprefix("experiment=")
+        if experiment not in experiments:
+            yield folder
+            continue
+        for inner in sorted(folder.glob("site=*" if is_data_set else "*")):
+            name = experiment, inner.name.removeprefix("site=")
+            if inner.is_dir() and name not in sites:
+                yield inner
+            elif inner.is_dir() and folder.parent.name == "captures":
+                yield from (capture for capture in sorted(inner.iterdir()) if capture.name not in working.get(name, ()))
+            elif inner.is_dir():
+                yield from (file for file in sorted(inner.glob("part-*.parquet")) if file.name not in parts.get(name, ()))
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder; of a link the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def collect_sites(
+    *,
+    facts: Sequence[str | Path],
+    metrics: Sequence[str | Path],
+    connections: Sequence[str | Path],
+    sites: Sequence[Mapping[str, Any]],
+    output_sites: str | Path,
+    output_csv: str | Path,
+) -> None:
+    """Write `sites` and `metrics.csv`, and remove what an earlier configuration left in the data sets.
+
+    ``facts`` are the working folders of all captures, ``metrics`` and ``connections`` the files of those data sets; ``sites`` has one
+    mapping per experiment and site. The results folder is the one above that of ``output_sites``.
+    """
+    folders, parts, measured = _by_site(facts), _by_site(connections), _by_site(metrics)
+    site_rows: list[dict[str, Any]] = []
+    csv_rows: list[list[Any]] = []
+    for site in sites:
+        name = site["experiment"], site["site"]
+        captures = [json.loads((folder / "facts.json").read_text(encoding="utf-8")) for folder in folders[name]]
+        check_brokers_found(captures, site["brokers"], f"{name[0]}, {name[1]}")
+        table = tables.read(measured[name], "metrics")
+        seen = tables.read(parts[name], "connections", ["tap", "first_seen", "last_seen"])
+        site_rows.append(site_row(site, captures, seen, table))
+        csv_rows.extend([*name, *row.values()] for row in table.to_pylist())
+    columns = {field.name: pa.array([row[field.name] for row in site_rows], field.type) for field in tables.schema("sites")}
+    tables.write(pa.table(columns), output_sites, "sites", {"sites": [dict(site) for site in sites]})
+    write_csv(csv_rows, output_csv)
+    for path in leftovers(
+        Path(output_sites).parent.parent,
+        {(site["experiment"], site["site"]) for site in sites},
+        {name: {path.name for path in paths} for name, paths in parts.items()},
+        {name: {path.name for path in paths} for name, paths in folders.items()},
+    ):
+        log.info("removed, no longer in the configuration: %s", path)
+        remove(path)
+
+
+if __name__ == "__main__":
+    with job.logged(snakemake):
+        collect_sites(
+            facts=snakemake.input.facts,
+            metrics=snakemake.input.metrics,
+            connections=snakemake.input.connections,
+            sites=snakemake.params.sites,
+            output_sites=snakemake.output.sites,
+            output_csv=snakemake.output.metrics_csv,
+        )
