@@ -355,10 +355,10 @@ def broker(text: str, key: str) -> str:
     if match is None:
         if re.fullmatch(r"[0-9.]+|\[[^\]]*\]", text.strip()):
             advice = f'The port is missing, as in "{text.strip()}:9092".'
-        elif text.count(":") > 1:
-            advice = 'An IPv6 address stands in brackets, as in "[2001:db8::1]:9092".'
         elif "://" in text:
             advice = "Leave out everything before the address."
+        elif text.count(":") > 1:
+            advice = 'An IPv6 address stands in brackets, as in "[2001:db8::1]:9092".'
         raise _fault(key, _found(text), expected, advice)
     host = match["v6"] if match["v6"] is not None else match["v4"]
     try:
