@@ -207,7 +207,7 @@ def test_a_round_trip_counts_where_it_ends(site: Site) -> None:
 
 
 def test_copies_made_by_the_capture_count_only_for_the_notebook(site: Site) -> None:
-    one = {"segment": "new", "payload_len": 100, "tcp_flags": 0x1C, "rtt_ms": 5.0, "acked_bytes": 7}
+    one: dict[str, Any] = {"segment": "new", "payload_len": 100, "tcp_flags": 0x1C, "rtt_ms": 5.0, "acked_bytes": 7}
     copy = one | {"is_duplicate": True, "zero_window_begins": True}
     site.measure([packet(T0, **one), packet(T0 + 10, **copy), packet(T0 + SECOND, **one)])
     assert site.value("packets") == 2
@@ -344,7 +344,7 @@ def test_the_number_of_parts_changes_no_byte(site: Site, seed: int) -> None:
     packets, requests = [], []
     for i in range(600):
         client = clients[random.integers(3)]
-        values = {"payload_len": int(random.integers(0, 2)) * 50, "seq": int(random.integers(40)), "acked_bytes": int(random.integers(99))}
+        values: dict[str, Any] = {"payload_len": int(random.integers(0, 2)) * 50, "seq": int(random.integers(40)), "acked_bytes": int(random.integers(99))}
         values |= {"notebook_id": int(random.integers(5)), "rtt_ms": float(random.lognormal(2))}
         time = T0 + int(random.integers(400)) * 10 * MS
         packets.append(packet(time, client=client, from_broker=bool(random.integers(2)), segment="new", **values))

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 
 from brokerlens.errors import UserError
 from brokerlens.metrics.window import Window
@@ -31,12 +32,12 @@ _FLOW = ["src_ip", "src_port", "dst_ip", "dst_port", "from_broker"]
 
 
 class NotebookPackets(NamedTuple):
-    """What the notebook looked at, one value per packet (``int64[n]``, ``bool[n]``), in the order of time."""
+    """What the notebook looked at, one value per packet (integers, ``bool[n]``), in the order of time."""
 
     time: np.ndarray
-    """ns since 1970 UTC."""
+    """ns since 1970 UTC, ``int64[n]``."""
     flow: np.ndarray
-    """Number of (source address, destination address, source port, destination port)."""
+    """Number of (source address, destination address, source port, destination port), ``int64[n]``."""
     seq: np.ndarray
     """Raw sequence number."""
     flags: np.ndarray
@@ -70,7 +71,7 @@ class NotebookFigures(NamedTuple):
 def retransmissions(packets: NotebookPackets) -> int:
     """Payloads whose sequence number their flow had before: all but the first of each (flow, number)."""
     carries = packets.payload > 0
-    key = packets.flow[carries] << 32 | packets.seq[carries]
+    key = packets.flow[carries] << 32 | packets.seq[carries].astype(np.int64)
     return int(key.size - np.unique(key).size)
 
 
@@ -115,16 +116,17 @@ def host(broker: str) -> str:
 
 def _aligned(packets: Path | str, notebook: Path | str) -> pl.LazyFrame:
     """One part of the packets with what the notebook needs beside each."""
-    columns = [*_FLOW, "timestamp", "seq", "tcp_flags", "window_size"]
-    left = pl.scan_parquet(packets, hive_partitioning=False)
+    left = pl.scan_parquet(packets, hive_partitioning=False).select(*_FLOW, "timestamp", "seq", "tcp_flags", "window_size")
     right = pl.scan_parquet(notebook, hive_partitioning=False).rename({"timestamp": "notebook_time"})
-    counts = [frame.select(pl.len()).collect().item() for frame in (left, right)]
-    if counts[0] != counts[1]:
+    rows = pl.concat([left, right.select("notebook_time", "padded_len", "notebook_id")], how="horizontal")
+    differ = pl.col("timestamp").to_physical().ne_missing(pl.col("notebook_time").cast(pl.Int64)).any()
+    lengths = {pq.read_metadata(path).num_rows for path in (packets, notebook)}
+    if len(lengths) > 1 or rows.select(differ).collect(engine="streaming").item():
         raise UserError(
-            f"{notebook}: {counts[1]} rows, but {packets} has {counts[0]}: one of them is from an earlier run. "
+            f"{notebook}: its rows are not those of {packets}: one of the two is from an earlier run. "
             "Run merge_site again for this site (snakemake --forcerun merge_site)."
         )
-    return pl.concat([left.select(columns), right.select("notebook_time", "padded_len", "notebook_id")], how="horizontal")
+    return rows.drop("notebook_time")
 
 
 def read_packets(packets: Sequence[Path | str], notebook: Sequence[Path | str], window: Window, brokers: Iterable[str]) -> NotebookPackets:
@@ -135,16 +137,13 @@ def read_packets(packets: Sequence[Path | str], notebook: Sequence[Path | str], 
     """
     parts = [_aligned(*pair) for pair in zip(packets, notebook, strict=True)]
     rows = pl.concat(parts).filter(window.holds(pl.col("timestamp"))).collect()
-    if not (rows["timestamp"] == rows["notebook_time"].cast(rows["timestamp"].dtype)).all():
-        raise UserError(
-            f"{notebook[0]}: its times are not those of {packets[0]}: run merge_site again for this site (snakemake --forcerun merge_site)."
-        )
-    rows = rows.join(_number_flows(rows, brokers), on=_FLOW, maintain_order="left")
+    flows = _number_flows(rows, brokers)
+    rows = rows.join(flows, on=_FLOW, maintain_order="left").select(pl.exclude("src_ip", "src_port", "dst_ip", "dst_port"))
     time, flow = rows["timestamp"].to_physical().to_numpy(), rows["flow"].to_numpy()
     order = np.lexsort((flow >> 1, time))
 
     def column(name: str) -> np.ndarray:
-        return rows[name].cast(pl.Int64).to_numpy()[order]
+        return rows[name].to_numpy()[order]
 
     return NotebookPackets(
         time=time[order],
@@ -152,8 +151,8 @@ def read_packets(packets: Sequence[Path | str], notebook: Sequence[Path | str], 
         seq=column("seq"),
         flags=column("tcp_flags"),
         window=column("window_size"),
-        from_broker=rows["from_broker"].to_numpy()[order],
-        arrival=rows["arrival"].to_numpy()[order],
+        from_broker=column("from_broker"),
+        arrival=column("arrival"),
         payload=column("padded_len"),
         correlation=column("notebook_id"),
     )
