@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from brokerlens.metrics.window import Window, series_bins
 SECOND = 1_000_000_000
 MS = 1_000_000
 T0 = 1_766_769_260 * SECOND
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "metrics.md"
 CLIENT, BROKER = ("192.0.2.5", 40_000), ("192.0.2.10", 31_289)
 CONNECTION = "192.0.2.5:40000-192.0.2.10:31289#1"
 DEFAULTS: dict[str, Any] = {
@@ -332,6 +334,8 @@ def test_an_empty_window_has_all_rows_with_null_and_0(site: Site) -> None:
     }
     assert names >= {"kafka_latency", "rtt", "iat_mas", "rtt_ipdv", "rtt_pdv", "owdv", "capture_loss"}
     assert names >= {f"notebook_{name}" for name in ("resets", "retransmissions", "zero_windows", "jitter", "kafka_latency")}
+    undocumented = names - set(re.findall(r"`(\w+)`", DOCUMENTATION.read_text(encoding="utf-8")))
+    assert not undocumented
     assert site.metrics["value"].is_null().all()
     assert (site.metrics["n"] == 0).all()
     assert site.series.is_empty()
