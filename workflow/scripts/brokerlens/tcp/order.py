@@ -50,7 +50,8 @@ class Ordered:
     """The rows of a shard that survive the collapse of identical copies, by connection, then time.
 
     Rows: ``row`` (index into ``Rows.columns``; of identical copies the one captured longest), ``connection``, ``side``, ``time`` (ns),
-    ``position`` (unwrapped sequence number; -1 for RST), ``ack_position`` (unwrapped in the other side's space; -1 without ACK),
+    ``position`` (unwrapped sequence number), ``ack_position`` (the same in the other side's space); both -1 for RST and for numbers
+    that cannot be, the latter also without ACK;
     ``is_duplicate``, ``payload_captured``.
     Connections: ``first`` (row offsets, one more than connections), ``address`` (index into ``Rows.connections``), ``generation``
     (from 1 on each address). ``copies`` counts the rows that were collapsed.
@@ -383,51 +384,56 @@ def _tell_connections_apart(rows: Int64s, first: Int64s, content: Content) -> tu
     return connection, starts[: c + 2].copy(), address[: c + 1].copy(), generation[: c + 1].copy()
 
 
-@njit(cache=True, nogil=True)
-def _place(value: int, space: int, reference: Int64s, suspect: Int64s, follow: bool) -> int:
-    """Unwrap a 32-bit number in a side's sequence space; ``reference`` is the last place there (-1 none).
+# Unwrapping, per sequence space: the last place (-1 none), and a value too far from it that waits for a second one to agree.
+U_LAST: Final = 0
+U_WAITS: Final = 1
+U_ROW: Final = 2  # whose value waits: row, doubled, and 1 more where it is an acknowledgement
+U_WORDS: Final = 3
 
-    A jump of more than 2^30 (no window is larger) moves the reference only when a second value agrees: one wrong value cannot
-    shift the epoch of what comes after it.
+
+@njit(cache=True, nogil=True)
+def _place(value: int, number: int, space: Int64s, places: Int64s) -> int:
+    """Unwrap a 32-bit number of a sequence space; ``number`` is its index in ``places``, where a value that waited may be put.
+
+    A value more than 2^30 away (no window is larger) gets no place, -1, unless the next one agrees with it: one wrong value
+    shifts nothing, and a capture that lacks gigabytes goes on.
     """
-    if reference[space] < 0:
-        place = EPOCH + value
-        if follow:
-            reference[space] = place
-        return place
-    step = wrapped_difference(value, reference[space] & (EPOCH - 1))
-    place = reference[space] + step
-    if not follow:
-        return place
-    if abs(step) <= FAR:
-        reference[space] = place
-        suspect[space] = -1
-    elif suspect[space] >= 0 and abs(place - suspect[space]) <= FAR:
-        reference[space] = place
-        suspect[space] = -1
-    else:
-        suspect[space] = place
+    if space[U_LAST] < 0:
+        space[U_LAST] = EPOCH + value
+        return EPOCH + value
+    step = wrapped_difference(value, space[U_LAST] & (EPOCH - 1))
+    place = int(space[U_LAST] + step)
+    if abs(step) > FAR:
+        if space[U_WAITS] < 0 or abs(place - space[U_WAITS]) > FAR:
+            space[U_WAITS] = place
+            space[U_ROW] = number
+            return -1
+        places[space[U_ROW]] = space[U_WAITS]
+    space[U_LAST] = place
+    space[U_WAITS] = -1
     return place
 
 
 @njit(cache=True, nogil=True)
-def _unwrap(rows: Int64s, first: Int64s, content: Content) -> tuple[Int64s, Int64s]:
-    """Unwrapped sequence and acknowledgement numbers (`tcp.md` 3.1); an RST's numbers place nothing else."""
-    position = np.empty(len(rows), np.int64)
-    ack_position = np.empty(len(rows), np.int64)
-    reference = np.empty(2, np.int64)
-    suspect = np.empty(2, np.int64)
+def _unwrap(rows: Int64s, first: Int64s, content: Content) -> Int64s:
+    """Unwrapped sequence (even places) and acknowledgement numbers (odd places) of all rows (`tcp.md` 3.1).
+
+    Both sides' numbers of one space are placed by the one before, so acknowledgements stand on the other side's positions. An RST's
+    numbers have no place.
+    """
+    places = np.full(2 * len(rows), -1, np.int64)
+    spaces = np.empty((2, U_WORDS), np.int64)
     for c in range(len(first) - 1):
-        reference[:] = -1
-        suspect[:] = -1
+        spaces[:] = -1
         for i in range(first[c], first[c + 1]):
             row = rows[i]
             flags = at(content.flags, row)
             side = at(content.from_broker, row)
-            reset = flags & RST != 0
-            position[i] = -1 if reset else _place(at(content.seq, row), side, reference, suspect, True)
-            ack_position[i] = -1 if flags & ACK == 0 else _place(at(content.ack, row), 1 - side, reference, suspect, not reset)
-    return position, ack_position
+            if flags & RST == 0:
+                places[2 * i] = _place(at(content.seq, row), 2 * i, spaces[side], places)
+                if flags & ACK:
+                    places[2 * i + 1] = _place(at(content.ack, row), 2 * i + 1, spaces[1 - side], places)
+    return places
 
 
 @njit(cache=True, nogil=True)
@@ -664,7 +670,7 @@ def order_packets(rows: Rows) -> Ordered:
     captured, frame = _column(columns["captured_len"], np.uint32), _column(columns["frame_number"], np.uint32)
     kept, first, home = _collapse(order, first, content, captured, payload_captured, _column(rows.capture, np.int32), frame)
     numbers, starts, address, generation = _tell_connections_apart(kept, first, content)
-    position, ack_position = _unwrap(kept, starts, content)
+    places = _unwrap(kept, starts, content)
     duplicate = np.zeros(len(kept), np.bool_)
     _flag_other_interfaces(kept, starts, content, duplicate)
     _flag_copies(kept, starts, content, duplicate)
@@ -674,8 +680,8 @@ def order_packets(rows: Rows) -> Ordered:
         connection=numbers,
         side=content.from_broker[kept].astype(np.int64),
         time=content.time[kept],
-        position=position,
-        ack_position=ack_position,
+        position=places[0::2].copy(),
+        ack_position=places[1::2].copy(),
         is_duplicate=duplicate,
         payload_captured=_longest_payload(home, payload_captured, len(kept)),
         first=starts,

@@ -1,0 +1,707 @@
+"""What happened to each segment: new, sent again, filling a hole, reordered; windows, probes, resets; one pass over each connection.
+
+Definitions in docs/metrics.md. A pass in order of time holds, per direction, the holes in what was captured (`holes`) and the segments
+that wait for their acknowledgement (`round_trips`). Facts (bytes seen twice, bytes that filled a hole, bytes acknowledged but never
+captured) are kept apart from labels, which weigh evidence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from brokerlens.tcp import holes as hl
+from brokerlens.tcp import round_trips as rt
+from brokerlens.tcp.order import ACK, FIN, MILLISECOND, RST, SYN, Bools, Int64s, Ordered, at, wrapped_difference
+
+if TYPE_CHECKING:
+    from brokerlens.capture.working import Rows
+
+LABELS: Final = ("", "new", "retransmitted", "filled", "reordered", "ambiguous", "keepalive", "window_probe")
+NOTHING, NEW, RETRANSMITTED, FILLED, REORDERED, AMBIGUOUS, KEEPALIVE, WINDOW_PROBE = range(8)
+ENDED: Final = ("open", "fin", "reset")
+RESET_BY: Final = ("", "client", "broker")
+TAPS: Final = ("unknown", "client", "broker", "middle")
+
+REORDER_SLACK: Final = MILLISECOND  # data captured this much behind its acknowledgement: the capture exchanged the two
+SHORT: Final = 3 * MILLISECOND  # reordering in a network is shorter than this
+TIMEOUT: Final = 200 * MILLISECOND  # the smallest retransmission timeout in use
+USUAL_MSS: Final = 1460
+ID_REACH: Final = 5000  # packets within which IP ids are compared
+MASK32: Final = (1 << 32) - 1
+
+# Bits of the column `options` of a row.
+HAS_TIMESTAMPS: Final = 1
+HAS_MSS: Final = 2
+HAS_WINDOW_SCALE: Final = 4
+OPTIONS_DAMAGED: Final = 16
+
+# The state of a direction: the sender's sequence space, its packets, and the window that it advertises; -1 where not known.
+EDGE: Final = 0  # end of the known space: of what was captured or acknowledged
+END: Final = 1  # end of what was captured
+ACKED: Final = 2  # highest acknowledgement by the other side
+FLOOR: Final = 3  # begin of the known space
+ISN: Final = 4  # position of the SYN
+FIN_AT: Final = 5  # position of the FIN
+PROBE: Final = 6  # position of a window probe's byte, refused so far
+SACKED: Final = 7  # highest edge of a selective acknowledgement by the other side
+REPEATS: Final = 8  # duplicate acknowledgements by the other side since the last advance
+WINDOW: Final = 9  # as last advertised by this side, raw
+CLOSED_SINCE: Final = 10  # when its window closed
+SCALE: Final = 11
+MSS: Final = 12
+LATEST_ID: Final = 13
+IDS_TELL: Final = 14  # 1: IP ids rise from packet to packet
+LEAST_RTT: Final = 15  # smallest round trip ended by this side
+PACKETS_SEEN: Final = 16
+DATA_SEEN: Final = 17
+LAST_LABEL: Final = 18  # label of this side's latest packet
+FIN_SEEN: Final = 19
+SYNS: Final = 20  # SYNs captured, over the whole connection
+STATE: Final = 21
+
+# Counters per direction, as in tables.DIRECTION_COLUMNS; zero windows in ns.
+COUNTERS: Final = (
+    "packets",
+    "payload_bytes",
+    "data_segments",
+    "retransmitted_segments",
+    "retransmitted_bytes",
+    "filled_segments",
+    "filled_bytes",
+    "reordered_segments",
+    "ambiguous_segments",
+    "duplicate_segments",
+    "unseen_bytes",
+    "acked_bytes",
+    "zero_window_episodes",
+    "zero_window_ns",
+    "window_probes",
+    "keepalives",
+    "duplicate_acks",
+    "resets",
+)
+(
+    PACKETS,
+    PAYLOAD_BYTES,
+    DATA_SEGMENTS,
+    RETRANSMITTED_SEGMENTS,
+    RETRANSMITTED_BYTES,
+    FILLED_SEGMENTS,
+    FILLED_BYTES,
+    REORDERED_SEGMENTS,
+    AMBIGUOUS_SEGMENTS,
+    DUPLICATE_SEGMENTS,
+    UNSEEN_BYTES,
+    ACKED_BYTES,
+    ZERO_WINDOW_EPISODES,
+    ZERO_WINDOW_NS,
+    WINDOW_PROBES,
+    KEEPALIVES,
+    DUPLICATE_ACKS,
+    RESETS,
+) = range(18)
+
+# Facts of a connection.
+FIRST_SEEN: Final = 0
+LAST_SEEN: Final = 1
+STARTED: Final = 2
+END_CODE: Final = 3
+RESET_CODE: Final = 4
+HANDSHAKE_BROKER: Final = 5
+HANDSHAKE_CLIENT: Final = 6
+TTL_CLIENT: Final = 7  # the side's time to live where all its packets have the same, else -1
+TTL_BROKER: Final = 8
+CONNECTION_FACTS: Final = 9
+
+
+class Headers(NamedTuple):
+    """The header columns that the pass reads, over all rows of the shard; ``sacks`` are the eight edges, from and to by turns."""
+
+    seq: Any  # uint32
+    flags: Any  # uint16
+    window: Any  # uint16
+    payload_len: Any  # uint32
+    ip_id: Any  # int32
+    ttl: Any  # uint8
+    options: Any  # uint8
+    tsval: Any  # uint32
+    mss: Any  # uint16
+    window_scale: Any  # uint8
+    sack_count: Any  # uint8
+    ack: Any  # uint32
+    sacks: Any  # tuple of uint32 arrays
+
+
+class Sequence(NamedTuple):
+    """The columns of `Ordered` that the pass reads."""
+
+    row: Any
+    side: Any
+    time: Any
+    position: Any
+    ack_position: Any
+    is_duplicate: Any
+    first: Any
+
+
+class SegmentFacts(NamedTuple):
+    """Per row of `Ordered`: label (index into `LABELS`), round trip that it ended (ns, -1), scaled window (bytes, -1 unknown), bytes of the
+    other direction that it acknowledges first and those of them never captured, and whether it begins a zero-window episode."""
+
+    label: NDArray[np.uint8]
+    rtt_ns: Int64s
+    window_bytes: Int64s
+    acked_bytes: Int64s
+    unseen_bytes: Int64s
+    zero_window_begins: Bools
+
+
+@dataclass
+class ConnectionFacts:
+    """Per connection [C], or per direction [2C] with ``d = 2 * connection + side``, named as in `tables`.
+
+    ``ended``, ``reset_by`` and ``tap`` are indices into `ENDED`, `RESET_BY` and `TAPS`. Times in ns, -1 where there is none;
+    round trips of connections without samples: n 0 and NaN.
+    """
+
+    first_seen: Int64s
+    last_seen: Int64s
+    started: Bools
+    ended: Int64s
+    reset_by: Int64s
+    tap: Int64s
+    handshake_broker_ns: Int64s
+    handshake_client_ns: Int64s
+    rtt_broker_n: Int64s
+    rtt_broker_min_ms: NDArray[np.float64]
+    rtt_broker_p50_ms: NDArray[np.float64]
+    rtt_broker_p95_ms: NDArray[np.float64]
+    rtt_client_n: Int64s
+    rtt_client_min_ms: NDArray[np.float64]
+    rtt_client_p50_ms: NDArray[np.float64]
+    rtt_client_p95_ms: NDArray[np.float64]
+    packets: Int64s
+    payload_bytes: Int64s
+    data_segments: Int64s
+    retransmitted_segments: Int64s
+    retransmitted_bytes: Int64s
+    filled_segments: Int64s
+    filled_bytes: Int64s
+    reordered_segments: Int64s
+    ambiguous_segments: Int64s
+    duplicate_segments: Int64s
+    unseen_bytes: Int64s
+    acked_bytes: Int64s
+    zero_window_episodes: Int64s
+    zero_window_ms: NDArray[np.float64]
+    window_probes: Int64s
+    keepalives: Int64s
+    duplicate_acks: Int64s
+    resets: Int64s
+
+
+@njit(cache=True, nogil=True)
+def _wrapped16(a: int, b: int) -> int:
+    """``a - b`` of two IP ids as the nearest signed distance."""
+    return ((a - b + 0x8000) & 0xFFFF) - 0x8000
+
+
+@njit(cache=True, nogil=True)
+def _survey(sequence: Sequence, h: Headers, lo: int, hi: int, state: Int64s, facts: Int64s) -> None:
+    """What holds for a connection as a whole: SYNs and their options, whether IP ids rise by packet, times to live, first and last time."""
+    wide = np.zeros(2, np.int64)
+    rising = np.zeros((2, 3), np.int64)  # steps up, all steps, last id
+    top = np.full(2, -1, np.int64)
+    for i in range(lo, hi):
+        if sequence.is_duplicate[i]:
+            continue
+        row, side = sequence.row[i], sequence.side[i]
+        if facts[FIRST_SEEN] < 0:
+            facts[FIRST_SEEN] = sequence.time[i]
+        facts[LAST_SEEN] = sequence.time[i]
+        ttl = at(h.ttl, row)
+        if facts[TTL_CLIENT + side] != ttl:
+            facts[TTL_CLIENT + side] = ttl if facts[TTL_CLIENT + side] == -2 else -1
+        position = sequence.position[i]
+        if position < 0:
+            continue
+        flags = at(h.flags, row)
+        if flags & SYN:
+            state[side, SYNS] += 1
+            if state[side, ISN] < 0:
+                state[side, ISN] = position
+                options = at(h.options, row)
+                wide[side] = -1 if options & OPTIONS_DAMAGED else options & HAS_WINDOW_SCALE
+                state[side, SCALE] = min(at(h.window_scale, row), 14)
+                state[side, MSS] = at(h.mss, row) if options & HAS_MSS else -1
+                if flags & ACK == 0 and side == 0:
+                    facts[STARTED] = 1
+        ip_id = at(h.ip_id, row)
+        if position >= top[side] and ip_id > 0:
+            if rising[side, 2] > 0:
+                rising[side, 1] += 1
+                if 0 < _wrapped16(ip_id, rising[side, 2]) < ID_REACH:
+                    rising[side, 0] += 1
+            rising[side, 2] = ip_id
+        top[side] = max(top[side], position)
+    known = state[0, ISN] >= 0 and state[1, ISN] >= 0 and wide[0] >= 0 and wide[1] >= 0
+    for side in range(2):
+        if not known:
+            state[side, SCALE] = -1
+        elif wide[0] == 0 or wide[1] == 0:  # only in force when both sides offer it (RFC 7323, 2.2)
+            state[side, SCALE] = 0
+        state[side, IDS_TELL] = 1 if rising[side, 1] > 0 and 20 * rising[side, 0] >= 19 * rising[side, 1] else 0
+        if facts[TTL_CLIENT + side] == -2:
+            facts[TTL_CLIENT + side] = -1
+
+
+@njit(cache=True, nogil=True)
+def _is_window_probe(state: Int64s, side: int, position: int, payload: int) -> bool:
+    """A probe of the other side's closed window: empty and one byte back (Linux), or one byte beyond it (BSD, Windows)."""
+    if state[1 - side, WINDOW] != 0 or state[side, ACKED] < 0:
+        return False
+    return bool((payload == 0 and position == state[side, ACKED] - 1) or (payload == 1 and position == state[side, ACKED]))
+
+
+@njit(cache=True, nogil=True)
+def _is_keepalive(state: Int64s, side: int, position: int, payload: int) -> bool:
+    """At most one byte, the last one sent, all of it acknowledged (RFC 9293, 3.8.4); else it is a retransmission of one byte."""
+    if payload > 1 or state[side, ACKED] < 0:
+        return False
+    end = state[side, END] if state[side, END] >= 0 else state[side, ACKED]
+    return bool(position == end - 1 and state[side, ACKED] >= end)
+
+
+@njit(cache=True, nogil=True)
+def _evidence(state: Int64s, side: int, hole: Int64s, position: int, end: int, time: int, ip_id: int, tsval: int) -> int:
+    """Why a segment fills a hole: 1 sent again, -1 reordered, 0 cannot be told (`tcp.md` 3.4).
+
+    Its place among the IP ids and its timestamp against those of the packet that opened the hole; if neither tells, whether the other
+    side had reported the hole; if not, how long the hole was open.
+    """
+    by_id = 0
+    if state[side, IDS_TELL] and ip_id > 0 and hole[hl.ID] > 0:
+        if -ID_REACH < _wrapped16(ip_id, hole[hl.ID]) < 0:
+            by_id = -1
+        elif 0 < _wrapped16(ip_id, state[side, LATEST_ID]) < ID_REACH:
+            by_id = 1
+    by_timestamp = 0
+    if tsval >= 0 and hole[hl.TSVAL] >= 0:
+        later = wrapped_difference(tsval, hole[hl.TSVAL])
+        by_timestamp = 1 if later > 0 else -1 if later < 0 else 0
+    if by_id != 0 or by_timestamp != 0:
+        return 0 if by_id == -by_timestamp else by_id if by_id != 0 else by_timestamp
+    if state[side, REPEATS] >= 3 or (state[side, SACKED] >= end and state[side, ACKED] <= position):
+        return 1
+    waited = time - hole[hl.OPENED]
+    round_trip = -1
+    if state[0, LEAST_RTT] >= 0 or state[1, LEAST_RTT] >= 0:
+        round_trip = max(state[0, LEAST_RTT], 0) + max(state[1, LEAST_RTT], 0)
+    if round_trip < 0:
+        return 1 if waited >= TIMEOUT else 0
+    if waited < min(round_trip, SHORT):
+        return -1
+    return 1 if 10 * waited >= 9 * round_trip else 0
+
+
+@njit(cache=True, nogil=True)
+def _label_old(
+    state: Int64s, side: int, holes: Int64s, count: int, fill: int, seen: int, start: int, end: int, time: int, ip_id: int, tsval: int, unseen: Int64s
+) -> int:
+    """The label of a segment of which bytes below the known edge were ``seen`` or fill a hole (``fill``)."""
+    if seen > 0 or fill == 0:
+        return RETRANSMITTED
+    k = hl.first_behind(holes, side, count, start)
+    hole = holes[side, k]
+    if state[side, ACKED] >= end or hole[hl.ACK_ROW] >= 0:
+        if hole[hl.ACK_ROW] >= 0 and time - hole[hl.ACK_TIME] <= REORDER_SLACK:
+            hl.take_back(holes, side, count, start, end, time - REORDER_SLACK, unseen)
+            return NEW
+        return AMBIGUOUS
+    vote = _evidence(state, side, hole, start, end, time, ip_id, tsval)
+    if vote < 0:
+        return REORDERED
+    return FILLED if vote > 0 and hole[hl.BEFORE] == 0 else AMBIGUOUS
+
+
+@njit(cache=True, nogil=True)
+def _count_label(counters: Int64s, label: int, seen_payload: int, fill_payload: int) -> None:
+    """Count a segment by its label."""
+    if label == KEEPALIVE:
+        counters[KEEPALIVES] += 1
+    elif label == WINDOW_PROBE:
+        counters[WINDOW_PROBES] += 1
+    elif label != NOTHING:
+        counters[DATA_SEGMENTS] += 1
+    if label == RETRANSMITTED:
+        counters[RETRANSMITTED_SEGMENTS] += 1
+        counters[RETRANSMITTED_BYTES] += seen_payload
+        counters[FILLED_BYTES] += fill_payload
+    elif label == FILLED:
+        counters[FILLED_SEGMENTS] += 1
+        counters[FILLED_BYTES] += fill_payload
+    elif label == REORDERED:
+        counters[REORDERED_SEGMENTS] += 1
+    elif label == AMBIGUOUS:
+        counters[AMBIGUOUS_SEGMENTS] += 1
+
+
+@njit(cache=True, nogil=True)
+def _follow_data(
+    state: Int64s, side: int, holes: Int64s, hole_count: Int64s, queue: Int64s, ends: Int64s, counters: Int64s, unseen: Int64s,
+    position: int, payload: int, flags: int, time: int, ip_id: int, tsval: int,
+) -> int:  # fmt: skip
+    """Take a packet into its direction's space; returns its label."""
+    length = payload + (1 if flags & SYN else 0) + (1 if flags & FIN else 0)
+    if flags & (SYN | FIN) == 0 and payload <= 1:
+        if _is_window_probe(state, side, position, payload):
+            if payload == 1 and position >= state[side, EDGE]:
+                state[side, PROBE] = position
+            _count_label(counters, WINDOW_PROBE, 0, 0)
+            return WINDOW_PROBE
+        if _is_keepalive(state, side, position, payload):
+            _count_label(counters, KEEPALIVE, 0, 0)
+            return KEEPALIVE
+    start, end = position, position + length
+    if state[side, ISN] >= 0 and start < state[side, ISN]:  # a stray of an earlier connection: it says nothing of this one
+        if length > 0:
+            _count_label(counters, AMBIGUOUS, 0, 0)
+        return AMBIGUOUS if length > 0 else NOTHING
+    unknown = state[side, PACKETS_SEEN] == 0 and state[side, ISN] < 0
+    if state[side, EDGE] < 0:
+        state[side, EDGE] = start
+        state[side, FLOOR] = start
+    if start < state[side, FLOOR]:
+        if length == 0:
+            return NOTHING
+        hl.put_before(holes, side, hole_count, start, state[side, FLOOR], time, ip_id, tsval)
+        state[side, FLOOR] = start
+    edge = state[side, EDGE]
+    label = NOTHING
+    if length > 0:
+        old_end = min(end, edge)
+        label = NEW
+        seen_payload, fill_payload = 0, 0
+        late = False
+        if start < old_end:
+            fill = hl.overlap(holes, side, hole_count[side], start, old_end)
+            seen = old_end - start - fill
+            first_byte = start + (1 if flags & SYN else 0)
+            last_byte = min(first_byte + payload, edge)
+            if first_byte < last_byte:
+                fill_payload = hl.overlap(holes, side, hole_count[side], first_byte, last_byte)
+                seen_payload = last_byte - first_byte - fill_payload
+            label = _label_old(state, side, holes, hole_count[side], fill, seen, start, end, time, ip_id, tsval, unseen)
+            late = label == NEW
+            hl.fill(holes, side, hole_count, start, old_end)
+        if unknown:
+            label = AMBIGUOUS
+        _count_label(counters, label, seen_payload, fill_payload)
+        if start < old_end and not late:
+            rt.taint(queue, side, ends, start, end)
+    if start > edge:
+        hl.append(holes, side, hole_count, edge, start, time, ip_id, tsval, unknown)
+    if end > edge:
+        state[side, EDGE] = end
+        if length > 0 and state[side, ACKED] < end:
+            waits = hole_count[side] > 0 and holes[side, hole_count[side] - 1, hl.TO] > state[side, ACKED]
+            mark = rt.CLEAN
+            if label != NEW or start < edge or start < state[side, ACKED] or (flags & SYN and state[side, SYNS] > 1):
+                mark = rt.SENT_AGAIN
+            elif waits:
+                mark = rt.WAITS
+            rt.append(queue, side, ends, start, end, time, mark, payload)
+    state[side, END] = max(state[side, END], end)
+    if flags & FIN:
+        state[side, FIN_AT] = end - 1
+    if payload > 0:
+        state[side, DATA_SEEN] = 1
+    return label
+
+
+@njit(cache=True, nogil=True)
+def _advance(
+    state: Int64s, peer: int, holes: Int64s, hole_count: Int64s, ack: int, time: int, i: int, acked: Int64s, unseen: Int64s, counters: Int64s
+) -> None:
+    """Take an acknowledgement beyond the last one into the other side's space: bytes acknowledged first, and those never captured."""
+    before = state[peer, ACKED]
+    if before < 0:
+        state[peer, ACKED] = ack
+        if state[peer, EDGE] < ack:
+            # With nothing captured of that side its space begins here; else the bytes up to here were sent before the capture began or lost by it.
+            if state[peer, EDGE] < 0:
+                state[peer, FLOOR] = ack
+            else:
+                hl.append(holes, peer, hole_count, state[peer, EDGE], ack, time, -1, -1, True)
+            state[peer, EDGE] = ack
+        return
+    if state[peer, PROBE] >= 0 and state[peer, PROBE] == state[peer, EDGE] and ack > state[peer, EDGE]:
+        state[peer, EDGE] += 1
+        state[peer, END] = state[peer, EDGE]
+    if state[peer, DATA_SEEN] == 0 and state[peer, ISN] < 0 and state[peer, END] == state[peer, EDGE] and ack == state[peer, EDGE] + 1:
+        state[peer, EDGE] += 1  # a capture that begins with a keep-alive: its number is one below what was sent
+        state[peer, END] = state[peer, EDGE]
+        state[peer, FLOOR] = state[peer, EDGE]
+    amount = ack - before
+    if before <= state[peer, ISN] < ack:
+        amount -= 1
+    if before <= state[peer, FIN_AT] < ack:
+        amount -= 1
+    if ack > state[peer, EDGE]:
+        hl.append(holes, peer, hole_count, state[peer, EDGE], ack, time, -1, -1, False)
+        state[peer, EDGE] = ack
+    acked[i] = amount
+    counters[ACKED_BYTES] += amount
+    unseen[i] = hl.acknowledge(holes, peer, hole_count, before, ack, i, time)
+    state[peer, ACKED] = ack
+
+
+@njit(cache=True, nogil=True)
+def _follow_ack(
+    state: Int64s, side: int, holes: Int64s, hole_count: Int64s, queue: Int64s, ends: Int64s, ack: int, time: int, i: int, acked: Int64s, unseen: Int64s,
+    sent: Int64s, answered: Int64s, h: Headers, row: int, pure: bool, window: int,
+) -> int:  # fmt: skip
+    """Take a packet's acknowledgement into the other side's space; returns the round trip that it ended (ns, -1).
+
+    ``sent`` are the counters of the packet's own direction, ``answered`` those of the data that it acknowledges.
+    """
+    peer = 1 - side
+    sacked = state[peer, SACKED]
+    round_trip = -1
+    for k in range(at(h.sack_count, row)):
+        left = ack + wrapped_difference(at(h.sacks[2 * k], row), at(h.ack, row))
+        right = ack + wrapped_difference(at(h.sacks[2 * k + 1], row), at(h.ack, row))
+        if left >= ack and right > left and ack >= state[peer, ACKED]:  # one below the acknowledgement reports a duplicate (RFC 2883)
+            since = rt.acknowledge_selectively(queue, peer, ends, left, right)
+            if since >= 0 and (round_trip < 0 or time - since < round_trip):
+                round_trip = time - since
+            sacked = max(sacked, right)
+    if ack > state[peer, ACKED]:
+        _advance(state, peer, holes, hole_count, ack, time, i, acked, unseen, answered)
+        mss = min(state[0, MSS], state[1, MSS])
+        since = rt.acknowledge(queue, peer, ends, ack, mss if mss > 0 else USUAL_MSS)
+        if since >= 0:
+            round_trip = time - since
+        state[peer, REPEATS] = 0
+    elif ack == state[peer, ACKED] and pure and state[peer, END] > ack:
+        asked = state[peer, LAST_LABEL] == KEEPALIVE or state[peer, LAST_LABEL] == WINDOW_PROBE
+        if not asked and (window == state[side, WINDOW] or sacked > state[peer, SACKED]):
+            sent[DUPLICATE_ACKS] += 1
+            state[peer, REPEATS] += 1
+    state[peer, SACKED] = sacked
+    return round_trip
+
+
+@njit(cache=True, nogil=True)
+def _reset_is_valid(state: Int64s, side: int, seq: int) -> bool:
+    """Whether an RST's number lies where its sender is (RFC 5961, with room for captures that lack something)."""
+    end = max(state[side, END], state[side, ACKED])
+    if end < 0:
+        return True
+    place = end + wrapped_difference(seq, end & MASK32)
+    scale = state[1 - side, SCALE] if state[1 - side, SCALE] >= 0 else 14
+    low = state[side, ACKED] if state[side, ACKED] >= 0 else end
+    return bool(low - 0xFFFF <= place <= end + (max(state[1 - side, WINDOW], 0) << scale))
+
+
+@njit(cache=True, nogil=True)
+def _follow_window(state: Int64s, side: int, window: int, time: int, counters: Int64s) -> bool:
+    """Take an advertised window in; returns whether it begins a zero-window episode."""
+    if window == 0:
+        if state[side, CLOSED_SINCE] < 0:
+            state[side, CLOSED_SINCE] = time
+            counters[ZERO_WINDOW_EPISODES] += 1
+            return True
+    elif state[side, CLOSED_SINCE] >= 0:
+        counters[ZERO_WINDOW_NS] += time - state[side, CLOSED_SINCE]
+        state[side, CLOSED_SINCE] = -1
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _handshake_leg(state: Int64s, side: int, flags: int, ack: int, round_trip: int, facts: Int64s) -> int:
+    """Note a leg of the handshake that this packet ended; returns the round trip, -1 where it cannot count as one."""
+    peer = 1 - side
+    if round_trip < 0 or state[peer, ISN] < 0 or ack != state[peer, ISN] + 1:
+        return round_trip
+    if side == 1:
+        if flags & SYN == 0 or state[1, SYNS] != 1:
+            return -1
+        facts[HANDSHAKE_BROKER] = round_trip
+    else:
+        facts[HANDSHAKE_CLIENT] = round_trip
+    return round_trip
+
+
+@njit(cache=True, nogil=True)
+def _begin(state: Int64s, holes_count: Int64s, ends: Int64s, facts: Int64s) -> None:
+    state[:] = -1
+    for side in range(2):
+        for k in (REPEATS, IDS_TELL, PACKETS_SEEN, DATA_SEEN, LAST_LABEL, FIN_SEEN, SYNS):
+            state[side, k] = 0
+    holes_count[:] = 0
+    ends[:] = 0
+    facts[:] = -1
+    facts[TTL_CLIENT] = -2
+    facts[TTL_BROKER] = -2
+    facts[STARTED] = 0
+    facts[END_CODE] = 0
+    facts[RESET_CODE] = 0
+
+
+@njit(cache=True, nogil=True)
+def _scaled(state: Int64s, side: int, window: int, flags: int) -> int:
+    """The window in bytes, -1 where its scale is not known; a SYN's is never scaled (RFC 7323, 2.2)."""
+    if flags & SYN:
+        return window
+    return -1 if state[side, SCALE] < 0 else window << state[side, SCALE]
+
+
+@njit(cache=True, nogil=True)
+def _follow(sequence: Sequence, h: Headers) -> tuple[NDArray[np.uint8], Int64s, Int64s, Int64s, Int64s, Bools, Int64s, Int64s]:
+    """The pass over all connections; see `SegmentFacts`, then counters per direction and facts per connection."""
+    n, connections = len(sequence.row), len(sequence.first) - 1
+    label = np.zeros(n, np.uint8)
+    rtt = np.full(n, -1, np.int64)
+    window_bytes = np.full(n, -1, np.int64)
+    acked = np.zeros(n, np.int64)
+    unseen = np.zeros(n, np.int64)
+    closes = np.zeros(n, np.bool_)
+    counters = np.zeros((2 * connections, len(COUNTERS)), np.int64)
+    facts = np.empty((connections, CONNECTION_FACTS), np.int64)
+    state = np.empty((2, STATE), np.int64)
+    holes = np.empty((2, 64, hl.WORDS), np.int64)
+    hole_count = np.zeros(2, np.int64)
+    queue = np.empty((2, 1024, rt.WORDS), np.int64)
+    ends = np.zeros((2, 2), np.int64)
+    for c in range(connections):
+        lo, hi = sequence.first[c], sequence.first[c + 1]
+        _begin(state, hole_count, ends, facts[c])
+        _survey(sequence, h, lo, hi, state, facts[c])
+        for side in range(2):
+            if state[side, ISN] >= 0:
+                for k in (EDGE, ACKED, FLOOR):
+                    state[side, k] = state[side, ISN]
+        for i in range(lo, hi):
+            row, side, time = sequence.row[i], sequence.side[i], sequence.time[i]
+            d = 2 * c + side
+            flags, window = at(h.flags, row), at(h.window, row)
+            window_bytes[i] = _scaled(state, side, window, flags)
+            if sequence.is_duplicate[i]:
+                counters[d, DUPLICATE_SEGMENTS] += 1
+                continue
+            counters[d, PACKETS] += 1
+            if flags & RST:
+                counters[d, RESETS] += 1
+                if _reset_is_valid(state, side, at(h.seq, row)):
+                    if facts[c, RESET_CODE] == 0:
+                        facts[c, RESET_CODE] = 1 + side
+                    if state[side, FIN_SEEN] == 0 and facts[c, END_CODE] != 2:
+                        facts[c, END_CODE] = 2
+                continue
+            payload, ip_id = at(h.payload_len, row), at(h.ip_id, row)
+            tsval = at(h.tsval, row) if at(h.options, row) & HAS_TIMESTAMPS else -1
+            counters[d, PAYLOAD_BYTES] += payload
+            if hl.HEADROOM + max(hole_count[0], hole_count[1]) > holes.shape[1]:
+                holes = hl.larger(holes, hole_count)
+            if ends[side, rt.TAIL] >= queue.shape[1]:
+                queue = rt.make_room(queue, ends)
+            if sequence.position[i] >= 0:
+                label[i] = _follow_data(
+                    state, side, holes, hole_count, queue, ends, counters[d], unseen, sequence.position[i], payload, flags, time, ip_id, tsval
+                )
+                state[side, LAST_LABEL] = label[i]
+                state[side, PACKETS_SEEN] += 1
+            if sequence.ack_position[i] >= 0:
+                pure = payload == 0 and flags & (SYN | FIN) == 0 and label[i] == NOTHING
+                round_trip = _follow_ack(
+                    state, side, holes, hole_count, queue, ends, sequence.ack_position[i], time, i, acked, unseen, counters[d], counters[d ^ 1], h, row, pure, window
+                )  # fmt: skip
+                rtt[i] = _handshake_leg(state, side, flags, sequence.ack_position[i], round_trip, facts[c])
+                if rtt[i] >= 0:
+                    state[side, LEAST_RTT] = rtt[i] if state[side, LEAST_RTT] < 0 else min(state[side, LEAST_RTT], rtt[i])
+            if flags & FIN:
+                state[side, FIN_SEEN] = 1
+                facts[c, END_CODE] = max(facts[c, END_CODE], 1)
+            if flags & (SYN | FIN) == 0 and flags & ACK:
+                closes[i] = _follow_window(state, side, window, time, counters[d])
+            state[side, WINDOW] = window
+            if ip_id > 0 and (state[side, LATEST_ID] < 0 or _wrapped16(ip_id, state[side, LATEST_ID]) > 0):
+                state[side, LATEST_ID] = ip_id
+        for side in range(2):
+            if state[side, CLOSED_SINCE] >= 0:
+                counters[2 * c + side, ZERO_WINDOW_NS] += facts[c, LAST_SEEN] - state[side, CLOSED_SINCE]
+    return label, rtt, window_bytes, acked, unseen, closes, counters, facts
+
+
+def _headers(rows: Rows) -> Headers:
+    columns = rows.columns
+    kinds = {"flags": np.uint16, "window": np.uint16, "ip_id": np.int32, "ttl": np.uint8, "options": np.uint8, "mss": np.uint16, "window_scale": np.uint8}
+    kinds["sack_count"] = np.uint8
+    plain = {name: np.require(columns[name], kinds.get(name, np.uint32), ["C", "W"]) for name in Headers._fields if name != "sacks"}
+    edges = [f"sack{block}_{end}" for block in range(1, 5) for end in ("from", "to")]
+    return Headers(**plain, sacks=tuple(np.require(columns[name], np.uint32, ["C", "W"]) for name in edges))
+
+
+def _tap(facts: Int64s, least: NDArray[np.float64]) -> Int64s:
+    """Where each connection was captured: the half whose round trips are far shorter is the near one.
+
+    The handshake's legs tell best, as neither side delays its acknowledgements there; else the smallest round trips. A time to live that
+    no router has lowered (64, 128, 255) on one side only supports it, and tells alone where a half is not known.
+    """
+    legs = np.where(facts[:, [HANDSHAKE_BROKER, HANDSHAKE_CLIENT]] >= 0, facts[:, [HANDSHAKE_BROKER, HANDSHAKE_CLIENT]], np.nan)
+    to_broker = np.where(np.isnan(legs[:, 0]), least[1::2], legs[:, 0])
+    to_client = np.where(np.isnan(legs[:, 1]), least[0::2], legs[:, 1])
+    local = np.isin(facts[:, [TTL_CLIENT, TTL_BROKER]], (64, 128, 255))
+    client_near, broker_near = local[:, 0] & ~local[:, 1], local[:, 1] & ~local[:, 0]
+    unknown = np.isnan(to_broker) | np.isnan(to_client)
+    with np.errstate(invalid="ignore"):
+        client = np.where(unknown, client_near, (to_broker >= 4 * to_client) | (client_near & (to_broker >= 2 * to_client)))
+        broker = np.where(unknown, broker_near, (to_client >= 4 * to_broker) | (broker_near & (to_client >= 2 * to_broker)))
+        middle = ~unknown & (np.minimum(to_broker, to_client) >= MILLISECOND)
+    names = (TAPS.index("client"), TAPS.index("broker"), TAPS.index("middle"))
+    return np.select([client, broker, middle], names, TAPS.index("unknown")).astype(np.int64)
+
+
+def follow_segments(rows: Rows, ordered: Ordered) -> tuple[SegmentFacts, ConnectionFacts]:
+    """What happened to every packet, and what that makes per connection; see `SegmentFacts` and `ConnectionFacts`."""
+    sequence = Sequence(*(getattr(ordered, name) for name in Sequence._fields))
+    label, rtt, window_bytes, acked, unseen, closes, counters, facts = _follow(sequence, _headers(rows))
+    # What a direction lacks stands on the rows that acknowledge it, where data that came right behind was taken back.
+    counters[:, UNSEEN_BYTES] = _unseen_by_direction(ordered, unseen)
+    number, quantiles = rt.summarize(rtt, ordered.side, ordered.first)
+    milliseconds = quantiles / MILLISECOND
+    columns = {name: counters[:, k].copy() for k, name in enumerate(COUNTERS) if name != "zero_window_ns"}
+    halves = {
+        f"rtt_{half}_{part}": values[side::2].copy()
+        for half, side in (("client", 0), ("broker", 1))
+        for part, values in (("n", number), ("min_ms", milliseconds[:, 0]), ("p50_ms", milliseconds[:, 1]), ("p95_ms", milliseconds[:, 2]))
+    }
+    return SegmentFacts(label, rtt, window_bytes, acked, unseen, closes), ConnectionFacts(
+        first_seen=facts[:, FIRST_SEEN].copy(),
+        last_seen=facts[:, LAST_SEEN].copy(),
+        started=facts[:, STARTED] == 1,
+        ended=facts[:, END_CODE].copy(),
+        reset_by=facts[:, RESET_CODE].copy(),
+        tap=_tap(facts, quantiles[:, 0]),
+        handshake_broker_ns=facts[:, HANDSHAKE_BROKER].copy(),
+        handshake_client_ns=facts[:, HANDSHAKE_CLIENT].copy(),
+        zero_window_ms=counters[:, ZERO_WINDOW_NS] / MILLISECOND,
+        **halves,
+        **columns,
+    )
+
+
+def _unseen_by_direction(ordered: Ordered, unseen: Int64s) -> Int64s:
+    """Bytes never captured, per direction of the data."""
+    directions = 2 * (len(ordered.first) - 1)
+    missing = np.flatnonzero(unseen)
+    direction = 2 * ordered.connection[missing] + 1 - ordered.side[missing]
+    totals = np.zeros(directions, np.int64)
+    np.add.at(totals, direction, unseen[missing])
+    return totals
