@@ -61,13 +61,34 @@ TCP: Final = 6
 
 MAPPED: Final = 0xFFFF << 32  # an IPv4 address is kept as the IPv6 address ::ffff:a.b.c.d
 
-# Columns of the two ends of a row's connection.
+# Places in `ends`, the two ends of a row's connection.
 CLIENT_HIGH: Final = 0
 CLIENT_LOW: Final = 1
 BROKER_HIGH: Final = 2
 BROKER_LOW: Final = 3
 PORTS: Final = 4
 END_COLUMNS: Final = 5
+
+# Places in `fields`, what was found in one packet. One small array, because a tuple of arrays handed from kernel to kernel costs a count of
+# references per array and packet: ten times the work itself.
+IP_AT: Final = 0
+TCP_AT: Final = 1
+SEGMENT_END: Final = 2
+MORE: Final = 3
+SOURCE_HIGH: Final = 4
+SOURCE_LOW: Final = 5
+TARGET_HIGH: Final = 6
+TARGET_LOW: Final = 7
+SOURCE_PORT: Final = 8
+TARGET_PORT: Final = 9
+OPTIONS: Final = 10
+TSVAL: Final = 11
+TSECR: Final = 12
+MSS: Final = 13
+WINDOW_SCALE: Final = 14
+SACK_COUNT: Final = 15
+SACK: Final = 16  # eight places
+FIELDS: Final = 24
 
 
 @njit(cache=True, nogil=True)
@@ -209,92 +230,8 @@ def hash_headers(buffer: Array, at: Int, end: Int) -> Int:
 
 
 @njit(cache=True, nogil=True)
-def read_options(buffer: Array, at: Int, end: Int, header_end: Int, columns: Columns, row: Int) -> Int:
-    """Write the TCP options in ``buffer[at:header_end]``, of which ``end`` is captured, to the row; returns the bits of ``options``."""
-    found = OPTIONS_DAMAGED if end < header_end else 0
-    end = min(end, header_end)
-    while at < end:
-        kind = buffer[at]
-        if kind == 0:
-            return found
-        if kind == 1:
-            at += 1
-            continue
-        length = np.int64(buffer[at + 1]) if at + 1 < end else 0
-        if length < 2 or at + length > end:
-            return found | OPTIONS_DAMAGED
-        if kind == 8 and length == 10:
-            columns.tsval[row] = be32(buffer, at + 2)
-            columns.tsecr[row] = be32(buffer, at + 6)
-            found |= HAS_TIMESTAMPS
-        elif kind == 2 and length == 4:
-            columns.mss[row] = be16(buffer, at + 2)
-            found |= HAS_MSS
-        elif kind == 3 and length == 3:
-            columns.window_scale[row] = buffer[at + 2]
-            found |= HAS_WINDOW_SCALE
-        elif kind == 4 and length == 2:
-            found |= SACK_PERMITTED
-        elif kind == 5 and length in (10, 18, 26, 34):
-            write_sack(buffer, at + 2, length // 8, columns, row)
-        elif kind in (2, 3, 4, 5, 8):
-            found |= OPTIONS_DAMAGED
-        at += length
-    return found
-
-
-@njit(cache=True, nogil=True)
-def write_sack(buffer: Array, at: Int, count: Int, columns: Columns, row: Int) -> None:
-    """Write the blocks of a SACK option (RFC 2018)."""
-    columns.sack_count[row] = count
-    columns.sack1_from[row] = be32(buffer, at)
-    columns.sack1_to[row] = be32(buffer, at + 4)
-    if count > 1:
-        columns.sack2_from[row] = be32(buffer, at + 8)
-        columns.sack2_to[row] = be32(buffer, at + 12)
-    if count > 2:
-        columns.sack3_from[row] = be32(buffer, at + 16)
-        columns.sack3_to[row] = be32(buffer, at + 20)
-    if count > 3:
-        columns.sack4_from[row] = be32(buffer, at + 24)
-        columns.sack4_to[row] = be32(buffer, at + 28)
-
-
-@njit(cache=True, nogil=True)
-def clear_options(columns: Columns, row: Int) -> None:
-    """Take out of the row what an earlier use of it may have left."""
-    columns.tsval[row] = 0
-    columns.tsecr[row] = 0
-    columns.mss[row] = 0
-    columns.window_scale[row] = 0
-    columns.sack_count[row] = 0
-    columns.sack1_from[row] = 0
-    columns.sack1_to[row] = 0
-    columns.sack2_from[row] = 0
-    columns.sack2_to[row] = 0
-    columns.sack3_from[row] = 0
-    columns.sack3_to[row] = 0
-    columns.sack4_from[row] = 0
-    columns.sack4_to[row] = 0
-
-
-@njit(cache=True, nogil=True)
-def read_packet(
-    buffer: Array,
-    at: Int,
-    captured: Int,
-    wire: Int,
-    link: Int,
-    brokers: Array,
-    endpoints: Endpoints,
-    counting: bool,
-    columns: Columns,
-    row: Int,
-    ends: Array,
-    place: Int,
-    payload_at: Array,
-) -> Int:
-    """Write one packet's row; returns 0, or -1 - reason where it gives none (see ``read_headers``)."""
+def find_tcp(buffer: Array, at: Int, captured: Int, wire: Int, link: Int, fields: Array) -> Int:
+    """Find a packet's IP and TCP headers and write what they say of addresses, ports and length to ``fields``; returns 0 or -1 - reason."""
     end = at + captured
     wire_end = at + max(wire, captured)
     ip_at = behind_link(buffer, at, end, link)
@@ -316,60 +253,61 @@ def read_packet(
     payload = tcp_at + (np.int64(buffer[tcp_at + 12]) >> 4) * 4
     if payload < tcp_at + 20 or payload > segment_end:
         return -1 - MALFORMED
-
-    source_high, target_high = np.int64(0), np.int64(0)
+    fields[IP_AT] = ip_at
+    fields[TCP_AT] = tcp_at
+    fields[SEGMENT_END] = segment_end
+    fields[MORE] = more
     if version == 4:
-        source_low = MAPPED | be32(buffer, ip_at + 12)
-        target_low = MAPPED | be32(buffer, ip_at + 16)
+        fields[SOURCE_HIGH] = 0
+        fields[SOURCE_LOW] = MAPPED | be32(buffer, ip_at + 12)
+        fields[TARGET_HIGH] = 0
+        fields[TARGET_LOW] = MAPPED | be32(buffer, ip_at + 16)
     else:
-        source_high, source_low = be64(buffer, ip_at + 8), be64(buffer, ip_at + 16)
-        target_high, target_low = be64(buffer, ip_at + 24), be64(buffer, ip_at + 32)
-    source_port, target_port = be16(buffer, tcp_at), be16(buffer, tcp_at + 2)
-    to_broker = is_broker(brokers, target_high, target_low, target_port)
-    from_broker = is_broker(brokers, source_high, source_low, source_port)
-    if to_broker == 0 and from_broker == 0:
-        if counting:
-            count_endpoint(endpoints, source_high, source_low, source_port)
-            count_endpoint(endpoints, target_high, target_low, target_port)
-        return -1 - OTHER_ENDPOINT
-    # Between two brokers' own ports the one listed first counts as the broker: a rule that no cut of the captures can change.
-    answers = from_broker > 0 and (to_broker == 0 or from_broker < to_broker)
-    if answers:
-        ends[place, CLIENT_HIGH], ends[place, CLIENT_LOW] = target_high, target_low
-        ends[place, BROKER_HIGH], ends[place, BROKER_LOW] = source_high, source_low
-        ends[place, PORTS] = target_port << 16 | source_port
-    else:
-        ends[place, CLIENT_HIGH], ends[place, CLIENT_LOW] = source_high, source_low
-        ends[place, BROKER_HIGH], ends[place, BROKER_LOW] = target_high, target_low
-        ends[place, PORTS] = source_port << 16 | target_port
-    columns.from_broker[row] = answers
-
-    columns.wire_len[row] = wire
-    columns.captured_len[row] = captured
-    columns.interface[row] = be32(buffer, at + 4) if link == LINK_COOKED_2 else 0
-    if link == LINK_COOKED_2:
-        columns.packet_type[row] = buffer[at + 10]
-    elif link == LINK_COOKED:
-        columns.packet_type[row] = min(be16(buffer, at), NO_PACKET_TYPE)
-    else:
-        columns.packet_type[row] = NO_PACKET_TYPE
-    columns.ttl[row] = buffer[ip_at + 8] if version == 4 else buffer[ip_at + 7]
-    columns.ip_id[row] = be16(buffer, ip_at + 4) if version == 4 else NO_IP_ID
-    columns.header_hash[row] = hash_headers(buffer, ip_at, tcp_at + 20)
-    columns.seq[row] = be32(buffer, tcp_at + 4)
-    columns.ack[row] = be32(buffer, tcp_at + 8)
-    columns.flags[row] = be16(buffer, tcp_at + 12) & 0x1FF
-    columns.window[row] = be16(buffer, tcp_at + 14)
-    columns.payload_len[row] = segment_end - payload
-    columns.payload_captured[row] = max(min(end, segment_end) - payload, 0)
-    padded = max(end - payload, 0)
-    columns.padded_len[row] = padded
-    columns.notebook_id[row] = 0 if padded <= 12 else be32(buffer, payload + (4 if answers else 8))
-    payload_at[place] = payload
-    clear_options(columns, row)
-    found = read_options(buffer, tcp_at + 20, end, payload, columns, row) if payload > tcp_at + 20 else 0
-    columns.options[row] = found | (MORE_FRAGMENTS if more else 0)
+        fields[SOURCE_HIGH] = be64(buffer, ip_at + 8)
+        fields[SOURCE_LOW] = be64(buffer, ip_at + 16)
+        fields[TARGET_HIGH] = be64(buffer, ip_at + 24)
+        fields[TARGET_LOW] = be64(buffer, ip_at + 32)
+    fields[SOURCE_PORT] = be16(buffer, tcp_at)
+    fields[TARGET_PORT] = be16(buffer, tcp_at + 2)
     return 0
+
+
+@njit(cache=True, nogil=True)
+def read_options(buffer: Array, at: Int, end: Int, header_end: Int, fields: Array) -> None:
+    """Write the TCP options in ``buffer[at:header_end]``, of which those before ``end`` are captured, to ``fields``."""
+    for place in range(OPTIONS, FIELDS):
+        fields[place] = 0
+    found = OPTIONS_DAMAGED if end < header_end else 0
+    end = min(end, header_end)
+    while at < end and buffer[at] != 0:
+        kind = buffer[at]
+        if kind == 1:
+            at += 1
+            continue
+        length = np.int64(buffer[at + 1]) if at + 1 < end else np.int64(0)
+        if length < 2 or at + length > end:
+            found |= OPTIONS_DAMAGED
+            break
+        if kind == 8 and length == 10:
+            fields[TSVAL] = be32(buffer, at + 2)
+            fields[TSECR] = be32(buffer, at + 6)
+            found |= HAS_TIMESTAMPS
+        elif kind == 2 and length == 4:
+            fields[MSS] = be16(buffer, at + 2)
+            found |= HAS_MSS
+        elif kind == 3 and length == 3:
+            fields[WINDOW_SCALE] = buffer[at + 2]
+            found |= HAS_WINDOW_SCALE
+        elif kind == 4 and length == 2:
+            found |= SACK_PERMITTED
+        elif kind == 5 and length in (10, 18, 26, 34):
+            fields[SACK_COUNT] = length // 8
+            for word in range(length // 8 * 2):
+                fields[SACK + word] = be32(buffer, at + 2 + 4 * word)
+        elif kind in (2, 3, 4, 5, 8):
+            found |= OPTIONS_DAMAGED
+        at += length
+    fields[OPTIONS] = found
 
 
 @njit(cache=True, nogil=True)
@@ -396,31 +334,87 @@ def read_headers(
     """
     begin = row
     room = len(columns.seq)
+    fields = np.zeros(FIELDS, np.int64)
     while first < count and row < room:
-        why = 0
-        if packets.time[first] < 0:
-            why = -1 - NO_PACKET_TIME
-        else:
-            why = read_packet(
-                buffer,
-                packets.offset[first],
-                packets.captured[first],
-                packets.wire[first],
-                packets.link[first],
-                brokers,
-                endpoints,
-                counting,
-                columns,
-                row,
-                ends,
-                row - begin,
-                payload_at,
-            )
+        packet = first
+        first += 1
+        if packets.time[packet] < 0:
+            skipped[NO_PACKET_TIME] += 1
+            continue
+        at, captured, wire, link = packets.offset[packet], packets.captured[packet], packets.wire[packet], packets.link[packet]
+        why = find_tcp(buffer, at, captured, wire, link, fields)
         if why < 0:
             skipped[-1 - why] += 1
+            continue
+        to_broker = is_broker(brokers, fields[TARGET_HIGH], fields[TARGET_LOW], fields[TARGET_PORT])
+        from_broker = is_broker(brokers, fields[SOURCE_HIGH], fields[SOURCE_LOW], fields[SOURCE_PORT])
+        if to_broker == 0 and from_broker == 0:
+            skipped[OTHER_ENDPOINT] += 1
+            if counting:
+                count_endpoint(endpoints, fields[SOURCE_HIGH], fields[SOURCE_LOW], fields[SOURCE_PORT])
+                count_endpoint(endpoints, fields[TARGET_HIGH], fields[TARGET_LOW], fields[TARGET_PORT])
+            continue
+        # Between two brokers' own ports the one listed first counts as the broker: a rule that no cut of the captures can change.
+        answers = from_broker > 0 and (to_broker == 0 or from_broker < to_broker)
+        client, broker = (TARGET_HIGH, SOURCE_HIGH) if answers else (SOURCE_HIGH, TARGET_HIGH)
+        place = row - begin
+        ends[place, CLIENT_HIGH] = fields[client]
+        ends[place, CLIENT_LOW] = fields[client + 1]
+        ends[place, BROKER_HIGH] = fields[broker]
+        ends[place, BROKER_LOW] = fields[broker + 1]
+        if answers:
+            ends[place, PORTS] = fields[TARGET_PORT] << 16 | fields[SOURCE_PORT]
         else:
-            columns.timestamp[row] = packets.time[first]
-            columns.frame_number[row] = frame_number + first
-            row += 1
-        first += 1
+            ends[place, PORTS] = fields[SOURCE_PORT] << 16 | fields[TARGET_PORT]
+
+        end, ip_at, tcp_at, segment_end = at + captured, fields[IP_AT], fields[TCP_AT], fields[SEGMENT_END]
+        payload = tcp_at + (np.int64(buffer[tcp_at + 12]) >> 4) * 4
+        padded = max(end - payload, 0)
+        is_ipv4 = buffer[ip_at] >> 4 == 4
+        payload_at[place] = payload
+        columns.from_broker[row] = answers
+        columns.timestamp[row] = packets.time[packet]
+        columns.frame_number[row] = frame_number + packet
+        columns.wire_len[row] = wire
+        columns.captured_len[row] = captured
+        columns.interface[row] = be32(buffer, at + 4) if link == LINK_COOKED_2 else 0
+        columns.packet_type[row] = packet_type(buffer, at, link)
+        columns.ttl[row] = buffer[ip_at + 8] if is_ipv4 else buffer[ip_at + 7]
+        columns.ip_id[row] = be16(buffer, ip_at + 4) if is_ipv4 else NO_IP_ID
+        columns.header_hash[row] = hash_headers(buffer, ip_at, tcp_at + 20)
+        columns.seq[row] = be32(buffer, tcp_at + 4)
+        columns.ack[row] = be32(buffer, tcp_at + 8)
+        columns.flags[row] = be16(buffer, tcp_at + 12) & 0x1FF
+        columns.window[row] = be16(buffer, tcp_at + 14)
+        columns.payload_len[row] = segment_end - payload
+        columns.payload_captured[row] = max(min(end, segment_end) - payload, 0)
+        columns.padded_len[row] = padded
+        columns.notebook_id[row] = 0 if padded <= 12 else be32(buffer, payload + (4 if answers else 8))
+
+        read_options(buffer, tcp_at + 20, end, payload, fields)
+        columns.options[row] = fields[OPTIONS] | (MORE_FRAGMENTS if fields[MORE] else 0)
+        columns.tsval[row] = fields[TSVAL]
+        columns.tsecr[row] = fields[TSECR]
+        columns.mss[row] = fields[MSS]
+        columns.window_scale[row] = fields[WINDOW_SCALE]
+        columns.sack_count[row] = fields[SACK_COUNT]
+        columns.sack1_from[row] = fields[SACK]
+        columns.sack1_to[row] = fields[SACK + 1]
+        columns.sack2_from[row] = fields[SACK + 2]
+        columns.sack2_to[row] = fields[SACK + 3]
+        columns.sack3_from[row] = fields[SACK + 4]
+        columns.sack3_to[row] = fields[SACK + 5]
+        columns.sack4_from[row] = fields[SACK + 6]
+        columns.sack4_to[row] = fields[SACK + 7]
+        row += 1
     return first, row
+
+
+@njit(cache=True, nogil=True)
+def packet_type(buffer: Array, at: Int, link: Int) -> Int:
+    """The packet type of a cooked capture (0 to us, 4 sent by us, others), else ``NO_PACKET_TYPE``."""
+    if link == LINK_COOKED_2:
+        return np.int64(buffer[at + 10])
+    if link == LINK_COOKED:
+        return min(be16(buffer, at), NO_PACKET_TYPE)
+    return NO_PACKET_TYPE
