@@ -148,7 +148,8 @@ class Capture:
     def _note(self, packets: Packets, count: int) -> None:
         """Count a chunk's packets, and what their times tell."""
         self.packets += count
-        self.links.update(np.unique(packets.link[:count]).tolist())
+        links = packets.link[:count]
+        self.links.update([int(links[0])] if (links == links[0]).all() else np.unique(links).tolist())
         times = packets.time[:count]
         times = times[times >= 0]
         if len(times):

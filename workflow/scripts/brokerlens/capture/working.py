@@ -26,7 +26,6 @@ KEPT: Final = "kept.parquet"
 FACTS: Final = "facts.json"
 
 ARROW_TYPES: Final = {name: pa.bool_() if kind is np.bool_ else pa.from_numpy_dtype(kind) for name, kind in ROW_COLUMNS.items()}
-FEW_VALUES: Final = ["bucket", "connection", "interface", "packet_type", "ttl", "flags", "options", "mss", "window_scale", "sack_count"]
 
 
 def _schema(types: Mapping[str, pa.DataType], metadata: Mapping[str, str] | None = None) -> pa.Schema:
@@ -62,6 +61,13 @@ def order_by_bucket(bucket: Array) -> Array:
         order[starts[number]] = row
         starts[number] += 1
     return order
+
+
+@njit(cache=True, nogil=True)
+def gather(values: Array, order: Array, gathered: Array) -> None:
+    """``gathered[i] = values[order[i]]``, twice as fast as numpy."""
+    for place in range(len(order)):
+        gathered[place] = values[order[place]]
 
 
 @njit(cache=True, nogil=True)
@@ -121,6 +127,16 @@ def _arrow(array: Array, kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(array), [None, pa.py_buffer(np.ascontiguousarray(array))])
 
 
+def _in_order(values: Array, order: Array) -> Array:
+    """The values in another order. Constant columns, of which there are many, are in order."""
+    if len(values) == 0 or (values[0] == values).all():
+        return values
+    gathered = np.empty_like(values)
+    unsigned = f"u{values.itemsize}"  # so that four compiled kernels serve all types
+    gather(values.view(unsigned), order, gathered.view(unsigned))
+    return gathered
+
+
 def _arrow_texts(texts: Sequence[str]) -> pa.Array:
     """An Arrow array of strings."""
     encoded = [text.encode() for text in texts]
@@ -147,18 +163,17 @@ class Writer:
         self._folder.chmod(0o700)
         metadata = {"brokerlens": json.dumps(dict(provenance or {}), sort_keys=True)}
         self._packet_schema = _schema(ARROW_TYPES, metadata)
-        self._packets = self._open(PACKETS, self._packet_schema, FEW_VALUES)
-        self._kept = self._open(KEPT, KEPT_SCHEMA, ["bucket"])
+        self._packets = self._open(PACKETS, self._packet_schema)
+        self._kept = self._open(KEPT, KEPT_SCHEMA)
         self.rows = 0
 
     def _temporary(self, name: str) -> Path:
         return self._folder / f".{name}.part"
 
-    def _open(self, name: str, schema: pa.Schema, few_values: list[str]) -> pq.ParquetWriter:
+    def _open(self, name: str, schema: pa.Schema) -> pq.ParquetWriter:
+        """Begin a file. Without dictionaries: on rows ordered by bucket zstd alone makes files as small, in less time."""
         path = _private(self._temporary(name))
-        return pq.ParquetWriter(
-            path, schema, compression="zstd", compression_level=1, use_dictionary=few_values, write_statistics=["bucket"]
-        )
+        return pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=False, write_statistics=["bucket"])
 
     def add_group(self, columns: Mapping[str, Array], row: Array, offset: Array, length: Array, data: Array) -> None:
         """Write one row group: columns of ``ROW_COLUMNS`` of equal length, and kept runs.
@@ -168,7 +183,7 @@ class Writer:
         """
         order = order_by_bucket(columns["bucket"])
         count = len(order)
-        arrays = [_arrow(columns[name][order], kind) for name, kind in ARROW_TYPES.items()]
+        arrays = [_arrow(_in_order(columns[name], order), kind) for name, kind in ARROW_TYPES.items()]
         self._packets.write_table(pa.Table.from_arrays(arrays, schema=self._packet_schema), row_group_size=max(count, 1))
         self.rows += count
 
