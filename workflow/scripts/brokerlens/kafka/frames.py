@@ -1,0 +1,842 @@
+"""Kafka frames of whole connections: where they are, what they say, and which response answers which request.
+
+Works on what `tcp.stream` put together from all captures of a site: which bytes were seen when, and which bytes are there. A direction that was seen
+from its SYN is followed from there, and its chain of frames is certain. Elsewhere, and behind a length prefix that nobody captured, a chain is looked
+for (scan), and gives rows only where its requests were answered: what cannot be decided is counted, not guessed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from brokerlens.kafka import machine as m
+from brokerlens.kafka.chain import (
+    HEAD_BYTES,
+    HEADER_BYTES,
+    HEADER_FACTS,
+    H_BYTES,
+    H_CLIENT,
+    H_ID,
+    H_SIZE,
+    is_reserved,
+    is_tls_hello,
+    read_header,
+    rises,
+    tls_record,
+)
+from brokerlens.kafka.layouts import TABLES, Tables
+
+if TYPE_CHECKING:
+    from brokerlens.tcp.stream import Streams
+
+# A response may be captured this long before the request that it answers (the capture swapped them), ns.
+SWAPPED: Final = 1_000_000
+# Requests behind the last answered one among which a response's is looked for.
+WINDOW: Final = 1_024
+RETRIES: Final = 64
+TLS_RECORDS: Final = 5
+EVER: Final = 1 << 62
+
+FRAMING: Final = ("none", "start", "scan")
+NOT_FOUND, FROM_START, BY_SCAN = range(3)
+
+# Rows of the array of frames.
+(
+    F_CONNECTION,
+    F_SIDE,
+    F_START,
+    F_SIZE,
+    F_FIRST,
+    F_LAST,
+    F_KEY,
+    F_VERSION,
+    F_ID,
+    F_CLIENT_FROM,
+    F_CLIENT_SIZE,
+    F_PARTNER,
+    F_SECTION,
+    F_BODY,
+    F_HEADER,
+    F_ACKS,
+) = range(16)
+FRAME_COLUMNS: Final = 16
+
+# Columns of a section: a stretch of one direction in which the chain of frames held.
+S_SIDE, S_START, S_END, S_SCAN, S_SEGMENT, S_REQUESTS, S_ANSWERED, S_EXPECTED = range(8)
+SECTION_COLUMNS: Final = 8
+SCAN_NO, SCAN_CHAIN, SCAN_END = range(3)
+
+# Places in the counters.
+(
+    C_FRAMES,
+    C_SECTIONS,
+    C_FORBIDDEN,
+    C_STOPPED,
+    C_KNOWN,  # client id of the connection, hashed; -1 not known
+    C_HEAD,  # first request of the connection that may still be answered
+    C_FIRST,  # first request of the connection
+    C_RAW,  # frames without header were passed on a certain chain
+    C_LIMIT,  # no scan from this position on (retries used up)
+    C_LAST_ID,
+    C_CHAINED,
+    C_CLIENT,
+    C_SECTION,
+    C_REQUESTS_END,
+    C_ODDITIES,
+) = range(15)
+ODDITIES: Final = (
+    "lost_chains",  # a length prefix that was not captured, or was none
+    "holes",  # frames whose header or body has bytes that were needed and not captured
+    "raw_frames",  # frames without Kafka header (SASL tokens)
+    "broken_chains",  # found chains that stopped fulfilling their rules
+    "rejected_chains",  # found chains that nothing confirmed
+    "request_not_captured",  # responses on a certain chain without their request
+    "malformed",  # bodies that do not follow their table
+    "given_up",  # connections in which too many chains were rejected
+)
+ODD_LOST, ODD_HOLES, ODD_RAW, ODD_BROKEN, ODD_REJECTED, ODD_NO_REQUEST, ODD_MALFORMED, ODD_GIVEN_UP = range(len(ODDITIES))
+COUNTERS: Final = C_ODDITIES + len(ODDITIES)
+
+
+class Content(NamedTuple):
+    """`tcp.stream.Streams` with one type per array, as the kernel takes it."""
+
+    origin: NDArray[np.int64]
+    seen_first: NDArray[np.int64]
+    seen_from: NDArray[np.int64]
+    seen_to: NDArray[np.int64]
+    seen_time: NDArray[np.int64]
+    first: NDArray[np.int64]
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+    at: NDArray[np.int64]
+    segment: NDArray[np.bool_]
+    data: NDArray[np.uint8]
+
+
+class Work(NamedTuple):
+    """The kernel's memory. state: int64[2, MACHINE_COLUMNS], a row per side. frames: int64[FRAME_COLUMNS, n]. sections: int64[n, SECTION_COLUMNS] of the
+    connection that is being followed. forbidden: int64[n], positions that are no frame's beginning. scratch: uint8[HEADER_BYTES]."""
+
+    state: NDArray[np.int64]
+    hold: NDArray[np.uint8]
+    frames: NDArray[np.int64]
+    sections: NDArray[np.int64]
+    forbidden: NDArray[np.int64]
+    scratch: NDArray[np.uint8]
+    facts: NDArray[np.int64]
+    counters: NDArray[np.int64]
+
+
+class PerConnection(NamedTuple):
+    """Results per direction and connection: framing uint8[2C], frames int64[2C], skipped_bytes int64[2C], encrypted bool[C]."""
+
+    framing: NDArray[np.uint8]
+    frames: NDArray[np.int64]
+    skipped_bytes: NDArray[np.int64]
+    encrypted: NDArray[np.bool_]
+
+
+@njit(cache=True, nogil=True)
+def search(ends: NDArray[np.int64], low: int, high: int, position: int) -> int:
+    """First of low..high whose end is beyond the position."""
+    while low < high:
+        middle = (low + high) >> 1
+        if ends[middle] > position:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@njit(cache=True, nogil=True)
+def first_sight(content: Content, d: int, position: int) -> int:
+    """When the byte at this position was first seen, -1 never."""
+    last = content.seen_first[d + 1]
+    i = search(content.seen_to, content.seen_first[d], last, position)
+    if i < last and content.seen_from[i] <= position:
+        return content.seen_time[i]
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def gather(content: Content, d: int, piece: int, position: int, scratch: NDArray[np.uint8]) -> int:
+    """Copy what is there from this position on, up to the scratch's size; `piece` is a piece at or before it."""
+    last = content.first[d + 1]
+    piece = search(content.stop, piece, last, position)
+    count = 0
+    while piece < last and content.start[piece] <= position and count < scratch.shape[0]:
+        size = min(content.stop[piece] - position, scratch.shape[0] - count)
+        at = content.at[piece] + position - content.start[piece]
+        for i in range(size):
+            scratch[count + i] = content.data[at + i]
+        count += size
+        position += size
+        if position < content.stop[piece]:
+            break
+        piece += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def header_at(content: Content, d: int, piece: int, position: int, tables: Tables, work: Work) -> bool:
+    """A plausible request header stands at this position and is all there; its facts are in `work.facts`."""
+    size = gather(content, d, piece, position, work.scratch)
+    return read_header(work.scratch, 0, size, tables, work.facts)
+
+
+@njit(cache=True, nogil=True)
+def is_forbidden(work: Work, position: int, side: int) -> bool:
+    """A chain that began here was given up before."""
+    for i in range(work.counters[C_FORBIDDEN]):
+        if work.forbidden[i] == position * 2 + side:
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def scan_requests(content: Content, d: int, piece: int, position: int, tables: Tables, work: Work, found: NDArray[np.int64]) -> bool:
+    """Where the requests' chain goes on from `position`: found[0] position, found[1] SCAN_…, found[2] it begins a segment.
+
+    A plausible header with two more on its chain, one client id and rising ids; at a segment's start one header with the connection's client id.
+    Of several the one whose last header is complete first. Only at the data's end: a segment's start whose chain ends exactly there.
+    """
+    last = content.first[d + 1]
+    data_end = content.seen_to[content.seen_first[d + 1] - 1] if content.seen_first[d + 1] > content.seen_first[d] else 0
+    best_end = np.int64(EVER)
+    resort = np.int64(-1)
+    keys = tables.newest.shape[0]
+    facts = work.facts
+    for i in range(piece, last):
+        low = max(position, content.start[i])
+        high = content.stop[i]
+        joined = i + 1 < last and content.start[i + 1] == high
+        base = content.at[i] - content.start[i]
+        for p in range(low, high):
+            if p >= best_end or p >= work.counters[C_LIMIT]:
+                break
+            if high - p >= HEAD_BYTES:
+                at = base + p
+                if content.data[at] > 6 or content.data[at + 4] != 0 or content.data[at + 5] >= keys or content.data[at + 6] != 0 or content.data[at + 12] not in (0, 1, 255):
+                    continue
+            elif not joined:
+                break
+            if not header_at(content, d, i, p, tables, work) or is_forbidden(work, p, 0):
+                continue
+            begins = content.segment[i] and p == content.start[i]
+            client, correlation = facts[H_CLIENT], facts[H_ID]
+            following = p + 4 + facts[H_SIZE]
+            end = p + facts[H_BYTES]
+            if not (begins and client == work.counters[C_KNOWN]):
+                holds = True
+                for _ in range(2):
+                    if following == data_end and begins and resort < 0:
+                        resort = p
+                    if not header_at(content, d, i, following, tables, work) or facts[H_CLIENT] != client or not rises(correlation, facts[H_ID]):
+                        holds = False
+                        break
+                    correlation = facts[H_ID]
+                    end = following + facts[H_BYTES]
+                    following += 4 + facts[H_SIZE]
+                if not holds:
+                    continue
+            if end < best_end:
+                best_end = end
+                found[0] = p
+                found[1] = SCAN_CHAIN
+                found[2] = begins
+        if high >= best_end or high >= work.counters[C_LIMIT]:
+            break
+    if best_end < EVER:
+        return True
+    if resort >= 0:
+        found[0] = resort
+        found[1] = SCAN_END
+        found[2] = 1
+        return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def open_request(work: Work, first: int, correlation: int, time: int) -> int:
+    """The first request from `first` on that has this id, expects an answer, and was there when the response was seen; -1 none."""
+    frames = work.frames
+    for j in range(first, min(work.counters[C_REQUESTS_END], first + WINDOW)):
+        if frames[F_LAST, j] > time + SWAPPED or (frames[F_LAST, j] < 0 and frames[F_FIRST, j] > time + SWAPPED):
+            return -1
+        if frames[F_ID, j] == correlation and not (frames[F_KEY, j] == 0 and frames[F_ACKS, j] == 0):
+            return j
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def response_at(content: Content, d: int, piece: int, position: int, first: int, work: Work) -> int:
+    """The request, from `first` on, that a response at this position would answer, -1 none; its size is in facts[H_SIZE]."""
+    if gather(content, d, piece, position, work.scratch[:8]) < 8:
+        return -1
+    size = m.signed(work.scratch, 0, 4)
+    if size < 4 or size > m.REQUEST_LIMIT:
+        return -1
+    work.facts[H_SIZE] = size
+    return open_request(work, first, m.signed(work.scratch, 4, 4), first_sight(content, d, position))
+
+
+@njit(cache=True, nogil=True)
+def scan_responses(content: Content, d: int, piece: int, position: int, work: Work, found: NDArray[np.int64]) -> bool:
+    """Where the responses' chain goes on from `position`: an outstanding request's id, and on its chain that of a later one; at a segment's start one."""
+    last = content.first[d + 1]
+    best_end = np.int64(EVER)
+    frames = work.frames
+    for i in range(piece, last):
+        first = work.counters[C_HEAD]
+        if first >= work.counters[C_REQUESTS_END]:
+            return best_end < EVER
+        low = max(position, content.start[i])
+        high = content.stop[i]
+        if low >= high:
+            continue
+        joined = i + 1 < last and content.start[i + 1] == high
+        base = content.at[i] - content.start[i]
+        if frames[F_FIRST, first] > first_sight(content, d, high - 1) + SWAPPED:
+            continue
+        for p in range(low, high):
+            if p >= best_end or p >= work.counters[C_LIMIT]:
+                break
+            if high - p >= 8:
+                at = base + p
+                if content.data[at] > 6:
+                    continue
+            elif not joined:
+                break
+            request = response_at(content, d, i, p, first, work)
+            if request < 0 or is_forbidden(work, p, 1):
+                continue
+            end = p + 8
+            begins = content.segment[i] and p == content.start[i]
+            if not begins:
+                following = p + 4 + work.facts[H_SIZE]
+                if response_at(content, d, i, following, request + 1, work) < 0:
+                    continue
+                end = following + 8
+            if end < best_end:
+                best_end = end
+                found[0] = p
+                found[1] = SCAN_CHAIN
+                found[2] = begins
+        if high >= best_end or high >= work.counters[C_LIMIT]:
+            break
+    return best_end < EVER
+
+
+@njit(cache=True, nogil=True)
+def open_section(work: Work, side: int, position: int, scan: int, begins: int) -> bool:
+    """The chain holds from this position on. False where there is no room."""
+    counters = work.counters
+    section = counters[C_SECTIONS]
+    if section >= work.sections.shape[0]:
+        return False
+    for column in range(SECTION_COLUMNS):
+        work.sections[section, column] = 0
+    work.sections[section, S_SIDE] = side
+    work.sections[section, S_START] = position
+    work.sections[section, S_END] = EVER
+    work.sections[section, S_SCAN] = scan
+    work.sections[section, S_SEGMENT] = begins
+    counters[C_SECTION] = section
+    counters[C_SECTIONS] = section + 1
+    counters[C_CHAINED] = 0
+    m.begin(work.state, side, position)
+    return True
+
+
+@njit(cache=True, nogil=True)
+def add_frame(content: Content, c: int, side: int, work: Work, out: m.Out) -> int:
+    """A row for the frame whose header the machine has read; -1 where there is no room."""
+    state, frames, counters = work.state, work.frames, work.counters
+    row = counters[C_FRAMES]
+    if row >= frames.shape[1]:
+        return -1
+    start, end = state[side, m.FRAME_START], state[side, m.FRAME_END]
+    frames[F_CONNECTION, row] = c
+    frames[F_SIDE, row] = side
+    frames[F_START, row] = start
+    frames[F_SIZE, row] = end - start
+    frames[F_FIRST, row] = first_sight(content, 2 * c + side, start)
+    frames[F_LAST, row] = first_sight(content, 2 * c + side, end - 1)
+    frames[F_KEY, row] = -1
+    frames[F_VERSION, row] = -1
+    frames[F_ID, row] = state[side, m.CORRELATION]
+    frames[F_CLIENT_FROM, row] = -1
+    frames[F_CLIENT_SIZE, row] = -1
+    frames[F_PARTNER, row] = -1
+    frames[F_SECTION, row] = counters[C_SECTION]
+    frames[F_BODY, row] = m.BODY_NONE
+    frames[F_HEADER, row] = state[side, m.HEADER]
+    frames[F_ACKS, row] = 1
+    counters[C_FRAMES] = row + 1
+    state[side, m.FRAME] = row
+    return row
+
+
+@njit(cache=True, nogil=True)
+def chain_holds(work: Work) -> bool:
+    """A request's header goes on with the chain that was found: one client id, rising ids, everything plausible (as `keep.on_request`)."""
+    state, counters = work.state, work.counters
+    header = state[0, m.HEADER]
+    if header & (m.HEADER_UNKNOWN | m.HEADER_CLIENT_BAD):
+        return False
+    if header & m.HEADER_CLIENT:
+        if counters[C_CHAINED] > 0 and counters[C_CLIENT] != state[0, m.CLIENT_HASH]:
+            return False
+        counters[C_CLIENT] = state[0, m.CLIENT_HASH]
+    if not is_reserved(state[0, m.CORRELATION]):
+        if counters[C_CHAINED] > 0 and not rises(counters[C_LAST_ID], state[0, m.CORRELATION]):
+            return False
+        counters[C_LAST_ID] = state[0, m.CORRELATION]
+        counters[C_CHAINED] += 1
+    return True
+
+
+@njit(cache=True, nogil=True)
+def on_request(content: Content, c: int, work: Work, out: m.Out) -> int:
+    """A request's header was read: 1 its row is there, 0 it ends the chain, -1 no room."""
+    state, counters = work.state, work.counters
+    if work.sections[counters[C_SECTION], S_SCAN] != SCAN_NO and not chain_holds(work):
+        return 0
+    row = add_frame(content, c, 0, work, out)
+    if row < 0:
+        return -1
+    work.frames[F_KEY, row] = state[0, m.KEY]
+    work.frames[F_VERSION, row] = state[0, m.VERSION]
+    if state[0, m.HEADER] & m.HEADER_CLIENT:
+        counters[C_KNOWN] = state[0, m.CLIENT_HASH]
+        work.frames[F_CLIENT_SIZE, row] = state[0, m.CLIENT_SIZE]
+        if state[0, m.CLIENT_SIZE] >= 0:
+            work.frames[F_CLIENT_FROM, row] = state[0, m.CLIENT_TEXT]
+    state[0, m.RAW] = 1 if state[0, m.KEY] == 17 and state[0, m.VERSION] == 0 else 0
+    work.sections[counters[C_SECTION], S_REQUESTS] += 1
+    return 1
+
+
+@njit(cache=True, nogil=True)
+def on_response(content: Content, c: int, tables: Tables, work: Work, out: m.Out) -> int:
+    """A response's id was read: 1 dealt with, 0 it ends the chain, -1 no room."""
+    state, counters, frames = work.state, work.counters, work.frames
+    time = first_sight(content, 2 * c + 1, state[1, m.FRAME_START])
+    request = open_request(work, counters[C_HEAD], state[1, m.CORRELATION], time)
+    if request < 0:
+        if work.sections[counters[C_SECTION], S_SCAN] != SCAN_NO:
+            return 0
+        if state[1, m.RAW] != 0:
+            state[1, m.HEADER] = 0
+            counters[C_ODDITIES + ODD_RAW] += 1
+            return 1
+        counters[C_ODDITIES + ODD_NO_REQUEST] += 1
+        return 1 if add_frame(content, c, 1, work, out) >= 0 else -1
+    row = add_frame(content, c, 1, work, out)
+    if row < 0:
+        return -1
+    key, version = frames[F_KEY, request], frames[F_VERSION, request]
+    frames[F_KEY, row] = key
+    frames[F_VERSION, row] = version
+    frames[F_PARTNER, row] = request
+    frames[F_PARTNER, request] = row
+    counters[C_HEAD] = request + 1
+    state[1, m.RAW] = 1 if key == 17 and version == 0 else 0
+    m.begin_body(state, 1, key, version, tables)
+    return 1
+
+
+@njit(cache=True, nogil=True)
+def on_end(side: int, work: Work) -> int:
+    """The frame is passed: 1 dealt with, 0 it had no header and ends the chain."""
+    state, counters, frames = work.state, work.counters, work.frames
+    header = state[side, m.HEADER]
+    row = state[side, m.FRAME]
+    if header & m.HEADER_HOLE:
+        counters[C_ODDITIES + ODD_HOLES] += 1
+    if header & m.HEADER_MALFORMED:
+        counters[C_ODDITIES + ODD_MALFORMED] += 1
+    close_row(side, work)
+    if row < 0 and header & (m.HEADER_HOLE | m.HEADER_READ) == 0:
+        certain = work.sections[counters[C_SECTION], S_SCAN] == SCAN_NO
+        if side == 0:
+            counters[C_ODDITIES + ODD_RAW] += 1
+            if state[0, m.RAW] != 0:
+                counters[C_RAW] = 1
+                return 1
+        return 1 if certain or state[side, m.RAW] != 0 else 0
+    if side == 0 and row >= 0 and not (frames[F_KEY, row] == 0 and frames[F_ACKS, row] == 0):
+        work.sections[counters[C_SECTION], S_EXPECTED] += 1
+    return 1
+
+
+@njit(cache=True, nogil=True)
+def close_row(side: int, work: Work) -> None:
+    """What became of the frame's body."""
+    row = work.state[side, m.FRAME]
+    if row >= 0:
+        work.frames[F_BODY, row] = work.state[side, m.BODY]
+        work.frames[F_HEADER, row] = work.state[side, m.HEADER]
+        work.frames[F_ACKS, row] = work.state[side, m.ACKS]
+
+
+@njit(cache=True, nogil=True)
+def answer(content: Content, c: int, side: int, tables: Tables, work: Work, out: m.Out) -> int:
+    """Deal with the machine's event: 1 go on, 0 the chain is at its end and POSITION is where it ended, -1 no room."""
+    state, counters = work.state, work.counters
+    event = state[side, m.EVENT]
+    done = 1
+    if event == m.EVENT_LOST:
+        counters[C_ODDITIES + ODD_LOST] += 1
+        return 0
+    if event == m.EVENT_HEADER:
+        done = on_request(content, c, work, out)
+    elif event == m.EVENT_RESPONSE:
+        done = on_response(content, c, tables, work, out)
+    elif event == m.EVENT_FRAME:
+        done = on_end(side, work)
+        state[side, m.FRAME] = -1
+    if done == 0:
+        counters[C_ODDITIES + ODD_BROKEN] += 1
+        state[side, m.PHASE] = m.IDLE
+        state[side, m.SKIP] = 0
+        state[side, m.HELD] = 0
+        state[side, m.POSITION] = state[side, m.FRAME_START]
+    return done
+
+
+@njit(cache=True, nogil=True)
+def walk(content: Content, c: int, side: int, tables: Tables, work: Work, out: m.Out, found: NDArray[np.int64]) -> bool:
+    """Follow one direction of a connection from its first byte to its last; False where there is no room."""
+    state, counters = work.state, work.counters
+    d = 2 * c + side
+    first, last = content.first[d], content.first[d + 1]
+    m.reset(state, side, side)
+    state[side, m.FRAME] = -1
+    if first == last:
+        return True
+    piece = first
+    if content.origin[d] >= 0:
+        if not open_section(work, side, content.origin[d], SCAN_NO, 1):
+            return False
+        state[side, m.RAW] = 1 if side == 0 else counters[C_RAW]
+    else:
+        state[side, m.POSITION] = content.start[first]
+    while True:
+        if state[side, m.PHASE] == m.IDLE:
+            position = state[side, m.POSITION]
+            close_row(side, work)
+            state[side, m.FRAME] = -1
+            piece = search(content.stop, first, last, position)
+            there = scan_requests(content, d, piece, position, tables, work, found) if side == 0 else scan_responses(content, d, piece, position, work, found)
+            if not there:
+                break
+            if not open_section(work, side, found[0], found[1], found[2]):
+                return False
+            state[side, m.RAW] = 0
+            piece = search(content.stop, piece, last, found[0])
+        if piece >= last:
+            break
+        position = state[side, m.POSITION]
+        if content.stop[piece] <= position:
+            piece += 1
+            continue
+        done = 1
+        missing = content.start[piece] - position
+        while missing > 0 and done == 1:
+            missing = m.gap(missing, state, side, tables, out)
+            if state[side, m.EVENT] == m.EVENT_NONE:
+                break
+            done = answer(content, c, side, tables, work, out)
+        if done == 1:
+            at = content.at[piece] + state[side, m.POSITION] - content.start[piece]
+            end = content.at[piece] + content.stop[piece] - content.start[piece]
+            while done == 1:
+                at = m.advance(content.data, at, end, state, side, work.hold, tables, out)
+                if state[side, m.EVENT] == m.EVENT_NONE:
+                    break
+                done = answer(content, c, side, tables, work, out)
+            piece += 1
+        if done < 0 or out.counts[m.OVERFLOW] != 0:
+            return False
+        if done == 0:
+            work.sections[counters[C_SECTION], S_END] = state[side, m.POSITION]
+    if state[side, m.PHASE] != m.IDLE:
+        finish(content, d, side, work)
+    return True
+
+
+@njit(cache=True, nogil=True)
+def finish(content: Content, d: int, side: int, work: Work) -> None:
+    """The direction's data end inside or behind a frame."""
+    state, counters, frames = work.state, work.counters, work.frames
+    row = state[side, m.FRAME]
+    close_row(side, work)
+    if row >= 0 and side == 0 and not (frames[F_KEY, row] == 0 and state[0, m.ACKS] == 0):
+        work.sections[counters[C_SECTION], S_EXPECTED] += 1
+    state[side, m.FRAME] = -1
+
+
+@njit(cache=True, nogil=True)
+def forbid_rejected(content: Content, c: int, work: Work) -> bool:
+    """Look at the chains of requests that were found: those that nothing confirms are forbidden. True where there was one."""
+    counters, sections, frames = work.counters, work.sections, work.frames
+    for row in range(counters[C_FIRST], counters[C_REQUESTS_END]):
+        if frames[F_PARTNER, row] >= 0:
+            sections[frames[F_SECTION, row], S_ANSWERED] += 1
+    silent = content.seen_first[2 * c + 2] == content.seen_first[2 * c + 1]
+    rejected = False
+    for i in range(counters[C_SECTIONS]):
+        if sections[i, S_SIDE] != 0 or sections[i, S_SCAN] == SCAN_NO:
+            continue
+        answered = sections[i, S_ANSWERED]
+        if answered >= 2 or (answered == 1 and sections[i, S_SEGMENT] != 0):
+            continue
+        if sections[i, S_SCAN] == SCAN_CHAIN and (silent or sections[i, S_EXPECTED] == 0):
+            continue
+        counters[C_ODDITIES + ODD_REJECTED] += 1
+        rejected = True
+        if counters[C_FORBIDDEN] >= work.forbidden.shape[0]:
+            counters[C_LIMIT] = min(counters[C_LIMIT], sections[i, S_START])
+        else:
+            work.forbidden[counters[C_FORBIDDEN]] = sections[i, S_START] * 2
+            counters[C_FORBIDDEN] += 1
+    return rejected
+
+
+@njit(cache=True, nogil=True)
+def first_rejected(work: Work) -> int:
+    """Position of the first chain of requests that was found and not confirmed (after the last retry)."""
+    start = np.int64(EVER)
+    for i in range(work.counters[C_FORBIDDEN]):
+        start = min(start, work.forbidden[i] >> 1)
+    return start
+
+
+@njit(cache=True, nogil=True)
+def tls_records(content: Content, d: int, work: Work) -> bool:
+    """Five TLS records in a row, from a segment's start."""
+    count = 0
+    following = np.int64(-1)
+    for i in range(content.first[d], content.first[d + 1]):
+        if count == 0:
+            if not content.segment[i]:
+                continue
+            following = content.start[i]
+        while content.start[i] <= following < content.stop[i]:
+            size = tls_record(content.data, content.at[i] + following - content.start[i], content.at[i] + content.stop[i] - content.start[i])
+            if size == 0:
+                count = 0
+                break
+            following += size
+            count += 1
+            if count == TLS_RECORDS:
+                return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def is_encrypted(content: Content, c: int, work: Work) -> bool:
+    """The connection carries TLS: by its first bytes, or where its start was not seen by chained records in both directions."""
+    started = False
+    for side in range(2):
+        origin = content.origin[2 * c + side]
+        if origin >= 0:
+            started = True
+            size = gather(content, 2 * c + side, content.first[2 * c + side], origin, work.scratch)
+            if is_tls_hello(work.scratch, 0, size):
+                return True
+    return not started and tls_records(content, 2 * c, work) and tls_records(content, 2 * c + 1, work)
+
+
+@njit(cache=True, nogil=True)
+def skipped(content: Content, d: int, side: int, work: Work) -> int:
+    """Bytes of the direction that were seen and lie in no section."""
+    total = np.int64(0)
+    section = 0
+    count = work.counters[C_SECTIONS]
+    for i in range(content.seen_first[d], content.seen_first[d + 1]):
+        start, stop = content.seen_from[i], content.seen_to[i]
+        total += stop - start
+        while section < count and (work.sections[section, S_SIDE] != side or work.sections[section, S_END] <= start):
+            section += 1
+        j = section
+        while j < count and work.sections[j, S_SIDE] == side and work.sections[j, S_START] < stop:
+            total -= max(0, min(stop, work.sections[j, S_END]) - max(start, work.sections[j, S_START]))
+            j += 1
+    return total
+
+
+@njit(cache=True, nogil=True)
+def follow_connection(content: Content, c: int, tables: Tables, work: Work, out: m.Out, found: NDArray[np.int64], per: PerConnection) -> bool:
+    """Frames, fields and facts of one connection; False where there is no room for them."""
+    counters = work.counters
+    counters[C_FORBIDDEN] = 0
+    counters[C_LIMIT] = EVER
+    counters[C_SECTIONS] = 0
+    first = counters[C_FRAMES]
+    fields, text = out.counts[m.FIELD_ROWS], out.counts[m.TEXT_BYTES]
+    per.encrypted[c] = is_encrypted(content, c, work)
+    counters[C_FIRST] = first
+    counters[C_REQUESTS_END] = first
+    tries = 0
+    while not per.encrypted[c]:
+        counters[C_FRAMES] = first
+        out.counts[m.FIELD_ROWS] = fields
+        out.counts[m.TEXT_BYTES] = text
+        counters[C_SECTIONS] = 0
+        counters[C_KNOWN] = -1
+        counters[C_HEAD] = first
+        counters[C_RAW] = 0
+        if not walk(content, c, 0, tables, work, out, found):
+            return False
+        counters[C_REQUESTS_END] = counters[C_FRAMES]
+        if not walk(content, c, 1, tables, work, out, found):
+            return False
+        if not forbid_rejected(content, c, work):
+            break
+        tries += 1
+        if tries == RETRIES:
+            counters[C_ODDITIES + ODD_GIVEN_UP] += 1
+            counters[C_LIMIT] = first_rejected(work)
+    for side in range(2):
+        d = 2 * c + side
+        per.framing[d] = NOT_FOUND
+        per.frames[d] = 0
+        per.skipped_bytes[d] = skipped(content, d, side, work)
+    for row in range(first, counters[C_FRAMES]):
+        d = 2 * c + work.frames[F_SIDE, row]
+        if per.frames[d] == 0:
+            per.framing[d] = BY_SCAN if work.sections[work.frames[F_SECTION, row], S_SCAN] != SCAN_NO else FROM_START
+        per.frames[d] += 1
+    return True
+
+
+@njit(cache=True, nogil=True)
+def follow(content: Content, first: int, last: int, tables: Tables, work: Work, out: m.Out, found: NDArray[np.int64], per: PerConnection) -> int:
+    """Connections first..last; the first one for which there was no room, else `last`."""
+    counters = work.counters
+    odd = np.zeros(COUNTERS - C_ODDITIES, np.int64)
+    for c in range(first, last):
+        frames, fields, text = counters[C_FRAMES], out.counts[m.FIELD_ROWS], out.counts[m.TEXT_BYTES]
+        for i in range(odd.shape[0]):
+            odd[i] = counters[C_ODDITIES + i]
+        if not follow_connection(content, c, tables, work, out, found, per):
+            counters[C_FRAMES] = frames
+            out.counts[m.FIELD_ROWS] = fields
+            out.counts[m.TEXT_BYTES] = text
+            for i in range(odd.shape[0]):
+                counters[C_ODDITIES + i] = odd[i]
+            return c
+    return last
+
+
+class Frames(NamedTuple):
+    """Frames in the order of connection, side and position; int64[n] each.
+
+    start: position of the length prefix. size: with the prefix. first_time, last_time: ns, when first and last byte were first seen, -1 never. api_key,
+    api_version: of a response those of its request, -1 unknown. client_from, client_size: the client id in `Fields.text` (size -1: null or not
+    captured, see header). partner: the frame that answers or is answered, -1 none. section: number of the chain in its connection. body: 0 nothing of
+    it read, 1 in part, 2 to its end. header: bits `machine.HEADER_…`. acks: of a Produce, 1 where not captured.
+    """
+
+    connection: NDArray[np.int64]
+    side: NDArray[np.int64]
+    start: NDArray[np.int64]
+    size: NDArray[np.int64]
+    first_time: NDArray[np.int64]
+    last_time: NDArray[np.int64]
+    api_key: NDArray[np.int64]
+    api_version: NDArray[np.int64]
+    correlation_id: NDArray[np.int64]
+    client_from: NDArray[np.int64]
+    client_size: NDArray[np.int64]
+    partner: NDArray[np.int64]
+    section: NDArray[np.int64]
+    body: NDArray[np.int64]
+    header: NDArray[np.int64]
+
+
+class Fields(NamedTuple):
+    """Fields in the order of their frames and their places in them; int64[n] each, text uint8[].
+
+    field: number in `layouts.FIELD_NAMES`. value: of integers. text_from, text_size: place of strings and of the 16 bytes of uuids in `text`; size -1 where
+    the field is an integer or a null string.
+    """
+
+    frame: NDArray[np.int64]
+    field: NDArray[np.int64]
+    value: NDArray[np.int64]
+    text_from: NDArray[np.int64]
+    text_size: NDArray[np.int64]
+    text: NDArray[np.uint8]
+
+
+class StreamFacts(NamedTuple):
+    """framing: uint8[2C], see FRAMING. encrypted: bool[C]. frames, skipped_bytes: int64[2C]. misses: needed bytes that were captured and not kept.
+    oddities: counts by the names of ODDITIES."""
+
+    framing: NDArray[np.uint8]
+    encrypted: NDArray[np.bool_]
+    frames: NDArray[np.int64]
+    skipped_bytes: NDArray[np.int64]
+    misses: int
+    oddities: dict[str, int]
+
+
+def _enlarged(array: NDArray[np.int64], used: int) -> NDArray[np.int64]:
+    """Twice the room along the last axis, what is used of it copied."""
+    larger = np.empty((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
+    larger[..., :used] = array[..., :used]
+    return larger
+
+
+def follow_connections(streams: Streams, connections: int) -> tuple[Frames, Fields, StreamFacts]:
+    """Find, read and match the frames of all connections.
+
+    `streams` as `tcp.stream.assemble` makes them; `connections` is their number C.
+    """
+    content = Content(
+        *(np.ascontiguousarray(array, np.int64) for array in (streams.origin, streams.seen_first, streams.seen_from, streams.seen_to, streams.seen_time)),
+        *(np.ascontiguousarray(array, np.int64) for array in (streams.content_first, streams.content_from, streams.content_to, streams.content_at)),
+        np.ascontiguousarray(streams.content_segment, np.bool_),
+        np.ascontiguousarray(streams.data, np.uint8),
+    )
+    per = PerConnection(
+        np.zeros(2 * connections, np.uint8), np.zeros(2 * connections, np.int64), np.zeros(2 * connections, np.int64), np.zeros(connections, np.bool_)
+    )
+    room = max(1 << 10, len(content.data) // 64)
+    work = Work(
+        np.zeros((2, m.MACHINE_COLUMNS), np.int64),
+        np.zeros(2 * m.HOLD, np.uint8),
+        np.empty((FRAME_COLUMNS, room), np.int64),
+        np.zeros((1 << 10, SECTION_COLUMNS), np.int64),
+        np.zeros(1 << 10, np.int64),
+        np.zeros(HEADER_BYTES, np.uint8),
+        np.zeros(HEADER_FACTS, np.int64),
+        np.zeros(COUNTERS, np.int64),
+    )
+    none = np.zeros(0, np.int64)
+    out = m.Out(np.array([m.MERGE]), none, np.empty((5, 4 * room), np.int64), np.empty(8 * room, np.uint8), np.zeros(m.OUT_COUNTS, np.int64))
+    found = np.zeros(3, np.int64)
+    connection = 0
+    while True:
+        connection = int(follow(content, connection, connections, TABLES, work, out, found, per))
+        if connection == connections:
+            break
+        frames, fields, text = int(work.counters[C_FRAMES]), int(out.counts[m.FIELD_ROWS]), int(out.counts[m.TEXT_BYTES])
+        work = work._replace(frames=_enlarged(work.frames, frames), sections=np.zeros((2 * len(work.sections), SECTION_COLUMNS), np.int64))
+        out = out._replace(fields=_enlarged(out.fields, fields), text=_enlarged(out.text, text))
+        out.counts[m.OVERFLOW] = 0
+    count, fields = int(work.counters[C_FRAMES]), int(out.counts[m.FIELD_ROWS])
+    oddities = {name: int(work.counters[C_ODDITIES + i]) for i, name in enumerate(ODDITIES)}
+    return (
+        Frames(*(work.frames[column, :count] for column in range(F_ACKS))),
+        Fields(*(out.fields[column, :fields] for column in range(5)), out.text[: int(out.counts[m.TEXT_BYTES])]),
+        StreamFacts(per.framing, per.encrypted, per.frames, per.skipped_bytes, 0, oddities),
+    )
