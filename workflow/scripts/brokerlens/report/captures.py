@@ -1,0 +1,155 @@
+"""Capture quality: what each site's captures hold, skipped and lost, and the captures one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from brokerlens.report.results import Results, Site
+from brokerlens.report.words import NONE, count, percent, plural
+from brokerlens.report.zones import utc_stamp
+
+MOST_ROWS = 300
+_REASONS = {
+    "other_endpoint": "not to or from the brokers",
+    "not_broker": "not to or from the brokers",
+    "not_tcp": "not TCP",
+    "not_ip": "not IP",
+    "fragment": "fragments",
+    "truncated": "headers cut off",
+    "malformed": "malformed",
+    "tunnel": "tunnels",
+}
+
+
+@dataclass(frozen=True)
+class SiteQuality:
+    """One site's captures together."""
+
+    site: Site
+    captures: str
+    kept: str
+    skipped: str
+    skipped_why: str
+    first: str
+    last: str
+    started: str
+    tap: str
+    tap_configured: str
+    loss: str
+    undecided: str
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True)
+class CaptureRow:
+    """One capture."""
+
+    site: Site
+    capture: str
+    format: str
+    packets: str
+    kept: str
+    skipped: str
+    first: str
+    first_utc: str
+    last: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Both tables; ``more`` captures are not listed."""
+
+    sites: Sequence[SiteQuality]
+    captures: Sequence[CaptureRow]
+    more: int
+
+
+def quality(results: Results) -> Quality:
+    """All sites; of the captures at most 300, those with something to say first."""
+    captures = [(site, facts) for site in results.newest_first for facts in site.captures]
+    if len(captures) > MOST_ROWS:
+        captures.sort(key=lambda one: not _note(one[1]))
+    rows = [_capture(site, facts) for site, facts in captures[:MOST_ROWS]]
+    return Quality([_site(site) for site in results.newest_first], rows, len(captures) - len(rows))
+
+
+def reason_words(reason: str) -> str:
+    """Why packets were skipped, in words."""
+    return _REASONS.get(reason, reason.replace("_", " "))
+
+
+def _skipped(captures: Sequence[Mapping[str, Any]]) -> str:
+    """Reasons and counts, the most frequent first."""
+    total: dict[str, int] = {}
+    for facts in captures:
+        for reason, number in (facts.get("skipped") or {}).items():
+            total[reason_words(reason)] = total.get(reason_words(reason), 0) + int(number)
+    return ", ".join(f"{count(number)} {reason}" for reason, number in sorted(total.items(), key=lambda one: (-one[1], one[0])) if number)
+
+
+def _note(facts: Mapping[str, Any]) -> str:
+    notes = []
+    if facts.get("truncated"):
+        notes.append(f"cut short: {facts['truncated']}")
+    if facts.get("time_backsteps"):
+        notes.append(f"time steps back {plural(int(facts['time_backsteps']), 'time')}")
+    if not facts.get("packets"):
+        notes.append("no packets")
+    elif not facts.get("kept"):
+        busiest = ", ".join(f"{endpoint} ({count(number)})" for endpoint, number in (facts.get("endpoints") or [])[:3])
+        notes.append("nothing to or from the brokers" + (f"; busiest: {busiest}" if busiest else ""))
+    if facts.get("capped_bytes"):
+        notes.append(f"{count(facts['capped_bytes'])} bytes not kept for reading frames")
+    return "; ".join(notes)
+
+
+def _capture(site: Site, facts: Mapping[str, Any]) -> CaptureRow:
+    zone = site.zone
+    return CaptureRow(
+        site=site,
+        capture=str(facts.get("capture")),
+        format=str(facts.get("format") or NONE),
+        packets=count(facts.get("packets")),
+        kept=count(facts.get("kept")),
+        skipped=_skipped([facts]) or "none",
+        first=zone.stamp(_time(facts.get("first_seen"))),
+        first_utc=utc_stamp(_time(facts.get("first_seen"))),
+        last=zone.stamp(_time(facts.get("last_seen"))),
+        note=_note(facts),
+    )
+
+
+def _time(value: Any) -> int | None:
+    """A time of the capture facts; −1 and null are none."""
+    return None if value is None or int(value) < 0 else int(value)
+
+
+def _site(site: Site) -> SiteQuality:
+    facts = site.facts
+    frame = site.connections
+    cut = [capture for capture in site.captures if capture.get("truncated")]
+    notes = []
+    if cut:
+        notes.append(f"{plural(len(cut), 'capture')} cut short; the packets before the cut are used")
+    if frame.height and frame["encrypted"].any():
+        notes.append(f"{int(frame['encrypted'].sum())} of {plural(frame.height, 'connection')} encrypted")
+    undecided = int((frame["skipped_bytes_to_broker"] + frame["skipped_bytes_from_broker"]).sum()) if frame.height else 0
+    payload = int((frame["payload_bytes_to_broker"] + frame["payload_bytes_from_broker"]).sum()) if frame.height else 0
+    return SiteQuality(
+        site=site,
+        captures=count(facts["captures"]),
+        kept=count(facts["packets_kept"]),
+        skipped=count(facts["packets_skipped"]),
+        skipped_why=_skipped(site.captures),
+        first=site.zone.stamp(facts["first_seen"]),
+        last=site.zone.stamp(facts["last_seen"]),
+        started=f"{int(frame['started'].sum())} of {frame.height}" if frame.height else "none",
+        tap=str(facts["tap_found"]),
+        tap_configured=str(facts["tap_configured"]),
+        loss=percent(facts["capture_loss"], 2),
+        undecided=percent(undecided / payload, 2) if payload else NONE,
+        notes=notes,
+    )

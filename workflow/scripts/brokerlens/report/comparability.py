@@ -1,0 +1,239 @@
+"""May two sides be compared, and may the captures be trusted? What differs, which figures it touches, which way it pushes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+from markupsafe import Markup
+
+from brokerlens.report.intervals import LEVELS, Comparison, too_few
+from brokerlens.report.results import Results, Site
+from brokerlens.report.words import NONE, count, duration, listed, most, name, percent, plural, sentences, strong
+
+Grade = Literal["ok", "caution", "no"]
+CAPTURE_LOSS_CAUTION = 0.001
+CAPTURE_LOSS_LIMIT = 0.01
+_EDGE_SECONDS = 10
+_WORD = {"ok": "alike", "caution": "caution", "no": "not comparable"}
+SIGNS = {"ok": "✓", "caution": "!", "no": "✕"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One fact about a pair: both sides' values, and what follows."""
+
+    fact: str
+    a: str | Markup
+    b: str | Markup
+    grade: Grade
+    effect: str = ""
+
+    @property
+    def sign(self) -> str:
+        return SIGNS[self.grade]
+
+    @property
+    def word(self) -> str:
+        return _WORD[self.grade]
+
+
+@dataclass(frozen=True)
+class PairChecks:
+    """All facts about one pair."""
+
+    pair: Comparison
+    checks: Sequence[Check]
+
+    @property
+    def grade(self) -> Grade:
+        grades = {check.grade for check in self.checks}
+        return "no" if "no" in grades or self.pair.not_comparable else "caution" if "caution" in grades else "ok"
+
+    @property
+    def sign(self) -> str:
+        return SIGNS[self.grade]
+
+    @property
+    def verdict(self) -> str:
+        """The grade in words."""
+        cautions = sum(1 for check in self.checks if check.grade == "caution")
+        if self.grade == "no":
+            return "No"
+        return "Yes" if self.grade == "ok" else f"Yes, with {plural(cautions, 'caution')}"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdicts of all pairs, and the sentences of the first screen."""
+
+    pairs: Sequence[PairChecks]
+    sentences: Markup
+    captures: Markup
+
+
+def judge(results: Results, pairs: Sequence[Comparison]) -> Judgement:
+    """Check every pair that is compared."""
+    checked = [PairChecks(pair, checks_of(pair)) for pair in pairs]
+    return Judgement(checked, _summary(results, checked), _captures(results))
+
+
+def checks_of(pair: Comparison) -> list[Check]:
+    """The facts that decide whether two sides may be compared."""
+    a, b = pair.a, pair.b
+    checks = [_tap(a, b), _window(a, b), _covered(a, b), _loss(a, b), _clients(a, b), _apis(a, b), _acks(a, b), _cluster(a, b), _started(a, b), _encrypted(a, b)]
+    checks.append(_samples(pair))
+    if pair.not_comparable and all(check.grade != "no" for check in checks):
+        checks.insert(0, Check("Comparison", "", "", "no", pair.not_comparable))
+    return checks
+
+
+def _both(fact: str, a: Site, b: Site, of: Callable[[Site], str], effect: str, grade: Grade = "caution") -> Check:
+    """Alike if both sides say the same."""
+    mine, other = of(a), of(b)
+    return Check(fact, mine, other, "ok" if mine == other else grade, "" if mine == other else effect)
+
+
+def _tap(a: Site, b: Site) -> Check:
+    return _both("Capture taken at", a, b, lambda site: str(site.facts["tap_found"]), "latencies and round trips hold other parts of the path: not compared", "no")
+
+
+def _window(a: Site, b: Site) -> Check:
+    lengths = [site.minutes for site in (a, b)]
+    alike = None not in lengths and abs((lengths[0] or 0) - (lengths[1] or 0)) <= 0.01 * max(lengths[0] or 0, lengths[1] or 0)
+    texts = [NONE if minutes is None else duration(60 * minutes) for minutes in lengths]
+    return Check("Window", texts[0], texts[1], "ok" if alike else "caution", "" if alike else "the shorter side saw fewer rare events")
+
+
+def _uncovered(site: Site) -> float:
+    """Seconds of the window before the first and after the last packet."""
+    if site.span is None or site.facts["first_seen"] is None:
+        return 0.0
+    return float(max(0, site.facts["first_seen"] - site.span[0]) + max(0, site.span[1] - site.facts["last_seen"])) / 1e9
+
+
+def _covered(a: Site, b: Site) -> Check:
+    gaps = [_uncovered(site) for site in (a, b)]
+    worst = max(gap / (60 * (site.minutes or 1)) for gap, site in zip(gaps, (a, b), strict=True))
+    grade: Grade = "no" if worst > 0.2 else "caution" if max(gaps) > _EDGE_SECONDS else "ok"
+    texts = ["whole window" if gap <= _EDGE_SECONDS else f"{duration(gap)} missing" for gap in gaps]
+    return Check("Captures hold", texts[0], texts[1], grade, "" if grade == "ok" else "the sides were measured at different times")
+
+
+def _loss(a: Site, b: Site) -> Check:
+    losses = [site.facts["capture_loss"] for site in (a, b)]
+    worst = max((loss for loss in losses if loss is not None), default=0.0)
+    grade: Grade = "no" if worst > CAPTURE_LOSS_LIMIT else "caution" if worst > CAPTURE_LOSS_CAUTION else "ok"
+    effect = "" if grade == "ok" else "packets that the capture missed look like loss before the tap, and their requests are missing"
+    return Check("Lost by the capture", percent(losses[0], 2), percent(losses[1], 2), grade, effect)
+
+
+def _clients(a: Site, b: Site) -> Check:
+    def software(site: Site) -> str:
+        found = sorted(set(site.connections["client_software"].drop_nulls().to_list()))
+        return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "") if found else "not captured"
+
+    return _both("Client software", a, b, software, "the clients, not only the paths, differ")
+
+
+def _mix(site: Site) -> dict[str, float]:
+    counts = site.answered.group_by("api_name").len().sort("len", "api_name", descending=[True, False])
+    total = max(1, site.answered.height)
+    return {str(api): n / total for api, n in counts.iter_rows()}
+
+
+def _apis(a: Site, b: Site) -> Check:
+    mixes = [_mix(site) for site in (a, b)]
+    apart = max((abs(mixes[0].get(api, 0.0) - mixes[1].get(api, 0.0)) for api in {*mixes[0], *mixes[1]}), default=0.0)
+    texts = [", ".join(f"{api} {percent(share, 0)}" for api, share in list(mix.items())[:3]) or "no requests" for mix in mixes]
+    return Check("Requests that do not wait", texts[0], texts[1], "caution" if apart > 0.1 else "ok", "compare by api: some apis cost more than others" if apart > 0.1 else "")
+
+
+def _acks(a: Site, b: Site) -> Check:
+    def acks(site: Site) -> str:
+        words = {-1: "all", 0: "none", 1: "leader"}
+        found = sorted(set(site.requests.filter(pl.col("api_name") == "Produce")["acks"].drop_nulls().to_list()))
+        return ", ".join(words.get(value, str(value)) for value in found) or "no Produce captured"
+
+    return _both("Produce asks acknowledgement of", a, b, acks, "waiting for all replicas takes longer in the broker")
+
+
+def _cluster(a: Site, b: Site) -> Check:
+    return _both("Kafka cluster", a, b, lambda site: str(site.facts["cluster"]), "the brokers, not only the paths, differ")
+
+
+def _started(a: Site, b: Site) -> Check:
+    def seen(site: Site) -> str:
+        return f"{int(site.connections['started'].sum())} of {site.connections.height}" if site.connections.height else "none"
+
+    return Check("Connections seen from their start", seen(a), seen(b), "ok")
+
+
+def _encrypted(a: Site, b: Site) -> Check:
+    def share(site: Site) -> str:
+        if site.connections.height == 0:
+            return "no connections"
+        tls = int(site.connections["encrypted"].sum())
+        return "none" if tls == 0 else "all" if tls == site.connections.height else f"{tls} of {site.connections.height}"
+
+    return _both("Encrypted connections", a, b, share, "requests inside TLS are not seen without keys")
+
+
+def _samples(pair: Comparison) -> Check:
+    refused = [(level, row) for level in LEVELS if (row := pair.row(level)) is not None and row["verdict"] == "too_few_samples"]
+    texts = [plural(len(site.latencies), "request") for site in (pair.a, pair.b)]
+    if not refused:
+        return Check("Latencies", texts[0], texts[1], "ok")
+    small = pair.a if len(pair.a.latencies) <= len(pair.b.latencies) else pair.b
+    named = str(listed([level for level, _ in refused]).striptags())
+    return Check("Latencies", texts[0], texts[1], "caution", f"{small.name} has {too_few(refused[-1][1])}: {named} not compared")
+
+
+def _summary(results: Results, checked: Sequence[PairChecks]) -> Markup:
+    """The verdict over the pairs of the latest experiment, all pairs where it has one site."""
+    latest = results.experiments[0]
+    shown = [one for one in checked if one.pair.same_experiment and one.pair.a.experiment == latest] or list(checked)
+    if not shown:
+        return Markup("Nothing is compared.")
+    refused = [one for one in shown if one.grade == "no"]
+    cautious = [one for one in shown if one.grade == "caution"]
+    said: list[Markup] = []
+    if len(shown) == 1:
+        said.append(strong(shown[0].verdict + "."))
+    elif refused:
+        said.append(strong(f"{len(refused)} of {plural(len(shown), 'pair')}: no."))
+    else:
+        said.append(strong("Yes." if not cautious else f"Yes, {len(cautious)} of {plural(len(shown), 'pair')} with cautions."))
+    alike = [check.fact for check in shown[0].checks if all(one_check.grade == "ok" for one in shown for one_check in one.checks if one_check.fact == check.fact)]
+    wanted = {"Capture taken at": "tap", "Client software": "client software", "Window": "window length", "Kafka cluster": "cluster"}
+    same = [words for fact, words in wanted.items() if fact in alike]
+    if same:
+        said.append(Markup("Same {}.").format(listed(same)))
+    if "Lost by the capture" in alike:
+        said.append(Markup("The captures lost nothing that matters."))
+    reasons: dict[str, None] = {}
+    for one in [*refused, *cautious]:
+        for check in one.checks:
+            if check.grade == ("no" if refused else "caution"):
+                reasons.setdefault(f"{check.fact.lower()}: {check.effect}" if check.fact != "Latencies" else check.effect)
+    if reasons:
+        label = Markup('<strong class="{}">{}</strong>').format("bad" if refused else "warning", "Not comparable:" if refused else "Caution:" if len(reasons) == 1 else "Cautions:")
+        said.append(Markup("{} {}.").format(label, most(list(reasons), 3)))
+    return sentences(said)
+
+
+def _captures(results: Results) -> Markup:
+    """For a single side: what the captures hold and lost."""
+    said: list[Markup] = []
+    for site in results.newest_first[:3]:
+        loss = site.facts["capture_loss"]
+        lost = "the captures lost nothing" if not loss else f"the captures lost {percent(loss, 2)} of the acknowledged bytes"
+        cut = sum(1 for capture in site.captures if capture.get("truncated"))
+        said.append(
+            Markup("{}: {} over {}{}.").format(
+                name(site.label), strong(lost), plural(int(site.facts["captures"]), "capture"), f", {count(cut)} of them cut short" if cut else ""
+            )
+        )
+    return sentences(said)

@@ -1,0 +1,212 @@
+"""How the latencies are distributed: ECDF, percentile plot, difference of quantiles; one set per api, long polls apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from brokerlens.report import charts
+from brokerlens.report.bands import difference_band, percentile_band
+from brokerlens.report.figure import Figure
+from brokerlens.report.intervals import Comparison
+from brokerlens.report.latency import ApiSet, by_api, quantile
+from brokerlens.report.results import Key, Results, Site
+from brokerlens.report.scales import FLOOR_MS, log_domain
+from brokerlens.report.theme import SiteColours
+from brokerlens.report.words import count, listed, ms, name, percent, plural, visible
+
+MOST_LABELLED = 8
+MOST_APIS = 6
+
+
+@dataclass(frozen=True)
+class ApiFigures:
+    """One api's curves."""
+
+    title: str
+    caption: str
+    figures: Sequence[Figure]
+
+
+@dataclass(frozen=True)
+class Distributions:
+    """The section: the set of all requests that do not wait, what to know for reading it, and a set per api."""
+
+    figures: Sequence[Figure]
+    reading: Sequence[Markup]
+    apis: Sequence[ApiFigures]
+
+
+def distributions(results: Results, pairs: Sequence[Comparison], colours: SiteColours) -> Distributions:
+    """All curves on one range of latencies."""
+    measured = [site for site in results.newest_first if len(site.latencies)]
+    if not measured:
+        return Distributions([], [], [])
+    domain = log_domain([value for site in measured for value in (quantile(site.latencies, 0.005), float(site.latencies[-1]))])
+    figures = [_ecdf(results, measured, colours, domain)]
+    for experiment in results.experiments:
+        shown = [site for site in measured if site.experiment == experiment]
+        if shown and (len(results.experiments) <= 2 or experiment == results.experiments[0]):
+            figures.append(_percentiles(results, shown, colours, domain))
+    figures.extend(figure for pair in _drawn_pairs(results, pairs) if (figure := _difference(pair, colours)) is not None)
+    return Distributions(figures, _reading(measured), [_api(results, one, colours) for one in by_api(list(results.sites))[:MOST_APIS]])
+
+
+def _drawn_pairs(results: Results, pairs: Sequence[Comparison]) -> list[Comparison]:
+    """At most four pairs: sites of the latest experiment, then what changed."""
+    latest = results.experiments[0]
+    within = [pair for pair in pairs if pair.same_experiment and pair.a.experiment == latest]
+    across = [pair for pair in pairs if not pair.same_experiment and latest in (pair.a.experiment, pair.b.experiment)]
+    allowed = [pair for pair in [*within[:2], *across[:2]] if not pair.not_comparable]
+    return allowed
+
+
+def _lines(results: Results, values: Mapping[Key, np.ndarray], sites: Sequence[Site], colours: SiteColours) -> list[charts.Line]:
+    return [
+        charts.Line(site.label, values[site.key], colours.mark(site.name), colours.text(site.name), results.experiments.index(site.experiment))
+        for site in sites
+        if site.key in values and len(values[site.key])
+    ]
+
+
+def _dashes(results: Results) -> str:
+    if len(results.experiments) < 2:
+        return ""
+    return f" Dashed: {visible(results.experiments[1])}." if len(results.experiments) == 2 else " Dashed: earlier experiments."
+
+
+def _ecdf(results: Results, sites: Sequence[Site], colours: SiteColours, domain: tuple[float, float]) -> Figure:
+    lines = _lines(results, {site.key: site.latencies for site in sites}, sites, colours)
+    labelled = len(lines) <= MOST_LABELLED
+    hint = "" if labelled else " Hover to see which site a curve is."
+    return Figure(
+        "ecdf",
+        _ecdf_title(results, sites),
+        f"Share of requests answered within … ms (log axis).{_dashes(results)}{hint}",
+        "kafka_latency",
+        "How latency is defined",
+        charts.ecdf(lines, domain, "Distribution of Kafka latency, one curve per site", labelled=labelled),
+    )
+
+
+def _ecdf_title(results: Results, sites: Sequence[Site]) -> Markup:
+    """The finding: where half and where 19 in 20 of the latest experiment's requests are answered."""
+    latest = [site for site in sites if site.experiment == results.experiments[0]] or list(sites)
+    ranked = sorted(latest, key=lambda site: quantile(site.latencies, 0.5) or 0.0)
+    if len(ranked) == 1:
+        site = ranked[0]
+        return Markup("Half of {}’s requests are answered within {}, 95 % within {}").format(name(site.name), ms(quantile(site.latencies, 0.5)), ms(quantile(site.latencies, 0.95)))
+    fastest, slowest = ranked[0], ranked[-1]
+    crossing = _crossing(fastest, slowest)
+    if crossing is None:
+        return Markup("{} answers sooner than {} at every percentile").format(name(fastest.name), name(slowest.name))
+    return Markup("{} answers sooner than {} up to p{}, later beyond").format(name(fastest.name), name(slowest.name), f"{100 * crossing:.0f}")
+
+
+def _crossing(a: Site, b: Site) -> float | None:
+    """The first percentile from the median on at which a is no longer below b; None where there is none before p99."""
+    for q in np.arange(0.5, 0.991, 0.01).tolist():
+        if (quantile(a.latencies, q) or 0.0) > (quantile(b.latencies, q) or 0.0):
+            return float(q)
+    return None
+
+
+def _percentiles(results: Results, sites: Sequence[Site], colours: SiteColours, domain: tuple[float, float]) -> Figure:
+    many = len(sites) > MOST_LABELLED
+    shown = sorted(sites, key=lambda site: -(quantile(site.latencies, 0.95) or 0.0))[:MOST_LABELLED] if many else list(sites)
+    lines = [charts.Line(site.name, site.latencies, colours.mark(site.name), colours.text(site.name), 0) for site in shown]
+    if many:
+        lines[0].colour, lines[0].text = "var(--s1)", "var(--t1)"
+    bands = [percentile_band(site) for site in shown]
+    experiment = sites[0].experiment
+    where = f", {visible(experiment)}" if len(results.experiments) > 1 else ""
+    which = f" The {MOST_LABELLED} sites with the highest p95." if many else ""
+    return Figure(
+        f"percentiles-{shown[0].slug}",
+        _tail_title(shown),
+        f"Latency in ms at each percentile{where} (log axis). Band: 95 % interval; dotted: too few samples for one.{which}",
+        "percentiles",
+        "Percentiles and intervals",
+        charts.percentiles(lines, bands, domain, f"Latency at each percentile{where}"),
+    )
+
+
+def _tail_title(sites: Sequence[Site]) -> Markup:
+    """The longest tail, by the ratio of p99 to the median."""
+
+    def stretch(site: Site) -> float:
+        return (quantile(site.latencies, 0.99) or 0.0) / max(quantile(site.latencies, 0.5) or 1.0, FLOOR_MS)
+
+    longest = max(sites, key=stretch)
+    if stretch(longest) < 2:
+        return Markup("No long tail: p99 is less than twice the median")
+    return Markup("{}’s p99 is {} times its median").format(name(longest.name), f"{stretch(longest):.2g}")
+
+
+def _difference(pair: Comparison, colours: SiteColours) -> Figure | None:
+    rows = difference_band(pair.a, pair.b)
+    if len(rows) < 3:
+        return None
+    a, b = (pair.a.name, pair.b.name) if pair.same_experiment else (pair.a.label, pair.b.label)
+    signs = [(row["z"], row["quantile"], row["high"] < 0, row["low"] > 0) for row in rows]
+    faster, slower = any(s[2] for s in signs), any(s[3] for s in signs)
+    if faster and slower:
+        turn = next((q for _, q, below, _ in signs if not below), signs[0][1]) if signs[0][2] else next((q for _, q, _, above in signs if not above), signs[0][1])
+        title = Markup("{} is {} up to p{}, not beyond").format(name(a), "faster" if signs[0][2] else "slower", f"{100 * turn:.3g}")
+    elif faster:
+        title = Markup("{} is faster than {} where the band leaves zero").format(name(a), name(b))
+    elif slower:
+        title = Markup("{} is slower than {} where the band leaves zero").format(name(a), name(b))
+    else:
+        title = Markup("Between {} and {} no difference was found").format(name(a), name(b))
+    return Figure(
+        f"quantiles-{pair.slug}",
+        title,
+        Markup("{} − {} in ms at each percentile (symmetric log axis). Band: 95 % interval; ends where one side has none.").format(name(a), name(b)),
+        "differences",
+        "Difference of quantiles",
+        charts.quantile_differences(rows, f"↓ {a} faster", f"↑ {a} slower", f"Difference of latency at each percentile, {visible(a)} minus {visible(b)}", colours.mark(pair.a.name)),
+    )
+
+
+def _reading(sites: Sequence[Site]) -> list[Markup]:
+    """How to read the curves, and where a percentile falls on a step of a curve."""
+    said = [
+        Markup(
+            "The first curve shows everything at once: further left is faster. The second stretches the slow end, so that one request in a hundred gets as much "
+            "room as the first ninety. The difference subtracts the second’s lines: where its band leaves zero, the two sides differ."
+        )
+    ]
+    for site in sites:
+        tail = site.metric("kafka_latency", "all", "p95")
+        share = site.metric("kafka_latency", "all", "share_over")
+        if tail.value and tail.low and tail.high and tail.high / tail.low > 1.8 and share.value:
+            said.append(
+                Markup("{}’s p95 falls on a step of its curve, so its interval is wide ({} to {}): a few requests more or less move it. The share over the threshold, {}, is the steadier figure.").format(
+                    name(site.label), ms(tail.low), ms(tail.high), percent(share.value)
+                )
+            )
+    return said[:3]
+
+
+def _api(results: Results, one: ApiSet, colours: SiteColours) -> ApiFigures:
+    sites = [site for site in results.newest_first if len(one.values.get(site.key, ())) >= 2]
+    domain = log_domain([value for site in sites for value in (quantile(one.values[site.key], 0.005), float(one.values[site.key][-1]))])
+    lines = _lines(results, one.values, sites, colours)
+    label = one.name.replace("/with_data", " that brought records").replace("/empty", " that came back empty")
+    slug = "".join(char if char.isalnum() else "-" for char in one.name)
+    medians = listed([Markup("{} {}").format(name(site.label), ms(quantile(one.values[site.key], 0.5))) for site in sites[:4]])
+    caption = "Waits by design: a long poll lasts until there is something to say." if one.waits else ""
+    figure = Figure(
+        f"ecdf-{slug}",
+        Markup("Medians: {}").format(medians),
+        f"Share of {label} requests answered within … ms (log axis).{_dashes(results)}",
+        "kafka_latency",
+        "How latency is defined",
+        charts.ecdf(lines, domain, f"Distribution of {label} latency", labelled=len(lines) <= MOST_LABELLED, height=240),
+    )
+    total = sum(len(values) for values in one.values.values())
+    return ApiFigures(f"{label} · {plural(total, 'request')}", caption, [figure]) if total else ApiFigures(label, count(0), [])

@@ -1,0 +1,163 @@
+"""Intervals and comparisons as words: digits where the bounds begin to differ, "too few" instead of a number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from brokerlens.report.results import Key, Metric, Results, Site
+from brokerlens.report.words import NONE, digits_for, fixed, grey, percent, short
+
+Row = Mapping[str, Any]
+LEVELS = ("p50", "p90", "p95", "p99")
+
+
+def bounds(low: float | None, high: float | None, digits: int, *, sign: bool = False) -> str:
+    """``24.7 to 26.5``; ``at least 24.7`` where the upper side is open."""
+    if low is None and high is None:
+        return "no interval"
+    if high is None:
+        return f"at least {fixed(low, digits, sign=sign)}"
+    if low is None:
+        return f"at most {fixed(high, digits, sign=sign)}"
+    return f"{fixed(low, digits, sign=sign)} to {fixed(high, digits, sign=sign)}"
+
+
+def dash_bounds(metric: Metric) -> str:
+    """Small print under a value: ``47.4–48.9``, ``at least 214``, or nothing."""
+    low, high = metric.low, metric.high
+    if low is None and high is None:
+        return ""
+    if low is None or high is None:
+        return bounds(low, high, digits_for(metric.value, low, high))
+    digits = digits_for(metric.value, low, high)
+    return f"{fixed(low, digits)}–{fixed(high, digits)}"
+
+
+def value_of(metric: Metric) -> str:
+    """The value with as many digits as its interval allows."""
+    if metric.value is None:
+        return NONE
+    return fixed(metric.value, min(digits_for(metric.value, metric.low, metric.high), 2))
+
+
+def share_interval(metric: Metric) -> str:
+    """``2.8 to 5.8 %``, or nothing."""
+    if metric.value is None or metric.low is None or metric.high is None:
+        return ""
+    digits = digits_for(100 * metric.value, 100 * metric.low, 100 * metric.high)
+    return f"{fixed(100 * metric.low, digits)} to {fixed(100 * metric.high, digits)} %"
+
+
+def share_words(metric: Metric) -> Markup:
+    """A share with its interval: ``4.1 % (2.8 to 5.8 %)``, ``none of 268 (at most 1.4 %)``."""
+    if metric.value is None:
+        return Markup("unknown")
+    if metric.value == 0:
+        limit = grey(f" (at most {percent(metric.high)})") if metric.high is not None else ""
+        return Markup("none of {}{}").format(f"{metric.n:,}", limit)
+    interval = share_interval(metric)
+    return Markup("{}{}").format(percent(metric.value), grey(f" ({interval})") if interval else "")
+
+
+def signed(row: Row) -> str:
+    """The difference with its sign, digits from its interval."""
+    return fixed(row["difference"], digits_for(row["difference"], row["difference_low"], row["difference_high"]), sign=True)
+
+
+def signed_bounds(row: Row) -> str:
+    """The difference's interval with signs."""
+    low, high = row["difference_low"], row["difference_high"]
+    return bounds(low, high, digits_for(row["difference"], low, high), sign=True)
+
+
+def is_sure(row: Row) -> bool:
+    """The interval of the difference leaves zero out, on one side at least."""
+    low, high = row["difference_low"], row["difference_high"]
+    return (low is not None and low > 0) or (high is not None and high < 0)
+
+
+def pair_of(row: Row) -> tuple[Key, Key]:
+    """The two sides of a comparison."""
+    return (row["experiment_a"], row["site_a"]), (row["experiment_b"], row["site_b"])
+
+
+class Comparison:
+    """All rows about one pair."""
+
+    def __init__(self, scope: str, a: Site, b: Site, rows: Sequence[Row]) -> None:
+        self.scope, self.a, self.b = scope, a, b
+        self._rows = {(row["metric"], row["group"], row["statistic"]): row for row in rows}
+
+    def row(self, statistic: str, metric: str = "kafka_latency", group: str = "all") -> Row | None:
+        """One row, if there is one."""
+        return self._rows.get((metric, group, statistic))
+
+    @property
+    def groups(self) -> list[str]:
+        """Groups of the latency that were compared, ``all`` first."""
+        found = dict.fromkeys(group for metric, group, _ in self._rows if metric == "kafka_latency")
+        return sorted(found, key=lambda group: (group != "all", group))
+
+    @property
+    def same_experiment(self) -> bool:
+        return self.a.experiment == self.b.experiment
+
+    @property
+    def not_comparable(self) -> str | None:
+        """Why the two must not be compared; None where they may."""
+        for statistic in ("p50", "mean", "p95"):
+            row = self.row(statistic)
+            if row is not None and row["verdict"] == "not_comparable":
+                return str(row["reason"] or "the two sides were not measured alike")
+        return None
+
+    @property
+    def family(self) -> int:
+        """Comparisons that were corrected together."""
+        return max((row["family_size"] or 0 for row in self._rows.values()), default=0)
+
+    @property
+    def rows(self) -> list[Row]:
+        return list(self._rows.values())
+
+    @property
+    def slug(self) -> str:
+        return f"{self.scope}-{self.a.slug}-{self.b.slug}"
+
+
+def comparisons(results: Results) -> list[Comparison]:
+    """The pairs, sites of an experiment first, the latest experiment first."""
+    pairs: dict[tuple[str, Key, Key], list[Row]] = {}
+    for row in results.comparisons:
+        pairs.setdefault((row["scope"], *pair_of(row)), []).append(row)
+    found = []
+    for (scope, a, b), rows in pairs.items():
+        side_a, side_b = results.site(*a), results.site(*b)
+        if side_a is not None and side_b is not None:
+            found.append(Comparison(scope, side_a, side_b, rows))
+    scopes = {"sites": 0, "experiments": 1, "baseline": 2}
+    return sorted(found, key=lambda pair: (scopes.get(pair.scope, 3), results.experiments.index(pair.a.experiment)))
+
+
+def too_few(row: Row) -> str:
+    """``too few samples, 268 of 1,000``."""
+    needed = {"p50": 300, "p90": 300, "p95": 300, "p99": 1000}.get(row["statistic"])
+    least = min(row["n_a"], row["n_b"])
+    if needed is not None and least < needed:
+        return f"too few samples, {least:,} of {needed:,}"
+    return f"too few samples, {least:,} requests that depend on each other"
+
+
+def less_or_more(difference: float, digits: int) -> str:
+    """``25.5 ms less``."""
+    return f"{fixed(abs(difference), digits)} ms {'less' if difference < 0 else 'more'}"
+
+
+def times(ratio: float | None) -> str:
+    """``4.2 times`` where the ratio passes two either way, else nothing."""
+    if ratio is None or ratio <= 0 or 0.5 <= ratio <= 2:
+        return ""
+    return f"{short(ratio)} times" if ratio > 1 else f"{short(1 / ratio)} times less"

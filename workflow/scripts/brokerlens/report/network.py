@@ -1,0 +1,191 @@
+"""How healthy TCP was: a table with a row per site, and two charts over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from markupsafe import Markup
+
+from brokerlens.report import charts
+from brokerlens.report.figure import Figure
+from brokerlens.report.headline import Cell
+from brokerlens.report.intervals import dash_bounds, share_interval, value_of
+from brokerlens.report.latency import bin_seconds
+from brokerlens.report.results import Metric, Results, Site
+from brokerlens.report.spread import swatch
+from brokerlens.report.theme import SiteColours
+from brokerlens.report.words import NONE, count, fixed, ms, name, percent, short, size, visible
+
+_SECOND = 1_000_000_000
+_MOST_LINES = 8
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of the table: heading, the metric's definition, and small print."""
+
+    heading: str
+    small: str
+    definition: str
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column("Round trip to broker", "p50, ms", "rtt"),
+    Column("Round trip to client", "p50, ms", "rtt"),
+    Column("RTT change", "mean ipdv, ms", "variation"),
+    Column("RTT over smallest", "p95 pdv, ms", "variation"),
+    Column("Lost before tap", "filled holes", "retransmissions"),
+    Column("Lost behind tap", "sent again", "retransmissions"),
+    Column("Zero windows", "episodes", "zero_windows"),
+    Column("Resets", "connections", "resets"),
+    Column("Goodput to broker", "mean", "goodput"),
+    Column("Goodput from broker", "mean", "goodput"),
+    Column("Not captured", "of acknowledged bytes", "capture_loss"),
+)
+
+
+@dataclass(frozen=True)
+class NetworkRow:
+    """One site."""
+
+    site: Site
+    mark: Markup
+    cells: Sequence[Cell]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Table and charts of the section."""
+
+    columns: Sequence[Column]
+    rows: Sequence[NetworkRow]
+    figures: Sequence[Figure]
+
+
+def network(results: Results, colours: SiteColours) -> Network:
+    """All sites in the table; charts of the latest experiment's sites, at most eight lines each."""
+    rows = [NetworkRow(site, swatch(colours.mark(site.name)), _cells(site)) for site in results.newest_first]
+    figures = [figure for experiment in results.experiments[:2] for figure in (_round_trips(results, experiment, colours), _goodput(results, experiment, colours)) if figure is not None]
+    return Network(COLUMNS, rows, figures)
+
+
+def first_of(site: Site, metric: str, statistics: Sequence[str], groups: Sequence[str]) -> Metric:
+    """The first of these that has a value."""
+    for group in groups:
+        for statistic in statistics:
+            found = site.metric(metric, group, statistic)
+            if found.value is not None:
+                return found
+    return site.metric(metric, groups[0], statistics[0])
+
+
+def _cells(site: Site) -> list[Cell]:
+    resets, reset = site.metric("resets"), site.metric("connections_reset")
+    zero = site.metric("zero_windows")
+    near = ("half=to_broker", "direction=from_broker", "all") if site.facts["tap_found"] != "broker" else ("half=to_client", "direction=to_broker", "all")
+    loss = site.metric("capture_loss", "all", "ratio_of_sums")
+    lost = loss.value if loss.value is not None else site.facts["capture_loss"]
+    return [
+        _rtt(site.metric("rtt", "half=to_broker", "p50")),
+        _rtt(site.metric("rtt", "half=to_client", "p50")),
+        _plain(first_of(site, "rtt_ipdv", ("mean", "p50"), near)),
+        _plain(first_of(site, "rtt_pdv", ("p95", "mean"), near)),
+        _ratio(site, "place=before_tap"),
+        _ratio(site, "place=behind_tap"),
+        Cell(count(zero.value), "", "bad" if zero.value else ""),
+        Cell(count(resets.value), NONE if reset.value is None else f"{count(reset.value)} of {reset.n:,}", "bad" if resets.value else ""),
+        _rate(site.metric("goodput", "direction=to_broker", "mean")),
+        _rate(site.metric("goodput", "direction=from_broker", "mean")),
+        Cell(percent(lost, 2), "", "bad" if (lost or 0) > 0.001 else ""),
+    ]
+
+
+def _rtt(metric: Metric) -> Cell:
+    return Cell(NONE, "no samples") if metric.value is None else Cell(value_of(metric), dash_bounds(metric) or f"{metric.n:,} samples")
+
+
+def _plain(metric: Metric) -> Cell:
+    return Cell(NONE, "no samples") if metric.value is None else Cell(short(metric.value), f"{metric.n:,} samples")
+
+
+def _ratio(site: Site, group: str) -> Cell:
+    share, number = site.metric("retransmissions", group, "ratio_of_sums"), site.metric("retransmissions", group)
+    if share.value is None:
+        return Cell(NONE)
+    return Cell(percent(share.value, 2), share_interval(share) or f"{count(number.value)} of {share.n:,}", "bad" if share.value >= 0.01 else "")
+
+
+def _rate(metric: Metric) -> Cell:
+    return Cell(NONE) if metric.value is None else Cell(f"{size(metric.value)}/s")
+
+
+def _coarse(site: Site, metric: str, group: str, statistic: str, *, smallest: bool) -> tuple[list[tuple[int, float]], float]:
+    """A series in bins of at least 10 s: the smallest of its bins, or their mean (for rates, where that is exact)."""
+    assert site.span is not None
+    rows = site.series.filter((pl.col("metric") == metric) & (pl.col("group") == group) & (pl.col("statistic") == statistic) & pl.col("value").is_not_null())
+    if rows.height == 0:
+        return [], 0.0
+    step = max(float(bin_seconds(site.span)), float(rows["bin_seconds"][0]))
+    place = ((pl.col("bin_start") - site.span[0]) // int(step * _SECOND)).alias("bin")
+    value = pl.col("value").min() if smallest else (pl.col("value") * pl.col("bin_seconds")).sum() / pl.col("bin_seconds").sum()
+    binned = rows.group_by(place).agg(value.alias("value")).sort("bin").filter(pl.col("bin") >= 0)
+    return [(site.span[0] + int(bin_) * int(step * _SECOND), float(v)) for bin_, v in binned.iter_rows()], step
+
+
+def _drawn(results: Results, experiment: str) -> list[Site]:
+    sites = [site for site in results.of(experiment) if site.span is not None]
+    return sites[:_MOST_LINES]
+
+
+def _lines(results: Results, experiment: str, colours: SiteColours, metric: str, groups: dict[str, str], statistic: str, *, smallest: bool) -> list[tuple[Site, charts.Line, list[tuple[int, float]], float]]:
+    found = []
+    for site in _drawn(results, experiment):
+        group = groups.get(str(site.facts["tap_found"]), groups[""])
+        values, step = _coarse(site, metric, group, statistic, smallest=smallest)
+        if values:
+            line = charts.Line(site.name, np.array([v for _, v in values]), colours.mark(site.name), colours.text(site.name), 0)
+            found.append((site, line, values, step))
+    return found
+
+
+def _where(results: Results, experiment: str) -> str:
+    return f", {visible(experiment)}" if len(results.experiments) > 1 else ""
+
+
+def _round_trips(results: Results, experiment: str, colours: SiteColours) -> Figure | None:
+    drawn = _lines(results, experiment, colours, "rtt", {"": "half=to_broker", "broker": "half=to_client"}, "min", smallest=True)
+    if not drawn:
+        return None
+    spans = [site.span for site, _, _, _ in drawn if site.span is not None]
+    lowest = [(line.label, min(value for _, value in values)) for _, line, values, _ in drawn]
+    title = Markup("Smallest round trip: {}").format(Markup(", ").join(Markup("{} {}").format(name(label), ms(value)) for label, value in lowest[:3]))
+    step = fixed(drawn[0][3])
+    return Figure(
+        f"rtt-{drawn[0][0].slug}",
+        title,
+        f"Smallest round trip to the far side per {step} s, ms (log axis), local time{_where(results, experiment)}.",
+        "rtt",
+        "Round trips",
+        charts.over_time(drawn, (min(s for s, _ in spans), max(e for _, e in spans)), "ms", "Smallest round trip over time", log=True),
+    )
+
+
+def _goodput(results: Results, experiment: str, colours: SiteColours) -> Figure | None:
+    drawn = _lines(results, experiment, colours, "goodput", {"": "all"}, "mean", smallest=False)
+    if not drawn:
+        return None
+    spans = [site.span for site, _, _, _ in drawn if site.span is not None]
+    scaled = [(site, line, [(t, v / 1000) for t, v in values], step) for site, line, values, step in drawn]
+    means = [(line.label, sum(v for _, v in values) / len(values)) for _, line, values, _ in drawn]
+    title = Markup("Goodput: {}").format(Markup(", ").join(Markup("{} {}/s").format(name(label), size(value)) for label, value in means[:3]))
+    return Figure(
+        f"goodput-{drawn[0][0].slug}",
+        title,
+        f"Bytes acknowledged per second, both directions, kB/s, per {fixed(drawn[0][3])} s, local time{_where(results, experiment)}.",
+        "goodput",
+        "Goodput",
+        charts.over_time(scaled, (min(s for s, _ in spans), max(e for _, e in spans)), "kB/s", "Goodput over time", log=False),
+    )

@@ -1,0 +1,308 @@
+"""The data sets as the report needs them: one ``Site`` per site of an experiment, values inside the window, large ones aggregated."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from brokerlens import tables
+from brokerlens.report.zones import Zone
+from brokerlens.statistics.arms import Arm
+
+_PARTITIONS = re.compile(r"experiment=([^/]+)/site=([^/]+)/")
+_RST = 0x04
+_MOST_MARKS = 400
+_REQUEST_COLUMNS = [
+    "connection_id", "client_id", "client_software", "api_name", "status", "request_first", "latency_ms", "total_ms", "queue_ms", "service_ms",
+    "broker_ms", "waits_by_design", "record_count", "retransmitted", "acks",
+]  # fmt: skip
+Key = tuple[str, str]
+
+
+class Metric(NamedTuple):
+    """One value with its interval; None where there is none."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    unit: str
+
+
+NOTHING = Metric(None, None, None, 0, "")
+
+
+class Marks(NamedTuple):
+    """Moments on a timeline's lane: begin of each stretch (ns) and how many fell into it."""
+
+    time: NDArray[np.int64]
+    count: NDArray[np.int64]
+
+    @property
+    def total(self) -> int:
+        return int(self.count.sum())
+
+
+@dataclass(frozen=True)
+class Site:
+    """One site of one experiment."""
+
+    experiment: str
+    name: str
+    label: str
+    facts: Mapping[str, Any]
+    zone: Zone
+    metrics: Mapping[tuple[str, str, str], Metric]
+    series: pl.DataFrame
+    requests: pl.DataFrame
+    connections: pl.DataFrame
+    lanes: Mapping[str, Marks]
+    captures: Sequence[Mapping[str, Any]]
+    events: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+
+    @property
+    def key(self) -> Key:
+        return self.experiment, self.name
+
+    @property
+    def slug(self) -> str:
+        """The site's part of an element's id."""
+        return re.sub(r"[^A-Za-z0-9]+", "-", f"{self.experiment}-{self.name}")
+
+    @property
+    def window(self) -> tuple[int | None, int | None]:
+        """Configured window in ns; None where it is open."""
+        return self.facts["window_start"], self.facts["window_end"]
+
+    @cached_property
+    def span(self) -> tuple[int, int] | None:
+        """What the charts show: the window where it is set, else from the first packet to the last; None without packets."""
+        start = self.facts["window_start"] if self.facts["window_start"] is not None else self.facts["first_seen"]
+        end = self.facts["window_end"] if self.facts["window_end"] is not None else self.facts["last_seen"]
+        return None if start is None or end is None or end <= start else (int(start), int(end))
+
+    def metric(self, metric: str, group: str = "all", statistic: str = "count") -> Metric:
+        """One metric; ``NOTHING`` where the data set does not have it."""
+        return self.metrics.get((metric, group, statistic), NOTHING)
+
+    @cached_property
+    def answered(self) -> pl.DataFrame:
+        """Answered requests with a latency that do not wait by design, in order of time."""
+        return self.requests.filter(
+            (pl.col("status") == "answered") & pl.col("latency_ms").is_not_null() & ~pl.col("waits_by_design")
+        ).sort("request_first")
+
+    @cached_property
+    def latencies(self) -> NDArray[np.float64]:
+        """Their latencies in ms, ascending."""
+        return np.sort(self.answered["latency_ms"].to_numpy())
+
+    @cached_property
+    def arm(self) -> Arm:
+        """The same latencies in time order, with what their intervals are made from."""
+        number = self.answered["connection_id"].rank("dense").cast(pl.Int64) if self.answered.height else self.answered["request_first"]
+        return Arm(self.answered["request_first"].to_numpy(), self.answered["latency_ms"].to_numpy(), number.to_numpy())
+
+    @property
+    def encrypted(self) -> bool:
+        """Every connection is TLS, so that there is no request to see."""
+        return self.connections.height > 0 and bool(self.connections["encrypted"].all()) and self.requests.height == 0
+
+    @property
+    def minutes(self) -> float | None:
+        """Length of what the charts show."""
+        return None if self.span is None else (self.span[1] - self.span[0]) / 60e9
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything the page is made of. ``sites`` is in the configuration's order."""
+
+    sites: Sequence[Site]
+    comparisons: Sequence[Mapping[str, Any]]
+    settings: Mapping[str, Any]
+
+    @cached_property
+    def experiments(self) -> list[str]:
+        """Experiments, the latest first."""
+        begin: dict[str, int] = {}
+        for site in self.sites:
+            seen = [time for time in (site.facts["window_start"], site.facts["first_seen"]) if time is not None]
+            begin[site.experiment] = min([begin.get(site.experiment, 1 << 62), *seen[:1]])
+        return sorted(begin, key=lambda experiment: (-begin[experiment], experiment))
+
+    @cached_property
+    def site_names(self) -> list[str]:
+        """Sites, in the configuration's order."""
+        return list(dict.fromkeys(site.name for site in self.sites))
+
+    @cached_property
+    def newest_first(self) -> list[Site]:
+        """Arms, those of the latest experiment first."""
+        return [site for experiment in self.experiments for site in self.sites if site.experiment == experiment]
+
+    def of(self, experiment: str) -> list[Site]:
+        """The sites of one experiment."""
+        return [site for site in self.sites if site.experiment == experiment]
+
+    def site(self, experiment: str, name: str) -> Site | None:
+        """That site, if there is one."""
+        return next((site for site in self.sites if site.key == (experiment, name)), None)
+
+    @cached_property
+    def short_names(self) -> dict[str, str]:
+        """Experiments without the beginning that all share: ``07`` and ``08``; the whole name where that leaves nothing."""
+        return shortened(self.experiments)
+
+    @property
+    def threshold_ms(self) -> float:
+        """The threshold of the share over."""
+        return float(self.settings.get("share_over_ms", 200))
+
+
+def shortened(names: Sequence[str]) -> dict[str, str]:
+    """Each name without the letters that all names begin with, cut only where a word or a number begins."""
+    if len(names) < 2:
+        return {name: name for name in names}
+    common = 0
+    while all(len(name) > common for name in names) and len({name[: common + 1] for name in names}) == 1:
+        common += 1
+    while common and any(name[common - 1].isalnum() and name[common - 1].isdigit() == name[common : common + 1].isdigit() for name in names):
+        common -= 1
+    while common and any(name[common - 1].isdigit() and name[common : common + 1].isdigit() for name in names):
+        common -= 1
+    return {name: name[common:].lstrip("._-") or name for name in names}
+
+
+def read_results(
+    *,
+    sites: str | Path,
+    metrics: Iterable[str | Path],
+    series: Iterable[str | Path],
+    requests: Iterable[str | Path],
+    connections: Iterable[str | Path],
+    packets: Iterable[str | Path],
+    comparisons: str | Path,
+    facts: Iterable[str | Path],
+    settings: Mapping[str, Any],
+) -> Results:
+    """Read every data set; files belong to the experiment and site that their path names."""
+    by_metric, by_series, by_request = _by_site(metrics), _by_site(series), _by_site(requests)
+    by_connection, by_packet = _by_site(connections), _by_site(packets)
+    by_facts = _facts_by_site(facts)
+    rows = _read([Path(sites)], "sites").to_dicts()
+    short = shortened(sorted({row["experiment"] for row in rows}))
+    one = len(short) == 1
+    found: list[Site] = []
+    for row in rows:
+        key = row["experiment"], row["site"]
+        window = row["window_start"], row["window_end"]
+        found.append(
+            Site(
+                experiment=key[0],
+                name=key[1],
+                label=key[1] if one else f"{key[1]} {short[key[0]]}",
+                facts=row,
+                zone=Zone(row["timezone"]),
+                metrics=_metrics(_read(by_metric.get(key, []), "metrics")),
+                series=_read(by_series.get(key, []), "series"),
+                requests=_inside(_read(by_request.get(key, []), "requests", _REQUEST_COLUMNS), window, "request_first"),
+                connections=_inside(_read(by_connection.get(key, []), "connections"), window, "last_seen", "first_seen"),
+                lanes=_lanes(by_packet.get(key, []), window),
+                captures=by_facts.get(key, []),
+                events=[event for event in settings.get("events", ()) if event["experiment"] == key[0]],
+            )
+        )
+    return Results(found, _read([Path(comparisons)], "comparisons").to_dicts(), settings)
+
+
+def _by_site(paths: Iterable[str | Path]) -> dict[Key, list[Path]]:
+    found: dict[Key, list[Path]] = {}
+    for path in paths:
+        named = _PARTITIONS.search(Path(path).as_posix())
+        if named:
+            found.setdefault((named[1], named[2]), []).append(Path(path))
+    return {key: sorted(files) for key, files in found.items()}
+
+
+def _facts_by_site(folders: Iterable[str | Path]) -> dict[Key, list[Mapping[str, Any]]]:
+    found: dict[Key, list[Mapping[str, Any]]] = {}
+    for folder in map(Path, folders):
+        path = folder if folder.suffix == ".json" else folder / "facts.json"
+        found.setdefault((path.parts[-4], path.parts[-3]), []).append(json.loads(path.read_text(encoding="utf-8")))
+    return {key: sorted(rows, key=lambda row: (row.get("first_seen") or 1 << 62, str(row.get("capture")))) for key, rows in found.items()}
+
+
+def _read(paths: Sequence[str | Path], dataset: str, columns: list[str] | None = None) -> pl.DataFrame:
+    """Rows of the files; times as int64 ns, dictionary words as strings."""
+    frame = pl.from_arrow(tables.read(paths, dataset, columns))
+    assert isinstance(frame, pl.DataFrame)
+    return frame.with_columns(
+        pl.col(pl.Datetime).cast(pl.Int64),
+        pl.col(pl.Categorical).cast(pl.String),
+    )
+
+
+def _inside(frame: pl.DataFrame, window: tuple[int | None, int | None], last: str, first: str | None = None) -> pl.DataFrame:
+    """Rows whose stretch of time (``first`` to ``last``, one column if it is a moment) meets the window, both ends included."""
+    start, end = window
+    if start is not None:
+        frame = frame.filter(pl.col(last) >= start)
+    if end is not None:
+        frame = frame.filter(pl.col(first or last) <= end)
+    return frame
+
+
+def _metrics(frame: pl.DataFrame) -> dict[tuple[str, str, str], Metric]:
+    return {
+        (metric, group, statistic): Metric(finite(value), finite(low), finite(high), n, unit)
+        for metric, group, statistic, value, unit, n, low, high in frame.iter_rows()
+    }
+
+
+def finite(value: float | None) -> float | None:
+    """The value, None for NaN and infinity: JSON has neither."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _lanes(paths: Sequence[Path], window: tuple[int | None, int | None]) -> dict[str, Marks]:
+    """Retransmissions, resets and zero windows of a site, gathered into at most some hundred marks each."""
+    if not paths:
+        return {}
+    wanted = ["timestamp", "tcp_flags", "is_retransmission", "is_duplicate", "zero_window_begins"]
+    reset = (pl.col("tcp_flags") & _RST) != 0
+    marked = (
+        pl.scan_parquet(paths, hive_partitioning=False)
+        .select(wanted)
+        .filter(~pl.col("is_duplicate") & (pl.col("is_retransmission") | pl.col("zero_window_begins") | reset))
+        .with_columns(pl.col("timestamp").cast(pl.Int64), reset.alias("reset"))
+        .collect()
+    )
+    marked = _inside(marked, window, "timestamp")
+    lanes = {"retransmitted": "is_retransmission", "reset": "reset", "zero window": "zero_window_begins"}
+    return {lane: _gathered(marked.filter(pl.col(column))["timestamp"].to_numpy()) for lane, column in lanes.items()}
+
+
+def _gathered(times: NDArray[np.int64]) -> Marks:
+    """The moments themselves where they are few, else counts per equal stretch of time."""
+    times = np.sort(times.astype(np.int64))
+    if len(times) <= _MOST_MARKS:
+        return Marks(times, np.ones(len(times), dtype=np.int64))
+    step = max(1, int(times[-1] - times[0]) // (_MOST_MARKS - 1))
+    stretches, counts = np.unique((times - times[0]) // step, return_counts=True)
+    return Marks(times[0] + stretches * step, counts.astype(np.int64))
+
+
+def order(keys: Sequence[Any], rank: Callable[[Any], float]) -> list[Any]:
+    """The keys, the highest rank first; those without a rank last, in their order."""
+    return sorted(keys, key=lambda key: -rank(key))

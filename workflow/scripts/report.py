@@ -1,0 +1,62 @@
+"""The report: one HTML file with everything in it, from the data sets."""
+
+from __future__ import annotations
+
+from brokerlens import job  # isort: skip - limits threads before polars starts them
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from brokerlens.report.page import write
+from brokerlens.report.results import read_results
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def report(
+    *,
+    sites: str,
+    metrics: Sequence[str],
+    series: Sequence[str],
+    requests: Sequence[str],
+    connections: Sequence[str],
+    packets: Sequence[str],
+    comparisons: str,
+    facts: Sequence[str],
+    settings: Mapping[str, Any],
+    output: str,
+) -> None:
+    """Write the report.
+
+    ``metrics``, ``series``, ``requests``, ``connections`` and ``packets`` are the files of these data sets, ``facts`` the captures' working
+    folders. ``settings`` has ``title``, ``baseline``, ``margin``, ``share_over_ms`` and ``events`` (``experiment``, ``at`` in ns, ``label``).
+    """
+    results = read_results(
+        sites=sites,
+        metrics=metrics,
+        series=series,
+        requests=requests,
+        connections=connections,
+        packets=packets,
+        comparisons=comparisons,
+        facts=facts,
+        settings=settings,
+    )
+    write(results, output)
+
+
+if __name__ == "__main__":
+    with job.logged(snakemake):
+        report(
+            sites=snakemake.input.sites,
+            metrics=snakemake.input.metrics,
+            series=snakemake.input.series,
+            requests=snakemake.input.requests,
+            connections=snakemake.input.connections,
+            packets=snakemake.input.packets,
+            comparisons=snakemake.input.comparisons,
+            facts=snakemake.input.facts,
+            settings=snakemake.params.report,
+            output=snakemake.output.report,
+        )
