@@ -12,8 +12,8 @@ import pytest
 import collect_sites as script
 from brokerlens import tables
 from brokerlens.errors import UserError
-from brokerlens.metrics.connections import found_tap
 from brokerlens.metrics.rows import Rows
+from brokerlens.metrics.taps import found_tap
 
 T0 = 1_766_769_260_000_000_000
 EDGE: dict[str, Any] = {

@@ -348,7 +348,11 @@ def test_the_number_of_parts_changes_no_byte(site: Site, seed: int) -> None:
     packets, requests = [], []
     for i in range(600):
         client = clients[random.integers(3)]
-        values: dict[str, Any] = {"payload_len": int(random.integers(0, 2)) * 50, "seq": int(random.integers(40)), "acked_bytes": int(random.integers(99))}
+        values: dict[str, Any] = {
+            "payload_len": int(random.integers(0, 2)) * 50,
+            "seq": int(random.integers(40)),
+            "acked_bytes": int(random.integers(99)),
+        }
         values |= {"notebook_id": int(random.integers(5)), "rtt_ms": float(random.lognormal(2))}
         time = T0 + int(random.integers(400)) * 10 * MS
         packets.append(packet(time, client=client, from_broker=bool(random.integers(2)), segment="new", **values))
@@ -394,3 +398,33 @@ def test_long_runs_have_at_most_400_bins(seconds: int, length: int) -> None:
     assert bins.seconds == length
     assert bins.origin <= T0 + 17 < bins.origin + bins.width
     assert bins.origin % bins.width == 0
+
+
+def test_variation_is_told_by_kind_and_direction(site: Site) -> None:
+    arrivals = [0, 100, 300, 1_300, 1_350, 1_370, 1_380]  # ms; the gap of a second is idle
+    packets = [packet(T0 + ms * MS, segment="new", payload_len=9, tsval=ms) for ms in arrivals]
+    packets += [packet(T0 + 350 * MS, segment="retransmitted", payload_len=9), packet(T0 + 360 * MS, segment=None)]
+    packets += [packet(T0 + ms * MS, from_broker=True, rtt_ms=rtt) for ms, rtt in [(10, 8.0), (20, 5.0), (190, 9.0), (900, 6.0)]]
+    site.measure(packets)
+    # Gaps 100 200 | 50 20 10: changes 100 | 30 10.
+    assert site.value("iat_mas", "direction=to_broker") == 3
+    assert site.value("iat_mas", "direction=to_broker", "mean") == pytest.approx(140 / 3)
+    assert site.value("iat_mas", "direction=from_broker") is None
+    assert site.value("rtt_ipdv", "half=to_broker", "mean") == 3.5
+    assert site.value("rtt_pdv", "half=to_broker", "max") == 4.0
+    assert site.row("rtt_pdv", "half=to_client", "p50")["n"] == 0
+
+
+def test_one_way_delay_says_nothing_about_what_the_tapped_host_sends(site: Site) -> None:
+    random = np.random.default_rng(4)
+    delays = random.uniform(0, 30, 400)
+    packets = [
+        packet(T0 + i * 50 * MS + int(delay * MS), from_broker=back, segment="new", payload_len=9, tsval=i * 50)
+        for i, delay in enumerate(delays)
+        for back in (False, True)
+    ]
+    for tap, missing in (("client", "to_broker"), ("broker", "from_broker")):
+        site.measure(packets, tap=tap)
+        other = {"to_broker": "from_broker", "from_broker": "to_broker"}[missing]
+        assert site.value("owdv", f"direction={missing}") is None
+        assert site.value("owdv", f"direction={other}", "mean") == pytest.approx(np.abs(np.diff(delays)).mean(), rel=0.02)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from brokerlens import tables
 from brokerlens.errors import UserError
-from brokerlens.metrics.connections import found_tap
+from brokerlens.metrics.taps import found_tap
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

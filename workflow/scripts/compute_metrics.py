@@ -14,6 +14,7 @@ from brokerlens.metrics import latency, round_trips, traffic, variation
 from brokerlens.metrics import series as in_time
 from brokerlens.metrics.notebook_figures import add_notebook
 from brokerlens.metrics.rows import Rows
+from brokerlens.metrics.taps import found_tap
 from brokerlens.metrics.window import Bins, Window, series_bins
 from brokerlens.notebook import notebook_figures, read_packets
 
@@ -45,7 +46,7 @@ def compute_metrics(
     tcp_connections = of_connections.connections_inside(connections, counted.connections)
     trips, to_broker = round_trips.round_trips_inside(inside, counted.connections)
     groups = latency.Groups(latency.requests_inside(requests, window))
-    tap = measure["tap"] if measure["tap"] in ("client", "broker") else of_connections.found_tap(tcp_connections["tap"].to_list())
+    tap = measure["tap"] if measure["tap"] in ("client", "broker") else found_tap(tcp_connections["tap"].to_list())
 
     rows = Rows()
     traffic.add_packets(rows, counted)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +11,6 @@ import polars as pl
 from brokerlens.metrics.rows import ALL, SHARE, Rows, group
 from brokerlens.metrics.uncertainty import ratio_by_connection
 
-TAPS = "client", "broker", "middle", "unknown"
-
 
 def connections_inside(connections: Sequence[str | Path], inside: Sequence[str]) -> pl.DataFrame:
     """The rows of the data set `connections` whose ids are in ``inside``, by id."""
@@ -21,16 +18,6 @@ def connections_inside(connections: Sequence[str | Path], inside: Sequence[str])
     scanned = pl.scan_parquet([str(path) for path in connections], hive_partitioning=False).select(pl.col(columns).cast(pl.String))
     wanted = pl.LazyFrame({"connection_id": inside}, schema={"connection_id": pl.String})
     return scanned.join(wanted, on="connection_id", how="semi").sort("connection_id").collect()
-
-
-def found_tap(taps: Sequence[str | None]) -> str:
-    """Where most connections say that the capture was taken; those that cannot tell have no vote, and a draw is no answer."""
-    votes = Counter(tap for tap in taps if tap is not None and tap != "unknown")
-    if not votes:
-        return "unknown"
-    most = max(votes.values())
-    leading = [tap for tap in TAPS if votes[tap] == most]
-    return leading[0] if len(leading) == 1 else "unknown"
 
 
 def add_connections(rows: Rows, connections: pl.DataFrame) -> None:
