@@ -28,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write(*paths: str) -> None:
     for path in paths:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_bytes(path.encode())
+        Path(path).write_bytes(os.fsencode(path))
 
 
 def settings(site: str = "", experiment: str = "", top: str = "") -> dict[str, Any]:
@@ -363,6 +363,14 @@ def test_a_file_that_a_site_has_twice(folder: Path, again: str) -> None:
         found("edge", again)
 
 
+@pytest.mark.parametrize(("place", "pattern"), [("{odd}", "'{odd'"), ("<odd>", "'<odd>'"), ("o\nd", "'\\\\n'"), ("\udcff", "'\\\\udcff'")])
+def test_a_path_that_snakemake_would_not_take_literally(folder: Path, place: str, pattern: str) -> None:
+    write(f"{place}/x.pcap", "{}<>/y.pcap")
+    with pytest.raises(config.ConfigError, match=rf"has {pattern} in it, which Snakemake would not take literally\. Rename it"):
+        found(place)
+    assert found("{}<>") == ["{}<>/y.pcap"]
+
+
 def test_the_same_capture_may_serve_two_sites(folder: Path) -> None:
     given = settings()
     given["experiments"]["run1"]["sites"]["cloud"] = given["experiments"]["run1"]["sites"]["edge"]
@@ -394,13 +402,6 @@ def test_keys_differ_where_names_do(names: list[str]) -> None:
     one, other = (config.encoded(name) for name in names)
     assert one != other
     assert max(len(one), len(other)) <= config.LONGEST_KEY
-
-
-def test_a_name_that_is_no_utf8(folder: Path) -> None:
-    with open(b"edge/\xff.pcap", "wb"):
-        pass
-    capture = next(capture for capture in config.find_captures(["edge"], "captures") if "ff" in capture.name.lower())
-    assert (capture.name, capture.key) == ("\\xff.pcap", "%FF.pcap")
 
 
 # The schema

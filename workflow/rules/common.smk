@@ -216,10 +216,9 @@ def total_memory(wildcards, attempt):
 
 def inventory():
     """One line about what there is to do."""
-    sites = all_sites()
-    captures = sum(len(site.captures) for _, site in sites)
-    size = sum(site.bytes for _, site in sites)
-    return f"{len(CONFIG.experiments)} experiments, {len(sites)} sites, {captures} captures, {size / 1e6:,.1f} MB"
+    counts = {"experiment": len(CONFIG.experiments), "site": len(all_sites()), "capture": len(CAPTURES)}
+    size = sum(site.bytes for _, site in all_sites())
+    return ", ".join(f"{count:,} {what}{'' if count == 1 else 's'}" for what, count in counts.items()) + f", {size / 1e6:,.1f} MB"
 
 
 def whereabouts():

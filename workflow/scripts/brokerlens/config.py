@@ -542,9 +542,10 @@ def find_captures(places: Sequence[str], key: str) -> tuple[Capture, ...]:
         here = key if len(places) == 1 else f"{key}[{number}]"
         found += _captures_at(_tidy(os.path.expanduser(place)), here)
     _refuse_twins(found, key)
+    _refuse_unspeakable(found, key)
     names = shown_names([path for path, _ in found])
     captures = [
-        Capture(path=path, name=_printable(name), key=encoded(name), bytes=stat.st_size, modified=int(stat.st_mtime))
+        Capture(path=path, name=name, key=encoded(name), bytes=stat.st_size, modified=int(stat.st_mtime))
         for (path, stat), name in zip(found, names, strict=True)
     ]
     return tuple(sorted(captures, key=lambda capture: (capture.name, capture.key)))
@@ -608,6 +609,16 @@ def _refuse_twins(found: Sequence[tuple[str, os.stat_result]], key: str) -> None
             raise ConfigError(f"{key}: {path} is {'there twice' if twin == path else f'the same file as {twin}'}. Take one out.")
 
 
+def _refuse_unspeakable(found: Sequence[tuple[str, os.stat_result]], key: str) -> None:
+    """Snakemake fills in `{wildcards}` and `<pathvars>` in what input functions return, without a way to escape them, and knows UTF-8 only."""
+    for path, _ in found:
+        pattern = re.search(r"\{\s*\w+|<[a-z][a-z0-9_]*>|[\n\r]|[\ud800-\udfff]", path)
+        if pattern:
+            raise ConfigError(
+                f"{key}: {path!r} has {pattern[0]!r} in it, which Snakemake would not take literally. Rename it, or link to it under another name."
+            )
+
+
 def shown_names(paths: Sequence[str]) -> list[str]:
     """Each file's name, or where files share one the shortest end of its path that no other has."""
     by_name: dict[str, list[tuple[str, ...]]] = defaultdict(list)
@@ -622,11 +633,6 @@ def _shortest_end(parts: tuple[str, ...], rivals: Sequence[tuple[str, ...]]) -> 
         if sum(rival[-length:] == parts[-length:] for rival in rivals) == 1:
             return "/".join(parts[-length:])
     return os.path.join(*parts)
-
-
-def _printable(name: str) -> str:
-    """The name as text; a byte that is no UTF-8 as a backslash, x and two digits."""
-    return os.fsencode(name).decode("utf-8", errors="backslashreplace")
 
 
 def encoded(name: str) -> str:

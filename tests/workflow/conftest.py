@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from workbench import Workbench, copy_of_workflow
+
+CAPTURES = ("a.pcap", "b.pcap")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+    """Two experiments of two sites with two captures each, run to the end."""
+    root = tmp_path_factory.mktemp("finished")
+    (root / "work").mkdir()
+    bench = Workbench(copy_of_workflow(root / "code", stubs=True), root / "work")
+    bench.config = {
+        "timezone": "-03:00",
+        "experiments": {
+            run: {
+                "window": {"start": "2025-12-24 14:00:00", "end": "2025-12-24 15:00:00"},
+                "sites": {
+                    site: {"captures": f"data/{run}/{site}", "brokers": [f"192.0.2.{number}:9092"]}
+                    for number, site in enumerate(("edge", "cloud"))
+                },
+            }
+            for run in ("run1", "run2")
+        },
+    }
+    for run, experiment in bench.config["experiments"].items():
+        for site in experiment["sites"]:
+            for name in CAPTURES:
+                bench.capture(f"data/{run}/{site}/{name}", f"{run} {site} {name}")
+    bench.run()
+    return bench
+
+
+@pytest.fixture
+def bench(finished: Workbench, tmp_path: Path) -> Workbench:
+    """A copy of the finished state, to change."""
+    return finished.copied(tmp_path)

@@ -1,0 +1,260 @@
+"""After a change, what runs again: exactly the jobs that depend on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from workbench import TOGETHER, Workbench, downstream_of_merge, splits
+
+BOTH = ("a.pcap", "b.pcap")
+SITES = [(run, site) for run in ("run1", "run2") for site in ("edge", "cloud")]
+ALL_SPLITS = {job for run, site in SITES for job in splits(run, site, BOTH)}
+ALL_MERGES = {f"merge_site {run}/{site}/part-0000" for run, site in SITES}
+ALL_METRICS = {f"compute_metrics {run}/{site}" for run, site in SITES}
+
+
+def test_nothing_changed(bench: Workbench) -> None:
+    began = time.monotonic()
+    assert "Nothing to be done" in bench.run()
+    print(f"nothing to do: {time.monotonic() - began:.2f} s")
+    assert bench.planned() == set()
+
+
+def test_a_first_run_does_every_job_once(bench: Workbench) -> None:
+    shutil.rmtree(bench.work / "results")
+    assert bench.planned() == ALL_SPLITS | ALL_MERGES | ALL_METRICS | TOGETHER
+
+
+def test_a_run_says_where_the_report_is(bench: Workbench) -> None:
+    (bench.work / "results/report/index.html").unlink()
+    said = bench.run()
+    assert f"report: {bench.work}/results/report/index.html" in said
+    assert "2 experiments, 4 sites, 8 captures" in said
+
+
+# Captures
+
+
+def test_a_capture_added(bench: Workbench) -> None:
+    bench.capture("data/run1/edge/c.pcap", "new", date=1_000_000_000)
+    assert bench.planned() == splits("run1", "edge", ["c.pcap"]) | downstream_of_merge("run1", "edge")
+
+
+def test_a_capture_removed(bench: Workbench) -> None:
+    (bench.work / "data/run1/edge/b.pcap").unlink()
+    assert bench.planned() == downstream_of_merge("run1", "edge")
+
+
+def test_a_removed_capture_that_comes_back_is_not_split_again(bench: Workbench) -> None:
+    aside = bench.work / "b.pcap"
+    (bench.work / "data/run1/edge/b.pcap").rename(aside)
+    bench.run()
+    aside.rename(bench.work / "data/run1/edge/b.pcap")
+    assert bench.planned() == downstream_of_merge("run1", "edge")
+
+
+@pytest.mark.parametrize("content", ["another, longer content", "run1 edge b.PCAP"], ids=["other size", "same size"])
+@pytest.mark.parametrize("date", [1_600_000_000, 1_800_000_000], ids=["older", "newer"])
+def test_a_capture_replaced(bench: Workbench, content: str, date: int) -> None:
+    bench.capture("data/run1/edge/b.pcap", content, date)
+    assert bench.planned() == splits("run1", "edge", ["b.pcap"]) | downstream_of_merge("run1", "edge")
+
+
+def test_a_capture_renamed(bench: Workbench) -> None:
+    (bench.work / "data/run2/cloud/b.pcap").rename(bench.work / "data/run2/cloud/d.pcap")
+    assert bench.planned() == splits("run2", "cloud", ["d.pcap"]) | downstream_of_merge("run2", "cloud")
+
+
+def test_captures_of_which_two_share_a_name(bench: Workbench) -> None:
+    bench.site("run1", "edge")["captures"] = ["data/run1/edge", "other"]
+    bench.capture("other/b.pcap", "x")
+    assert bench.planned() == splits("run1", "edge", ["edge%2Fb.pcap", "other%2Fb.pcap"]) | downstream_of_merge("run1", "edge")
+
+
+# Configuration
+
+
+def test_a_window_changed(bench: Workbench) -> None:
+    bench.config["experiments"]["run1"]["window"]["end"] = "2025-12-24 15:00:01"
+    assert bench.planned() == {"compute_metrics run1/edge", "compute_metrics run1/cloud"} | TOGETHER
+
+
+def test_the_same_window_in_another_spelling(bench: Workbench) -> None:
+    bench.config["experiments"]["run1"]["window"]["end"] = "2025-12-24T18:00:00.000Z"
+    assert bench.planned() == set()
+
+
+def test_the_time_zone_moves_every_window(bench: Workbench) -> None:
+    bench.config["timezone"] = "-04:00"
+    assert bench.planned() == ALL_METRICS | TOGETHER
+
+
+def test_one_sites_broker_changed(bench: Workbench) -> None:
+    bench.site("run1", "edge")["brokers"] = ["192.0.2.9:9092"]
+    assert bench.planned() == splits("run1", "edge", BOTH) | downstream_of_merge("run1", "edge")
+
+
+def test_two_brokers_in_another_order(bench: Workbench) -> None:
+    bench.site("run1", "edge")["brokers"] = ["192.0.2.9:9092", "192.0.2.8:9092"]
+    bench.run()
+    bench.site("run1", "edge")["brokers"].reverse()
+    assert bench.planned() == set()
+
+
+@pytest.mark.parametrize(("key", "value"), [("tap", "client"), ("topic_ids", {"AAAAAAAAAAAAAAAAAAAAAQ": "sensors"})])
+def test_what_the_merge_asks(bench: Workbench, key: str, value: object) -> None:
+    bench.site("run1", "edge")[key] = value
+    assert bench.planned() == downstream_of_merge("run1", "edge")
+
+
+def test_another_number_of_shards_splits_nothing_again(bench: Workbench) -> None:
+    bench.site("run1", "edge")["shards"] = 2
+    assert bench.planned() == downstream_of_merge("run1", "edge") | {"merge_site run1/edge/part-0001"}
+    bench.run()
+    bench.site("run1", "edge")["shards"] = 1
+    assert bench.planned() == downstream_of_merge("run1", "edge")
+
+
+@pytest.mark.parametrize(("key", "value"), [("clock_offset_ms", 1.5), ("cluster", "plant")])
+def test_what_only_the_table_of_sites_says(bench: Workbench, key: str, value: object) -> None:
+    bench.site("run1", "edge")[key] = value
+    assert bench.planned() == TOGETHER
+
+
+@pytest.mark.parametrize(
+    ("top", "expected"),
+    [
+        ({"report": {"title": "Ours"}}, {"report"}),
+        ({"report": {"margin": 0.1}}, {"compare", "report"}),
+        ({"baseline": "run1"}, {"compare", "report"}),
+        ({"report": {"share_over_ms": 100}}, ALL_METRICS | TOGETHER),
+    ],
+)
+def test_settings_of_comparisons_and_report(bench: Workbench, top: dict[str, object], expected: set[str]) -> None:
+    bench.config |= top
+    assert bench.planned() == expected
+
+
+def test_an_event(bench: Workbench) -> None:
+    bench.config["experiments"]["run1"]["events"] = [{"at": "2025-12-24 14:30:00", "label": "link degraded"}]
+    assert bench.planned() == {"report"}
+
+
+def test_experiments_in_another_order(bench: Workbench) -> None:
+    bench.config["experiments"] = dict(reversed(bench.config["experiments"].items()))
+    assert bench.planned() == set()
+
+
+def test_an_experiment_added(bench: Workbench) -> None:
+    bench.capture("data/run3/a.pcap", "x")
+    bench.config["experiments"]["run3"] = {"sites": {"edge": {"captures": "data/run3", "brokers": ["192.0.2.9:1"]}}}
+    assert bench.planned() == splits("run3", "edge", ["a.pcap"]) | downstream_of_merge("run3", "edge")
+
+
+def test_an_experiment_removed(bench: Workbench) -> None:
+    del bench.config["experiments"]["run2"]
+    assert bench.planned() == TOGETHER
+
+
+def test_a_site_removed(bench: Workbench) -> None:
+    del bench.config["experiments"]["run2"]["sites"]["cloud"]
+    assert bench.planned() == TOGETHER
+
+
+# Code
+
+
+def test_every_file_of_the_workflow_touched(bench: Workbench) -> None:
+    later = time.time() + 60
+    for path in bench.code.rglob("*"):
+        os.utime(path, (later, later))
+    assert bench.planned() == set()
+
+
+def edit(bench: Workbench, module: str) -> None:
+    path = bench.code / "workflow" / "scripts" / module
+    path.write_text(path.read_text() + "\n# edited\n")
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("report.py", {"report"}),
+        ("compare.py", {"compare", "report"}),
+        ("collect_sites.py", TOGETHER),
+        ("compute_metrics.py", ALL_METRICS | TOGETHER),
+        ("merge_site.py", ALL_MERGES | ALL_METRICS | TOGETHER),
+        ("split_capture.py", ALL_SPLITS | ALL_MERGES | ALL_METRICS | TOGETHER),
+        ("brokerlens/report/__init__.py", {"report"}),
+        ("brokerlens/tcp/order.py", ALL_MERGES | ALL_METRICS | TOGETHER),
+        ("brokerlens/capture/headers.py", ALL_SPLITS | ALL_MERGES | ALL_METRICS | TOGETHER),
+        ("brokerlens/job.py", ALL_SPLITS | ALL_MERGES | ALL_METRICS | TOGETHER),
+        ("brokerlens/config.py", set()),
+        ("brokerlens/warm.py", set()),
+    ],
+)
+def test_code_edited(bench: Workbench, module: str, expected: set[str]) -> None:
+    edit(bench, module)
+    assert bench.planned() == expected
+
+
+def test_a_template_of_the_report_edited(bench: Workbench) -> None:
+    templates = bench.code / "workflow/scripts/brokerlens/report/templates"
+    path = next(path for path in sorted(templates.rglob("*")) if path.is_file())
+    path.write_text(path.read_text() + "\n")
+    assert bench.planned() == {"report"}
+
+
+# After a failure, and what is left
+
+
+def test_a_job_that_was_killed_is_done_again(bench: Workbench) -> None:
+    """What Snakemake leaves of a killed job: its output, and a mark that it is incomplete."""
+    output = "results/metrics/experiment=run1/site=edge/metrics.parquet"
+    script = bench.code / "workflow/scripts/compute_metrics.py"
+    sound = script.read_text()
+    script.write_text(sound + "\nimport os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    killed = bench.snakemake()
+    assert killed.returncode != 0
+    script.write_text(sound)
+    bench.run("--unlock")
+    bench.run()
+    assert (bench.work / output).read_text() == "compute_metrics"
+    assert bench.planned() == set()
+
+
+def test_only_the_report_is_made_again_when_only_it_is_missing(bench: Workbench) -> None:
+    (bench.work / "results/report/index.html").unlink()
+    assert bench.planned() == {"report"}
+
+
+def test_a_single_data_set_can_be_asked_for(bench: Workbench) -> None:
+    shutil.rmtree(bench.work / "results")
+    target = "results/requests/experiment=run1/site=edge/part-0000.parquet"
+    assert bench.planned(target) == splits("run1", "edge", BOTH) | {"merge_site run1/edge/part-0000"}
+
+
+def test_every_job_has_a_log_and_a_benchmark(bench: Workbench) -> None:
+    for kind, ending in (("logs", ".log"), ("benchmarks", ".tsv")):
+        files = {
+            path.relative_to(bench.work / "results" / kind).as_posix()
+            for path in (bench.work / "results" / kind).rglob("*")
+            if path.is_file()
+        }
+        assert files == {job.replace(" ", "/") + ending for job in ALL_SPLITS | ALL_MERGES | ALL_METRICS | TOGETHER}
+
+
+def test_odd_names_of_files_and_folders(bench: Workbench) -> None:
+    folder = "data/it's, {} [one]\\ $HOME %41"
+    for name in ("a, {}}.pcap", "b%41 \\n.pcap", 'é"*?.pcap'):
+        bench.capture(f"{folder}/{name}", name)
+    bench.site("run1", "edge")["captures"] = folder
+    said = bench.run()
+    assert "merge_site run1/edge/part-0000" in said
+    kept = {path.name for path in Path(bench.work, "results/intermediate/captures/run1/edge").iterdir()}
+    assert {"a%2C%20%7B%7D%7D.pcap", "b%2541%20%5Cn.pcap", "%C3%A9%22%2A%3F.pcap"} <= kept
+    assert bench.planned() == set()

@@ -1,0 +1,137 @@
+"""A copy of the workflow with a working directory of its own, to change at will.
+
+The stages' scripts are replaced by ones that import what the real ones import and only make their outputs: what these tests are about is
+which jobs run.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("Snakefile", "environment.yml", "workflow", "profiles", "config")
+
+STUB = '''"""A stand-in: the real script's imports, and no work."""
+from pathlib import Path
+
+if False:
+{imports}
+
+with open(snakemake.log[0], "w") as log:
+    captures = [snakemake.input.capture] if snakemake.rule == "split_capture" else []
+    for capture in captures:
+        if Path(capture).read_bytes().startswith(b"broken"):
+            print(f"error: {{capture}} is broken", file=log, flush=True)
+            raise SystemExit(1)
+    for output in map(Path, snakemake.output):
+        if snakemake.rule == "split_capture":
+            output.mkdir(exist_ok=True)
+            output /= "facts.json"
+        output.write_text(snakemake.rule)
+'''
+
+
+def stub_of(script: Path) -> str:
+    """The stand-in for a script."""
+    imports = [ast.unparse(node) for node in ast.walk(ast.parse(script.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+    kept = [line for line in imports if "__future__" not in line and "snakemake" not in line] or ["pass"]
+    return STUB.format(imports="\n".join(f"    {line}" for line in kept))
+
+
+def copy_of_workflow(target: Path, *, stubs: bool) -> Path:
+    """The workflow's files in a folder of their own."""
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, target / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target / part)
+    if stubs:
+        for script in (target / "workflow" / "scripts").glob("*.py"):
+            script.write_text(stub_of(script))
+    return target
+
+
+@dataclass
+class Workbench:
+    """A copy of the workflow in `code`, a working directory `work`, and the configuration that the next run gets."""
+
+    code: Path
+    work: Path
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def copied(self, target: Path) -> Workbench:
+        """The same state elsewhere, dates included."""
+        shutil.copytree(self.code, target / "code", symlinks=True)
+        shutil.copytree(self.work, target / "work", symlinks=True)
+        return Workbench(target / "code", target / "work", copy.deepcopy(self.config))
+
+    def site(self, experiment: str, site: str) -> dict[str, Any]:
+        """A site's settings, to change."""
+        settings: dict[str, Any] = self.config["experiments"][experiment]["sites"][site]
+        return settings
+
+    def capture(self, path: str, content: str, date: int = 1_700_000_000) -> None:
+        """Write a capture with a date."""
+        file = self.work / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+        os.utime(file, (date, date))
+
+    def snakemake(self, *arguments: str, configured: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run Snakemake as a user does from the workflow's folder, with `--directory` and, unless told otherwise, `--configfile`."""
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--directory", str(self.work)]
+        if configured:
+            file = self.work / "my.yaml"
+            file.write_text(yaml.safe_dump(self.config, sort_keys=False))
+            command += ["--configfile", str(file)]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SNAKEMAKE")}
+        return subprocess.run([*command, *arguments], cwd=self.code, env=environment, capture_output=True, text=True, check=False)
+
+    def run(self, *arguments: str) -> str:
+        """A run that must end well; what it said."""
+        done = self.snakemake(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def planned(self, *arguments: str) -> set[str]:
+        """Rule and wildcards of every job that a run would do now, as in `merge_site run1/edge/part-0000`."""
+        return jobs(self.run("--dry-run", *arguments))
+
+    def failed(self, *arguments: str, configured: bool = True) -> list[str]:
+        """A run that must fail; what it said, by line, without Snakemake's greetings."""
+        done = self.snakemake(*arguments, configured=configured)
+        assert done.returncode != 0, done.stdout + done.stderr
+        return [
+            line for line in (done.stdout + done.stderr).splitlines() if line and not line.startswith("Using workflow specific profile")
+        ]
+
+
+def jobs(said: str) -> set[str]:
+    """The jobs that Snakemake named, but for `all`."""
+    return set(re.findall(r"^Job \d+: (.+)$", said, re.MULTILINE)) - {"all"}
+
+
+def splits(experiment: str, site: str, captures: Iterable[str]) -> set[str]:
+    return {f"split_capture {experiment}/{site}/{capture}" for capture in captures}
+
+
+def downstream_of_merge(experiment: str, site: str) -> set[str]:
+    """What runs when a site's working folders changed."""
+    return {f"merge_site {experiment}/{site}/part-0000", f"compute_metrics {experiment}/{site}"} | TOGETHER
+
+
+TOGETHER = {"collect_sites", "compare", "report"}
