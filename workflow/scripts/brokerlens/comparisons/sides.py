@@ -14,19 +14,22 @@ import numpy as np
 import polars as pl
 
 from brokerlens.metrics import connections as of_connections
-from brokerlens.metrics import latency, traffic, variation
+from brokerlens.metrics import latency, traffic
 from brokerlens.metrics.round_trips import HALVES, round_trips_inside
 from brokerlens.metrics.uncertainty import Sample
+from brokerlens.metrics.variation import idle_gaps
 from brokerlens.metrics.window import Window
 from brokerlens.statistics.arms import Arm
 from brokerlens.statistics.contrasts import over_clock, within
 from brokerlens.statistics.intervals import Clusters, Interval, mean_of_bins
+from brokerlens.tcp import variation
 
 Paths = Sequence[str | Path]
 Key = tuple[str, str]
 """A metric and its group."""
 
 MS: Final = 1e6
+"""Nanoseconds of a millisecond."""
 _PARTS: Final[Mapping[str, pl.Expr]] = {
     "kafka_queue": pl.col("queue_ms"),
     "kafka_broker": pl.col("broker_ms"),
@@ -113,7 +116,7 @@ def read_side(facts: Mapping[str, Any], *, packets: Paths, requests: Paths, conn
     trips, to_broker = round_trips_inside(inside, counted.connections)
     asked = latency.requests_inside(requests, window)
     offset = clock_offset(facts)
-    samples = {**_latencies(asked), **_round_trips(trips, to_broker)}
+    samples = {**_latencies(asked), **_round_trips(trips, to_broker, len(counted.connections))}
     return Side(
         facts=facts,
         arms={key: Arm(sample.times - offset, sample.values, sample.connections) for key, sample in samples.items() if sample.n},
@@ -141,11 +144,15 @@ def _sample(asked: pl.DataFrame, values: pl.Series, chosen: np.ndarray) -> Sampl
     return Sample(times, values.to_numpy()[rows].astype(np.float64), connections)
 
 
-def _round_trips(trips: Sample, to_broker: np.ndarray) -> dict[Key, Sample]:
-    halves = {half: trips.only(to_broker == side) for half, side in HALVES.items()}
-    idle = variation.idle_gap(list(halves.values()))
-    found = {("rtt", f"half={half}"): sample for half, sample in halves.items()}
-    return found | {("rtt_ipdv", f"half={half}"): variation.successive_changes(sample, idle) for half, sample in halves.items()}
+def _round_trips(trips: Sample, to_broker: np.ndarray, connections: int) -> dict[Key, Sample]:
+    idle = idle_gaps(trips, to_broker, connections)
+    found: dict[Key, Sample] = {}
+    for half, side in HALVES.items():
+        ended = trips.only(to_broker == side)
+        found["rtt", f"half={half}"] = ended
+        changes = variation.rtt_ipdv(ended.connections, ended.times, np.rint(ended.values * MS).astype(np.int64), idle)
+        found["rtt_ipdv", f"half={half}"] = Sample(changes.time, changes.value, changes.group)
+    return found
 
 
 def _ratios(counted: traffic.Traffic, connections: pl.DataFrame) -> dict[Key, Clusters | None]:

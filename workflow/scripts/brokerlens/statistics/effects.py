@@ -40,7 +40,8 @@ def cliffs_delta(contrast: Contrast) -> Effect:
     a, b = contrast.a, contrast.b
     in_b = b.distribution - b.histogram / (2.0 * b.n)
     in_a = a.distribution - a.histogram / (2.0 * a.n)
-    delta = 2.0 * float(a.histogram @ in_b) / a.n - 1.0
+    # The cells are fine enough for the variance, not for the estimate.
+    delta = 2.0 * float(np.mean(_placements(a.ordered, b.ordered))) - 1.0
     error, df = contrast.error(2.0 * (a.state @ in_b), 2.0 * (b.state @ in_a))
     if abs(delta) >= 1.0 - 1e-12 or error == 0.0:
         return Effect(delta, df=df, reason="the samples do not overlap")

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 MINUS: Final = "\N{MINUS SIGN}"
 MOST_DECIMALS: Final = 6
+_NARROW: Final = 3.0
 _WEAK: Final = " (few independent stretches; take the interval as a minimum)"
 
 Row = Mapping[str, Any]
@@ -36,14 +37,14 @@ _HALVES: Final = {"to_broker": "to the broker", "to_client": "to the client", "f
 
 
 def decimals(value: float | None, low: float | None = None, high: float | None = None) -> int:
-    """Decimals that a value may have: those of its interval's first digit that differs, one more where the interval is barely wider.
+    """Decimals that a value may have: those of its interval's first digit that differs, one more where it differs by less than 3.
 
     Without an interval three digits of the value.
     """
     if low is not None and high is not None and high > low:
         exponent = math.floor(math.log10(high - low))
         leads = (high - low) / 10.0**exponent
-        wanted = -exponent + (1 if leads < 2.0 else 0)
+        wanted = -exponent + (1 if leads < _NARROW else 0)
     elif value is None or value == 0.0 or not math.isfinite(value):
         wanted = 0
     else:
@@ -209,7 +210,7 @@ def _differs(row: Row) -> str:
         shown = (
             f"{fixed(value, digits, sign=True)}{_points(row['unit'])} ({fixed(low, digits, sign=True)} to {fixed(high, digits, sign=True)})"
         )
-        return f"{metric_name(row)} {at_a} against {at_b}: no difference found in {_statistic(row)}, {shown}."
+        return f"{metric_name(row)} {at_a} and {at_b}: no difference found in {_statistic(row)}, {shown}."
     what = "higher" if value > 0.0 else "lower"
     size = _size(value, low, high, _points(row["unit"]))
     return f"{metric_name(row)} {at_a} is {what} than {at_b}: {_statistic(row)} by {size}{_ratio(row)}{_adjusted(row)}."
@@ -217,9 +218,7 @@ def _differs(row: Row) -> str:
 
 def _equivalent(row: Row) -> str:
     margin, reference = row["margin"], row["estimate_b"]
-    limit = (
-        f"the margin of {number(100.0 * margin / reference)} %" if reference else f"the margin of {number(margin)}{_points(row['unit'])}"
-    )
+    limit = f"the margin of {100.0 * margin / reference:.3g} %" if reference else f"the margin of {number(margin)}{_points(row['unit'])}"
     ratio = row["ratio"], row["ratio_low"], row["ratio_high"]
     if None in ratio:
         value, low, high = _difference(row)
@@ -230,7 +229,7 @@ def _equivalent(row: Row) -> str:
         digits = decimals(*ratio)
         found = f"ratio {fixed(ratio[0], digits)} ({fixed(ratio[1], digits)} to {fixed(ratio[2], digits)})"
     at_a, at_b = sides(row)
-    return f"{metric_name(row)} {at_a} against {at_b}: {_statistic(row)} differs by less than {limit}: {found}."
+    return f"{metric_name(row)} {at_a} and {at_b}: {_statistic(row)} differs by less than {limit}: {found}."
 
 
 def _undecided(row: Row) -> str:
@@ -239,7 +238,7 @@ def _undecided(row: Row) -> str:
         return _too_few(row)
     at_a, at_b = sides(row)
     after = _points(row["unit"])
-    begin = f"{metric_name(row)} {at_a} against {at_b}: the data do not decide"
+    begin = f"{metric_name(row)} {at_a} and {at_b}: the data do not decide"
     if low <= 0.0 <= high:
         digits = decimals(value, low, high)
         return f"{begin}: {_statistic(row)} between {fixed(-low, digits)}{after} lower and {fixed(high, digits)}{after} higher."
