@@ -561,8 +561,8 @@ def _usual_copies(lo: int, hi: int, number: Int64s, skip: Bools) -> int:
         copied += k * runs[k]
         if runs[k] > runs[usual]:
             usual = k
-    if rows < 4 or 10 * copied < 3 * rows or 10 * runs[usual] < 9 * several:
-        return 0
+    if copied < rows and (several < 3 or 10 * copied < 3 * rows or 10 * runs[usual] < 9 * several):
+        return 0  # a few equal packets in a short connection are no system
     return usual
 
 

@@ -526,9 +526,8 @@ def _follow_window(state: Int64s, side: int, window: int, time: int, counters: I
 @njit(cache=True, nogil=True)
 def _handshake_leg(state: Int64s, side: int, flags: int, ack: int, round_trip: int, facts: Int64s) -> int:
     """Note a leg of the handshake that this packet ended; returns the round trip, -1 where it cannot count as one."""
-    peer = 1 - side
-    if round_trip < 0 or state[peer, ISN] < 0 or ack != state[peer, ISN] + 1:
-        return round_trip
+    if round_trip < 0 or ack != state[1 - side, ISN] + 1:
+        return -1
     if side == 1:
         if flags & SYN == 0 or state[1, SYNS] != 1:
             return -1
@@ -618,11 +617,12 @@ def _follow(sequence: Sequence, h: Headers) -> tuple[NDArray[np.uint8], Int64s, 
                 state[side, LAST_LABEL] = label[i]
                 state[side, PACKETS_SEEN] += 1
             if sequence.ack_position[i] >= 0:
+                answers_syn = state[1 - side, ISN] >= 0 and state[1 - side, ACKED] == state[1 - side, ISN]
                 pure = payload == 0 and flags & (SYN | FIN) == 0 and label[i] == NOTHING
                 round_trip = _follow_ack(
                     state, side, holes, hole_count, queue, ends, sequence.ack_position[i], time, i, acked, unseen, counters[d], counters[d ^ 1], h, row, pure, window
                 )  # fmt: skip
-                rtt[i] = _handshake_leg(state, side, flags, sequence.ack_position[i], round_trip, facts[c])
+                rtt[i] = _handshake_leg(state, side, flags, sequence.ack_position[i], round_trip, facts[c]) if answers_syn else round_trip
                 if rtt[i] >= 0:
                     state[side, LEAST_RTT] = rtt[i] if state[side, LEAST_RTT] < 0 else min(state[side, LEAST_RTT], rtt[i])
             if flags & FIN:
@@ -657,8 +657,9 @@ def _tap(facts: Int64s, least: NDArray[np.float64]) -> Int64s:
     legs = np.where(facts[:, [HANDSHAKE_BROKER, HANDSHAKE_CLIENT]] >= 0, facts[:, [HANDSHAKE_BROKER, HANDSHAKE_CLIENT]], np.nan)
     to_broker = np.where(np.isnan(legs[:, 0]), least[1::2], legs[:, 0])
     to_client = np.where(np.isnan(legs[:, 1]), least[0::2], legs[:, 1])
-    local = np.isin(facts[:, [TTL_CLIENT, TTL_BROKER]], (64, 128, 255))
-    client_near, broker_near = local[:, 0] & ~local[:, 1], local[:, 1] & ~local[:, 0]
+    hops = facts[:, [TTL_CLIENT, TTL_BROKER]]
+    whole, lowered = np.isin(hops, (64, 128, 255)), (hops >= 0) & ~np.isin(hops, (64, 128, 255))
+    client_near, broker_near = whole[:, 0] & lowered[:, 1], whole[:, 1] & lowered[:, 0]
     unknown = np.isnan(to_broker) | np.isnan(to_client)
     with np.errstate(invalid="ignore"):
         client = np.where(unknown, client_near, (to_broker >= 4 * to_client) | (client_near & (to_broker >= 2 * to_client)))

@@ -1,0 +1,392 @@
+"""Small conversations whose truth is known: those of the table in the specification by its letters, then wrap, reuse, probes, resets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from brokerlens.tcp import order, segments, stream
+from brokerlens.tcp.segments import ENDED, LABELS, RESET_BY, TAPS, ConnectionFacts, SegmentFacts
+from tcp_packets import ACK, BROKER, CLIENT, FIN, MS, PSH, RST, SYN, T0, US, Packet, rows_of
+
+C0, B0 = 1000, 5000  # numbers of the first byte of each side
+MSS = 1448
+
+
+class Followed(NamedTuple):
+    rows: Any
+    ordered: order.Ordered
+    packets: SegmentFacts
+    connections: ConnectionFacts
+
+    def labels(self) -> list[str]:
+        return [LABELS[label] for label in self.packets.label]
+
+    def rtt_ms(self) -> list[float | None]:
+        return [None if rtt < 0 else rtt / MS for rtt in self.packets.rtt_ns]
+
+    def count(self, name: str, side: int = CLIENT) -> int:
+        return int(getattr(self.connections, name)[side::2].sum())
+
+
+def follow(packets: list[Packet]) -> Followed:
+    rows = rows_of(packets)
+    ordered = order.order_packets(rows)
+    return Followed(rows, ordered, *segments.follow_segments(rows, ordered))
+
+
+def handshake(broker_ms: float = 40, client_ms: float = 0.05, c0: int = C0, b0: int = B0, start: int = 0, **options: Any) -> list[Packet]:
+    """SYN, SYN-ACK and ACK, captured beside the client unless the legs say otherwise."""
+    answered = start + int(broker_ms * MS)
+    options = {"mss": 1460, "window_scale": 7} | options
+    return [
+        Packet(start, CLIENT, c0 - 1, flags=SYN, ip_id=1, **options),
+        Packet(answered, BROKER, b0 - 1, c0, SYN | ACK, ip_id=0, **options),
+        Packet(answered + int(client_ms * MS), CLIENT, c0, b0, ip_id=2),
+    ]
+
+
+def client(ms: float, offset: int, size: int = MSS, ip_id: int = 0, **more: Any) -> Packet:
+    return Packet(int(ms * MS), CLIENT, C0 + offset, B0, PSH | ACK, size, ip_id=ip_id, **more)
+
+
+def broker_ack(ms: float, offset: int, **more: Any) -> Packet:
+    return Packet(int(ms * MS), BROKER, B0, C0 + offset, ACK, **more)
+
+
+def broker(ms: float, offset: int, size: int = MSS, ip_id: int = 0, acked: int = 0, **more: Any) -> Packet:
+    return Packet(int(ms * MS), BROKER, B0 + offset, C0 + acked, PSH | ACK, size, ip_id=ip_id, **more)
+
+
+def client_ack(ms: float, offset: int, **more: Any) -> Packet:
+    return Packet(int(ms * MS), CLIENT, C0, B0 + offset, ACK, **more)
+
+
+def test_b_original_lost_before_the_tap_sent_again_after_a_timeout() -> None:
+    """The broker's second segment is lost before the tap; 400 ms later it comes again, client data 5 ms before it."""
+    found = follow([
+        *handshake(),
+        broker(100, 0, ip_id=10), broker(100.1, 2 * MSS, ip_id=12), client_ack(100.2, MSS, sacks=((B0 + 2 * MSS, B0 + 3 * MSS),)),
+        client(495, 0, 100), broker(500, MSS, ip_id=13), client_ack(500.1, 3 * MSS),
+    ])  # fmt: skip
+    assert found.labels()[3:] == ["new", "new", "", "new", "filled", ""]
+    assert (found.count("filled_segments", BROKER), found.count("filled_bytes", BROKER)) == (1, MSS)
+    assert found.count("retransmitted_segments", BROKER) == found.count("reordered_segments", BROKER) == found.count("unseen_bytes", BROKER) == 0
+    assert found.rtt_ms()[-1] is None
+
+
+def test_t_original_lost_before_the_tap_sent_again_fast() -> None:
+    """Three duplicate acknowledgements with SACK, the segment again after 50 ms; the handshake took 300 ms, longer than that."""
+    acks = [client_ack(1000 + k, MSS, sacks=((B0 + 2 * MSS, B0 + (k + 3) * MSS),), ip_id=20 + k) for k in range(1, 4)]
+    sent = [broker(1000 + k - 0.1, (k + 1) * MSS, ip_id=0) for k in range(1, 4)]
+    found = follow([*handshake(300), broker(999, 0), client_ack(999.1, MSS), *acks, *sent, broker(1053, MSS), client_ack(1053.1, 5 * MSS)])
+    assert found.labels()[-2:] == ["filled", ""]
+    assert found.count("duplicate_acks", CLIENT) == 3
+    assert found.count("filled_bytes", BROKER) == MSS
+
+
+def test_p_real_reordering() -> None:
+    found = follow([*handshake(), broker(100, 0, ip_id=10), broker(100.1, 2 * MSS, ip_id=12), broker(100.3, MSS, ip_id=11), broker(100.4, 3 * MSS, ip_id=13)])
+    assert found.labels()[3:] == ["new", "new", "reordered", "new"]
+    assert found.count("reordered_segments", BROKER) == 1
+    assert found.count("filled_bytes", BROKER) == found.count("retransmitted_segments", BROKER) == 0
+
+
+@pytest.mark.parametrize(("stamps", "label"), [((50, 49), "reordered"), ((50, 60), "filled"), ((50, 50), "reordered")])
+def test_timestamps_tell_where_ip_ids_do_not(stamps: tuple[int, int], label: str) -> None:
+    """Equal timestamps do not vote; then 200 µs, far less than a round trip, is reordering."""
+    found = follow([*handshake(), broker(100, 0, tsval=49), broker(100.1, 2 * MSS, tsval=stamps[0]), broker(100.3, MSS, tsval=stamps[1])])
+    assert found.labels()[-1] == label
+
+
+def test_evidence_that_contradicts_itself_is_ambiguous() -> None:
+    found = follow([*handshake(), broker(100, 0, ip_id=10, tsval=49), broker(100.1, 2 * MSS, ip_id=12, tsval=50), broker(100.3, MSS, ip_id=11, tsval=60)])
+    assert found.labels()[-1] == "ambiguous"
+
+
+def conversation() -> list[Packet]:
+    return [
+        *handshake(),
+        client(50, 0, 100, ip_id=3), broker(91, 0, 300, ip_id=70, acked=100), client_ack(91.1, 300, ip_id=4), client(95, 100, 60, ip_id=5), broker_ack(136, 160, ip_id=71),
+    ]  # fmt: skip
+
+
+def test_c_every_frame_captured_twice() -> None:
+    """SYN-ACK with IP id 0, the others with ids of their own, the copies 10 µs later and a hop on."""
+    packets = conversation()
+    packets[-3] = replace(packets[-3], seq=C0 + 100)
+    packets[3:] = [replace(packet, seq=packet.seq + 0) for packet in packets[3:]]
+    twice = [copy for packet in packets for copy in (packet, replace(packet, time=packet.time + 10 * US, ttl=63))]
+    once, found = follow(packets), follow(twice)
+    assert int(found.ordered.is_duplicate.sum()) == len(packets)
+    assert found.count("duplicate_segments", CLIENT) + found.count("duplicate_segments", BROKER) == len(packets)
+    assert [label for label, copy in zip(found.labels(), found.ordered.is_duplicate, strict=True) if not copy] == once.labels()
+    assert [rtt for rtt, copy in zip(found.rtt_ms(), found.ordered.is_duplicate, strict=True) if not copy] == once.rtt_ms()
+    assert found.connections.handshake_broker_ns[0] == 40 * MS
+    assert found.count("retransmitted_segments") == found.count("duplicate_acks", BROKER) == 0
+
+
+def test_d_two_retransmissions_one_of_them_needless() -> None:
+    found = follow([
+        *handshake(), client(50, 0), client(50.1, MSS), client(50.2, 2 * MSS), broker_ack(90, 0, sacks=((C0 + 2 * MSS, C0 + 3 * MSS),)),
+        client(91, 0), client(91.1, 2 * MSS), broker_ack(131, 3 * MSS),
+    ])  # fmt: skip
+    assert found.labels()[3:] == ["new", "new", "new", "", "retransmitted", "retransmitted", ""]
+    assert (found.count("retransmitted_segments"), found.count("retransmitted_bytes")) == (2, 2 * MSS)
+    assert found.rtt_ms()[-1] is None
+    assert found.rtt_ms()[6] == pytest.approx(39.8)  # the SACK answers the third segment at once
+
+
+def test_e_timeout_then_acknowledgement_gives_no_round_trip() -> None:
+    found = follow([*handshake(), client(50, 0, ip_id=3), client(350, 0, ip_id=4), broker_ack(400, MSS)])
+    assert found.labels()[3:] == ["new", "retransmitted", ""]
+    assert found.rtt_ms()[3:] == [None, None, None]
+
+
+def test_f_offloaded_segment_acknowledged_in_parts() -> None:
+    """Ten MSS in one segment: the first acknowledgement inside it is a round trip of its first bytes, the rest is not once an MSS is sent again."""
+    found = follow([*handshake(), client(50, 0, 10 * MSS), broker_ack(90, 2 * MSS), client(95, 2 * MSS, ip_id=5), broker_ack(150, 10 * MSS)])
+    assert found.labels()[3:] == ["new", "", "retransmitted", ""]
+    assert found.count("retransmitted_bytes") == MSS
+    assert found.rtt_ms()[3:] == [None, 40.0, None, None]
+
+
+def test_k_sent_again_with_other_boundaries() -> None:
+    found = follow([*handshake(), client(50, 0, 500), client(350, 0, MSS), broker_ack(390, MSS)])
+    assert found.labels()[3:] == ["new", "retransmitted", ""]
+    assert (found.count("retransmitted_segments"), found.count("retransmitted_bytes")) == (1, 500)
+    assert found.count("unseen_bytes") == 0
+    assert found.rtt_ms()[-1] is None
+
+
+def test_m_acknowledgement_captured_before_its_data() -> None:
+    found = follow([*handshake(), broker(100, 0, ip_id=9), client_ack(100.1, MSS), client_ack(110, 2 * MSS), broker(110.01, MSS, ip_id=10), broker(111, 2 * MSS, ip_id=11)])
+    assert found.labels()[3:] == ["new", "", "", "new", "new"]
+    assert found.count("unseen_bytes", BROKER) == 0
+    assert found.packets.unseen_bytes.sum() == 0
+    assert found.rtt_ms()[5] is None
+
+
+def test_data_far_behind_its_acknowledgement_was_unseen() -> None:
+    found = follow([*handshake(), client_ack(110, MSS), broker(115, 0, ip_id=10)])
+    assert found.count("unseen_bytes", BROKER) == MSS
+    assert found.labels()[-1] == "ambiguous"
+
+
+def test_n_segment_of_one_byte_sent_again_is_no_keepalive() -> None:
+    found = follow([*handshake(), client(50, 0, 1, ip_id=3), client(350, 0, 1, ip_id=4), broker_ack(400, 1)])
+    assert found.labels()[3:] == ["new", "retransmitted", ""]
+    assert found.count("keepalives") == 0
+    assert found.rtt_ms()[-1] is None
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_keepalive(size: int) -> None:
+    found = follow([*handshake(), client(50, 0, 10), broker_ack(90, 10), Packet(9000 * MS, CLIENT, C0 + 9, B0, ACK, size), broker_ack(9040, 10)])
+    assert found.labels()[-2:] == ["keepalive", ""]
+    assert found.count("keepalives") == 1
+    assert found.count("retransmitted_segments") == found.count("duplicate_acks", BROKER) == 0
+    assert found.rtt_ms()[-1] is None
+
+
+def test_o_window_probe_of_linux() -> None:
+    """Empty, one below the oldest byte not acknowledged, while the broker's window is closed."""
+    found = follow([
+        *handshake(), client(50, 0, 100), broker_ack(90, 100, window=0), Packet(300 * MS, CLIENT, C0 + 99, B0), broker_ack(340, 100, window=0),
+        broker_ack(590, 100, window=500),
+    ])  # fmt: skip
+    assert found.labels()[3:] == ["new", "", "window_probe", "", ""]
+    assert (found.count("window_probes"), found.count("keepalives"), found.count("duplicate_acks", BROKER)) == (1, 0, 0)
+    assert found.count("zero_window_episodes", BROKER) == 1
+    assert found.connections.zero_window_ms[1] == 500.0
+    assert found.packets.zero_window_begins.tolist() == [False] * 4 + [True] + [False] * 3
+
+
+def test_window_probe_of_one_byte_that_is_refused_then_taken() -> None:
+    """BSD and Windows send the next byte; sent with the data once the window opens it is not a retransmission."""
+    found = follow([
+        *handshake(), client(50, 0, 100), broker_ack(90, 100, window=0), client(300, 100, 1), broker_ack(340, 100, window=0), broker_ack(590, 100, window=500),
+        client(591, 100, 200), broker_ack(632, 300),
+    ])  # fmt: skip
+    assert found.labels()[3:] == ["new", "", "window_probe", "", "", "new", ""]
+    assert found.count("retransmitted_segments") == found.count("unseen_bytes") == 0
+    taken = follow([*handshake(), client(50, 0, 100), broker_ack(90, 100, window=0), client(300, 100, 1), broker_ack(340, 101, window=500), client(341, 101, 9)])
+    assert taken.labels()[3:] == ["new", "", "window_probe", "", "new"]
+    assert taken.count("unseen_bytes") == 0
+
+
+def test_a_window_still_closed_at_the_end_counts_to_the_end() -> None:
+    found = follow([*handshake(), broker_ack(90, 0, window=0), client(190, 0, 10)])
+    assert found.connections.zero_window_ms[1] == 100.0
+    assert found.packets.window_bytes.tolist() == [64240, 64240, 64240 << 7, 0, 64240 << 7]
+
+
+def test_i2_capture_begins_at_the_retransmission() -> None:
+    found = follow([client(0, 0, ip_id=4), broker_ack(40, MSS), client(41, MSS, ip_id=5), broker_ack(81, 2 * MSS)])
+    assert found.labels() == ["ambiguous", "", "new", ""]
+    assert found.rtt_ms() == [None, None, None, 40.0]
+    assert not found.connections.started[0]
+    assert found.packets.window_bytes.tolist() == [-1] * 4
+    assert found.count("unseen_bytes") == 0
+
+
+def test_r_tail_probe() -> None:
+    found = follow([*handshake(), client(50, 0), client(130, 0, ip_id=3), broker_ack(171, MSS)])
+    assert found.labels()[3:] == ["new", "retransmitted", ""]
+    assert found.rtt_ms()[-1] is None
+
+
+def test_dedup_of_copies_with_another_time_to_live() -> None:
+    packets = [*handshake(), client(50, 0, ip_id=7), client(50.01, 0, ip_id=7, ttl=63), broker_ack(90, MSS, ip_id=3)]
+    found = follow(packets)
+    assert found.ordered.is_duplicate.tolist() == [False] * 4 + [True, False]
+    assert found.rtt_ms()[-1] == 40.0
+    assert found.count("packets") == 3
+
+
+def test_copies_without_ip_ids_stay_unless_all_packets_have_them() -> None:
+    """Two equal acknowledgements without an id may be two packets."""
+    twice = client_ack(60, MSS)
+    found = follow([*handshake(), broker(59, 0), broker(59.1, MSS, 9), twice, replace(twice, time=twice.time + 10 * US), *[broker(70 + k, MSS + 9 + k, 1) for k in range(9)]])
+    assert not found.ordered.is_duplicate.any()
+
+
+def test_of_several_interfaces_one_counts() -> None:
+    packets = [replace(packet, interface=4) for packet in conversation()]
+    found = follow([*packets, *[replace(packet, interface=2, time=packet.time - 3 * US) for packet in packets]])
+    kept = found.rows.columns["interface"][found.ordered.row][~found.ordered.is_duplicate]
+    assert kept.tolist() == [2] * len(packets)
+
+
+def test_handshake_legs_and_tap() -> None:
+    near_client, near_broker = follow(conversation()), follow([*handshake(0.03, 40), client(90, 0, 10), broker_ack(90.02, 10)])
+    assert (near_client.connections.handshake_broker_ns[0], near_client.connections.handshake_client_ns[0]) == (40 * MS, MS // 20)
+    assert TAPS[near_client.connections.tap[0]] == "client"
+    assert TAPS[near_broker.connections.tap[0]] == "broker"
+    assert TAPS[follow(handshake(20, 15)).connections.tap[0]] == "middle"
+    assert TAPS[follow(handshake()[:1]).connections.tap[0]] == "unknown"
+    assert near_client.rtt_ms()[1:3] == [40.0, 0.05]
+    assert near_client.connections.rtt_broker_n[0] == 3
+    assert near_client.connections.rtt_broker_p50_ms[0] == 41.0
+    assert near_client.connections.rtt_broker_p95_ms[0] == 41.0
+    assert near_client.connections.rtt_broker_min_ms[0] == 40.0
+
+
+def test_syn_sent_again_gives_no_handshake_time() -> None:
+    syn, answer, ack = handshake(1000)
+    found = follow([syn, replace(syn, time=900 * MS, ip_id=9), answer, ack])
+    assert found.labels() == ["new", "retransmitted", "new", ""]
+    assert len(found.connections.first_seen) == 1
+    assert found.connections.handshake_broker_ns[0] == -1
+    assert found.connections.handshake_client_ns[0] == 50_000
+    assert found.rtt_ms()[:3] == [None, None, None]
+    assert found.count("retransmitted_bytes") == 0
+
+
+def test_ports_used_again_are_another_connection() -> None:
+    later = [replace(packet, seq=packet.seq + 90_000, ack=(packet.ack + 90_000 if packet.flags & ACK else 0), time=packet.time + 5000 * MS) for packet in handshake()]
+    found = follow([*handshake(), client(50, 0, 10), *later])
+    assert found.ordered.generation.tolist() == [1, 2]
+    assert found.ordered.connection.tolist() == [0] * 4 + [1] * 3
+    assert found.connections.started.tolist() == [True, True]
+
+
+def test_same_number_again_after_the_end_is_another_connection() -> None:
+    end = [Packet(60 * MS, CLIENT, C0, B0, FIN | ACK), Packet(100 * MS, BROKER, B0, C0 + 1, FIN | ACK), Packet(101 * MS, CLIENT, C0 + 1, B0 + 1)]
+    again = [replace(packet, time=packet.time + 3000 * MS, ip_id=packet.ip_id + 50) for packet in handshake()]
+    found = follow([*handshake(), *end, *again])
+    assert found.ordered.generation.tolist() == [1, 2]
+    assert [ENDED[code] for code in found.connections.ended] == ["fin", "open"]
+
+
+def test_a_long_pause_and_numbers_elsewhere_are_another_connection() -> None:
+    first = [client(0, 0), broker_ack(40, MSS)]
+    minutes = 16 * 60_000
+    same = follow([*first, client(minutes, MSS), broker_ack(minutes + 40, 2 * MSS)])
+    other = follow([*first, replace(client(minutes, MSS), seq=C0 + 2**31), Packet((minutes + 40) * MS, BROKER, B0 + 2**31, C0 + 2**31 + MSS)])
+    assert same.ordered.generation.tolist() == [1]
+    assert other.ordered.generation.tolist() == [1, 2]
+
+
+def test_numbers_wrap() -> None:
+    c0 = 2**32 - 2000
+    packets = [*handshake(c0=c0), *[Packet((50 + k) * MS, CLIENT, c0 + k * MSS, B0, ACK, MSS) for k in range(4)], Packet(100 * MS, BROKER, B0, c0 + 4 * MSS)]
+    found = follow(packets)
+    assert found.labels()[3:] == ["new"] * 4 + [""]
+    assert np.diff(found.ordered.position[3:7]).tolist() == [MSS] * 3
+    assert (found.ordered.position % 2**32).tolist() == found.rows.columns["seq"].tolist()
+    assert found.rtt_ms()[-1] == 47.0
+    assert found.count("acked_bytes") == 4 * MSS
+
+
+def test_reset_and_its_numbers() -> None:
+    valid = follow([*handshake(), client(50, 0, 10), Packet(60 * MS, BROKER, B0, 0, RST), Packet(61 * MS, BROKER, B0, 0, RST)])
+    assert (ENDED[valid.connections.ended[0]], RESET_BY[valid.connections.reset_by[0]]) == ("reset", "broker")
+    assert valid.count("resets", BROKER) == 2
+    spoofed = follow([*handshake(), client(50, 0, 10), Packet(60 * MS, BROKER, B0 + 2**31, 0, RST), client(70, 10, 10), broker_ack(110, 20)])
+    assert (ENDED[spoofed.connections.ended[0]], RESET_BY[spoofed.connections.reset_by[0]]) == ("open", "")
+    assert spoofed.count("resets", BROKER) == 1
+    assert spoofed.labels()[-2:] == ["new", ""]
+    assert spoofed.rtt_ms()[-1] == 40.0
+
+
+def test_refused_connection() -> None:
+    found = follow([handshake()[0], Packet(40 * MS, BROKER, 0, C0, RST | ACK)])
+    assert (ENDED[found.connections.ended[0]], RESET_BY[found.connections.reset_by[0]]) == ("reset", "broker")
+    assert found.rtt_ms() == [None, None]
+
+
+def test_reset_after_the_senders_fin_is_an_ordinary_end() -> None:
+    found = follow([*handshake(), Packet(60 * MS, CLIENT, C0, B0, FIN | ACK), broker(90, 0, 10, acked=1), Packet(91 * MS, CLIENT, C0 + 1, 0, RST)])
+    assert (ENDED[found.connections.ended[0]], RESET_BY[found.connections.reset_by[0]]) == ("fin", "client")
+
+
+def test_one_wrong_number_shifts_nothing() -> None:
+    wrong = Packet(55 * MS, CLIENT, C0 + 2**31 - 5, B0, ACK, 10)
+    found = follow([*handshake(), client(50, 0, 10), wrong, client(60, 10, 10), broker_ack(101, 20)])
+    assert found.ordered.position[4] == -1
+    assert found.labels()[3:] == ["new", "", "new", ""]
+    assert found.rtt_ms()[-1] == 41.0
+
+
+def test_acknowledgement_that_waited_for_another_segment_gives_no_round_trip() -> None:
+    """The second of three segments is lost behind the tap and sent again: the third one's acknowledgement waited for it."""
+    found = follow([*handshake(), client(50, 0), client(51, MSS), client(52, 2 * MSS), broker_ack(90, MSS), client(110, MSS), broker_ack(150, 3 * MSS), client(160, 3 * MSS), broker_ack(200, 4 * MSS)])
+    assert found.rtt_ms()[6] == 40.0
+    assert found.rtt_ms()[-3] is None
+    assert found.rtt_ms()[-1] == 40.0
+
+
+def test_unseen_bytes_stand_on_the_packet_that_acknowledged_them() -> None:
+    found = follow([*handshake(), client(50, 0), client(51, 2 * MSS), broker_ack(90, 3 * MSS)])
+    assert found.packets.unseen_bytes.tolist() == [0, 0, 0, 0, 0, MSS]
+    assert found.packets.acked_bytes.tolist() == [0, 0, 0, 0, 0, 3 * MSS]
+    assert found.count("unseen_bytes") == MSS
+
+
+def test_streams_have_first_sight_content_and_what_was_sent_again() -> None:
+    packets = [
+        *handshake(), client(50, 0, 10, kept=((0, b"ab"),), captured=2, ip_id=3), client(51, 20, 10, kept=((0, b"0123456789"),), ip_id=5),
+        client(90, 0, 30, kept=((0, b"abcdefghijklmnopqrst!!!!!!!!!!"),), ip_id=6),
+    ]  # fmt: skip
+    found = follow(packets)
+    streams = stream.assemble(found.rows, found.ordered, found.packets)
+    start = int(streams.origin[0])
+    sights = [stream.first_sight(streams, 0, start + k) for k in (-1, 0, 9, 10, 19, 20, 29, 30)]
+    assert [sight if sight < 0 else (sight - T0) / MS for sight in sights] == [-1, 50, 50, 90, 90, 51, 51, -1]
+    pieces = zip(streams.content_from - start, streams.content_to - start, streams.content_at, streams.content_segment, strict=True)
+    assert [(int(a), bytes(streams.data[at : at + b - a]), bool(begins)) for a, b, at, begins in pieces] == [
+        (0, b"ab", True), (2, b"cdefghijklmnopqrst", False), (20, b"0123456789", True),
+    ]  # fmt: skip
+    assert (streams.again_from - start).tolist() == [0, 20]
+    assert (streams.again_to - start).tolist() == [10, 30]
+    assert stream.KEEPALIVE == LABELS.index("keepalive")
+    assert stream.WINDOW_PROBE == LABELS.index("window_probe")
+
+
+def test_no_packets() -> None:
+    found = follow([])
+    assert found.labels() == []
+    assert len(stream.assemble(found.rows, found.ordered, found.packets).origin) == 0
