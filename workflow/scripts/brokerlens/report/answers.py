@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from brokerlens.report.comparability import Judgement
-from brokerlens.report.intervals import Comparison, bounds, is_sure, less_or_more, share_interval, share_words, times, too_few
+from brokerlens.report.intervals import Comparison, bounds, is_sure, less_or_more, margin_words, share_interval, share_words, times, too_few
 from brokerlens.report.latency import WorstMinute, parts
 from brokerlens.report.results import Key, Results, Site
 from brokerlens.report.words import count, digits_for, fixed, grey, listed, most, ms, name, percent, plural, sentences, short, strong
@@ -93,7 +93,7 @@ def _middle(pair: Comparison, where: Markup, a: Markup, b: Markup) -> Markup:
     interval = bounds(row["difference_low"], row["difference_high"], digits, sign=True)
     medians = f"median {ms(row['estimate_a'])} against {ms(row['estimate_b'])}"
     if row["verdict"] == "equivalent_within_margin":
-        return Markup("{}{} in the middle: {}, {}.").format(where, strong(f"the same within {ms(row['margin'])}"), medians, grey(f"difference {interval} ms"))
+        return Markup("{}{} in the middle: {}, {}.").format(where, strong(f"the same within {margin_words(row['margin'])}"), medians, grey(f"difference {interval} ms"))
     if not is_sure(row) or row["verdict"] == "undecided":
         return Markup("{}{} in the middle: {}, {} {}.").format(
             where, strong("no difference found"), medians, fixed(row["difference"], digits, sign=True) + " ms", grey(f"({interval})")
@@ -228,7 +228,7 @@ def _change(pair: Comparison, latest: str) -> Markup:
     digits = digits_for(difference, low, high)
     interval = grey(f"({bounds(low, high, digits, sign=True)})")
     if row["verdict"] == "equivalent_within_margin":
-        return Markup("{}, {} ms {}.").format(strong(Markup("{}: the same within {}").format(who, ms(row["margin"]))), fixed(difference, digits, sign=True), interval)
+        return Markup("{}, {} ms {}.").format(strong(Markup("{}: the same within {}").format(who, margin_words(row["margin"]))), fixed(difference, digits, sign=True), interval)
     if not is_sure(row) or row["verdict"] == "undecided":
         return Markup("{}, {} ms {}.").format(strong(Markup("{}: no difference found").format(who)), fixed(difference, digits, sign=True), interval)
     before, after = (row["estimate_b"], row["estimate_a"]) if forward else (row["estimate_a"], row["estimate_b"])

@@ -22,6 +22,7 @@ from brokerlens.report.zones import utc_stamp
 Row = dict[str, Any]
 DASHES: tuple[list[int], ...] = ([], [5, 3], [2, 3], [8, 3, 2, 3], [1, 2], [10, 4])
 _SECOND = 1_000_000_000
+_TICK_SECONDS = (1, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800)
 
 
 class Line:
@@ -332,13 +333,14 @@ def parts(rows: Sequence[Row], order: Sequence[str], description: str) -> dict[s
 
 def _time_x(site: Site, field: str, span: tuple[int, int]) -> alt.X:
     start, end = (int(value) for value in site.zone.wall_ms(np.array(span)))
-    length = (span[1] - span[0]) / _SECOND
-    shape = "%H:%M:%S" if length < 240 else "%H:%M" if length < 36 * 3600 else "%d %b %H:%M"
+    step = next((step for step in _TICK_SECONDS if (end - start) / 1000 / step <= 7), 86_400 * 7)
+    ticks = range(-(-start // (step * 1000)) * step * 1000, end + 1, step * 1000)
+    shape = "%H:%M:%S" if step < 60 else "%H:%M" if step < 86_400 else "%d %b"
     return alt.X(
         f"{field}:T",
         # A plain numeric domain becomes datetime(ms), which Vega's interpreter evaluates to NaN.
         scale=alt.Scale(type="utc", domain={"expr": f"[{start},{end}]"}, nice=False),  # type: ignore[arg-type]
-        axis=alt.Axis(format=shape, tickCount={"expr": "max(2, width / 90)"}),  # type: ignore[arg-type]
+        axis=alt.Axis(format=shape, values={"expr": f"[{','.join(map(str, ticks))}]"}),  # type: ignore[arg-type]
     )
 
 
@@ -362,8 +364,12 @@ def timeline(
     """p50 line, shade up to p95, gaps stay gaps; beneath a lane each for retransmissions, resets and zero windows; events as rules."""
     rows = _timeline_rows(site, bins)
     lanes = [(lane, marks) for lane, marks in site.lanes.items() if marks.total]
-    plot, height = 170, 170 + _LANE_HEIGHT * len(lanes) + (6 if lanes else 0)
-    y_scale = alt.Scale(type="log", domain=list(domain), nice=False, clamp=True, range=[plot, 0])
+    events = [event for event in site.events if span[0] <= event["at"] <= span[1]]
+    # Words stand above the curves: room for them at the top, for the lanes beneath.
+    top = 34 if events else 18
+    plot = top + 150
+    height = plot + _LANE_HEIGHT * len(lanes) + (6 if lanes else 0)
+    y_scale = alt.Scale(type="log", domain=list(domain), nice=False, clamp=True, range=[plot, top])
     axis = _log_axis(domain)
     datasets: dict[str, list[Row]] = {ROWS: rows}
     x = _time_x(site, "t", span)
@@ -399,7 +405,7 @@ def timeline(
     for i, (lane, marks) in enumerate(lanes):
         middle = plot + 6 + _LANE_HEIGHT * i + _LANE_HEIGHT / 2
         datasets[f"lane{i}"] = _lane_rows(site, marks, lane)
-        shape: dict[str, Any] = {"retransmitted": {"shape": "stroke", "angle": 90, "size": 60}, "reset": {"shape": "M-.5,-.5L.5,.5M-.5,.5L.5,-.5", "size": 50}}.get(
+        shape: dict[str, Any] = {"retransmitted": {"shape": "stroke", "angle": 90, "size": 60}, "reset": {"shape": "M-.5,-.5L.5,.5M-.5,.5L.5,-.5", "size": 110}}.get(
             lane, {"shape": "square", "size": 45}
         )
         layers.append(
@@ -407,7 +413,6 @@ def timeline(
             .mark_point(filled=False, stroke=LANES[lane], strokeWidth=1.6, clip=True, aria=False, **shape)
             .encode(x=x, y=alt.value(middle), tooltip=[alt.Tooltip("utc:N", title="UTC"), alt.Tooltip("kind:N", title="what"), alt.Tooltip("n:Q", title="how many")])
         )
-    events = [event for event in site.events if span[0] <= event["at"] <= span[1]]
     if events:
         datasets["events"] = [_moment(site, event["at"]) | {"words": visible(str(event["label"]))} for event in events]
         marked = alt.Chart(_named("events"))
@@ -455,7 +460,6 @@ def heat_map(
         for i, start in enumerate(bins.start.tolist()):
             rows.append({"name": visible(site.name), "t": wall[i], "until": ends[i], "utc": utc_stamp(start), "p95": max(FLOOR_MS, float(bins.p95[i])), "n": int(bins.count[i])})
     x = _time_x(sites[0], "t", span)
-    colour = alt.Scale(type="log", domain=list(domain), range=["var(--heat1)", "var(--heat2)"], nice=False, clamp=True)
     chart = (
         alt.Chart(_rows())
         .mark_rect(clip=True, aria=False)
@@ -467,7 +471,6 @@ def heat_map(
             tooltip=[alt.Tooltip("name:N", title="site"), alt.Tooltip("utc:N", title="from (UTC)"), alt.Tooltip("p95:Q", title="p95, ms", format=",.4~r"), alt.Tooltip("n:Q", title="requests")],
         )
     )
-    del colour
     low, high = np.log(domain[0]), np.log(domain[1])
     for row in rows:
         row["level"] = int(min(5, max(0, 6 * (np.log(row["p95"]) - low) / (high - low))))
@@ -475,7 +478,7 @@ def heat_map(
 
 
 def over_time(
-    series: Sequence[tuple[Site, Line, Sequence[tuple[int, float]], float]], span: tuple[int, int], unit: str, description: str, *, log: bool, height: int = 200
+    series: Sequence[tuple[Site, Line, Sequence[tuple[int, float]], float]], span: tuple[int, int], domain: tuple[float, float], unit: str, description: str, *, log: bool, height: int = 200
 ) -> dict[str, Any]:
     """One line per site of a value per time bin (begin in ns, value), the bin's length in seconds; gaps stay gaps."""
     rows: list[Row] = []
@@ -487,15 +490,13 @@ def over_time(
             rows.append(_moment(site, start) | {"name": line.label, "value": value, "piece": f"{line.label} {piece}"})
     lines = [line for _, line, _, _ in series]
     colour, text, dash = _line_scales(lines)
-    found = [row["value"] for row in rows]
     if log:
-        domain = log_domain(found)
         y = alt.Y("value:Q", scale=_log(domain), axis=_log_axis(domain))
     else:
-        y = alt.Y("value:Q", scale=alt.Scale(domain=[0, max(found, default=1.0) * 1.08 or 1.0], nice=False), axis=alt.Axis(tickCount=5, format=",~r"))
+        y = alt.Y("value:Q", scale=alt.Scale(domain=list(domain), nice=False), axis=alt.Axis(tickCount=5, format=",~r"))
     x = _time_x(series[0][0], "t", span)
     base = alt.Chart(_rows())
-    ends = [max((row for row in rows if row["name"] == line.label), key=lambda row: int(row["t"])) for line in lines if any(row["name"] == line.label for row in rows)]
+    ends = [_above_end([row for row in rows if row["name"] == line.label]) for line in lines if any(row["name"] == line.label for row in rows)]
     chart = alt.layer(
         base.mark_line(strokeWidth=1.8, clip=True, aria=False).encode(x=x, y=y, color=alt.Color("name:N", scale=colour, legend=None), strokeDash=alt.StrokeDash("name:N", scale=dash, legend=None), detail="piece:N"),
         base.mark_point(size=50, opacity=0, filled=True, aria=False).encode(
@@ -504,3 +505,9 @@ def over_time(
         alt.Chart(_named("labels")).mark_text(align="right", dy=-9, fontWeight=600, aria=False).encode(x=x, y=y, text="name:N", color=alt.Color("name:N", scale=text, legend=None)),
     ).resolve_scale(color="independent", strokeDash="independent")
     return specification(chart, {ROWS: rows, "labels": ends}, description, height)
+
+
+def _above_end(rows: Sequence[Row]) -> Row:
+    """Where a line's name stands: above its last stretch."""
+    last = rows[-max(1, len(rows) // 7) :]
+    return {**rows[-1], "value": max(float(row["value"]) for row in last)}

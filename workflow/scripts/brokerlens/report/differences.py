@@ -15,6 +15,7 @@ from brokerlens.report.results import Results
 from brokerlens.report.scales import Symlog
 from brokerlens.report.spread import interval_lane
 from brokerlens.report.words import NONE, digits_for, fixed, name, short, visible
+from brokerlens.statistics.sentences import beside, difference_sentence
 
 MOST_CARDS = 24
 _VERDICTS = {
@@ -70,6 +71,7 @@ class Card:
     refused: str | None
     lanes: Sequence[Lane]
     words: Markup
+    sentences: Sequence[str]
     table: Sequence[TableRow]
     figure: Figure | None
 
@@ -115,6 +117,7 @@ def _card(results: Results, pair: Comparison, scale: Symlog) -> Card:
         refused=pair.not_comparable,
         lanes=lanes,
         words=_words(pair),
+        sentences=_sentences(pair),
         table=[_table_row(row) for row in pair.rows],
         figure=None if pair.not_comparable or not lanes else _figure(pair, title),
     )
@@ -151,6 +154,14 @@ def _words(pair: Comparison) -> Markup:
     if chance < 0.5:
         a, b, chance = b, a, 1 - chance
     return Markup("A random {} request is slower than a random {} request in {} % of pairs.").format(a, b, fixed(100 * chance))
+
+
+def _sentences(pair: Comparison) -> list[str]:
+    """What was found in the primary rows, each in a sentence, and how much was measured."""
+    primary = [row for row in pair.rows if row["primary"]]
+    if pair.not_comparable or not primary:
+        return []
+    return [visible(difference_sentence(row)) for row in primary] + [f"Measured: {beside(primary[0])}."]
 
 
 def _table_row(row: Any) -> TableRow:

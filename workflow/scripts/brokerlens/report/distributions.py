@@ -153,13 +153,18 @@ def _difference(pair: Comparison, colours: SiteColours) -> Figure | None:
     a, b = (pair.a.name, pair.b.name) if pair.same_experiment else (pair.a.label, pair.b.label)
     signs = [(row["z"], row["quantile"], row["high"] < 0, row["low"] > 0) for row in rows]
     faster, slower = any(s[2] for s in signs), any(s[3] for s in signs)
-    if faster and slower:
+    if len({below for _, _, below, _ in signs}) + len({above for _, _, _, above in signs}) > 2 and not (faster and slower) and (signs[0][2] or signs[0][3]):
+        last = [q for _, q, below, above in signs if below or above][-1]
+        word = "faster" if signs[0][2] else "slower"
+        beyond = "; beyond, no difference was found" if last < signs[-1][1] else ""
+        title = Markup("{} is {} than {} up to p{}{}").format(name(a), word, name(b), f"{100 * last:.3g}", beyond)
+    elif faster and slower:
         turn = next((q for _, q, below, _ in signs if not below), signs[0][1]) if signs[0][2] else next((q for _, q, _, above in signs if not above), signs[0][1])
         title = Markup("{} is {} up to p{}, not beyond").format(name(a), "faster" if signs[0][2] else "slower", f"{100 * turn:.3g}")
     elif faster:
-        title = Markup("{} is faster than {} where the band leaves zero").format(name(a), name(b))
+        title = Markup("{} is faster than {} wherever both have an interval").format(name(a), name(b))
     elif slower:
-        title = Markup("{} is slower than {} where the band leaves zero").format(name(a), name(b))
+        title = Markup("{} is slower than {} wherever both have an interval").format(name(a), name(b))
     else:
         title = Markup("Between {} and {} no difference was found").format(name(a), name(b))
     return Figure(

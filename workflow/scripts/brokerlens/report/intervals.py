@@ -129,7 +129,7 @@ class Comparison:
 
 
 def comparisons(results: Results) -> list[Comparison]:
-    """The pairs, sites of an experiment first, the latest experiment first."""
+    """The pairs, those of the latest experiment first, sites of an experiment before experiments of a site."""
     pairs: dict[tuple[str, Key, Key], list[Row]] = {}
     for row in results.comparisons:
         pairs.setdefault((row["scope"], *pair_of(row)), []).append(row)
@@ -139,7 +139,13 @@ def comparisons(results: Results) -> list[Comparison]:
         if side_a is not None and side_b is not None:
             found.append(Comparison(scope, side_a, side_b, rows))
     scopes = {"sites": 0, "experiments": 1, "baseline": 2}
-    return sorted(found, key=lambda pair: (scopes.get(pair.scope, 3), results.experiments.index(pair.a.experiment)))
+    latest = results.experiments[:1]
+
+    def rank(pair: Comparison) -> tuple[bool, int, int]:
+        current = [pair.a.experiment] == latest or [pair.b.experiment] == latest
+        return not current, scopes.get(pair.scope, 3), results.experiments.index(pair.a.experiment)
+
+    return sorted(found, key=rank)
 
 
 def too_few(row: Row) -> str:
@@ -160,4 +166,13 @@ def times(ratio: float | None) -> str:
     """``4.2 times`` where the ratio passes two either way, else nothing."""
     if ratio is None or ratio <= 0 or 0.5 <= ratio <= 2:
         return ""
-    return f"{short(ratio)} times" if ratio > 1 else f"{short(1 / ratio)} times less"
+    return f"{_two_digits(ratio)} times" if ratio > 1 else f"{_two_digits(1 / ratio)} times less"
+
+
+def _two_digits(value: float) -> str:
+    return f"{value:.2g}" if value < 100 else f"{value:,.0f}"
+
+
+def margin_words(value: float) -> str:
+    """An equivalence margin in ms: ``3.7 ms``."""
+    return f"{_two_digits(value)} ms"

@@ -15,12 +15,15 @@ from brokerlens.report.headline import Cell
 from brokerlens.report.intervals import dash_bounds, share_interval, value_of
 from brokerlens.report.latency import bin_seconds
 from brokerlens.report.results import Metric, Results, Site
+from brokerlens.report.scales import log_domain
 from brokerlens.report.spread import swatch
 from brokerlens.report.theme import SiteColours
-from brokerlens.report.words import NONE, count, fixed, ms, name, percent, short, size, visible
+from brokerlens.report.words import NONE, count, duration, listed, ms, name, percent, short, size, visible
 
 _SECOND = 1_000_000_000
 _MOST_LINES = 8
+Drawn = tuple[Site, charts.Line, list[tuple[int, float]], float]
+"""A site, its line, its bins (begin in ns, value) and their length in seconds."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,7 @@ class Network:
 def network(results: Results, colours: SiteColours) -> Network:
     """All sites in the table; charts of the latest experiment's sites, at most eight lines each."""
     rows = [NetworkRow(site, swatch(colours.mark(site.name)), _cells(site)) for site in results.newest_first]
-    figures = [figure for experiment in results.experiments[:2] for figure in (_round_trips(results, experiment, colours), _goodput(results, experiment, colours)) if figure is not None]
-    return Network(COLUMNS, rows, figures)
+    return Network(COLUMNS, rows, _charts(results, colours))
 
 
 def first_of(site: Site, metric: str, statistics: Sequence[str], groups: Sequence[str]) -> Metric:
@@ -140,7 +142,7 @@ def _drawn(results: Results, experiment: str) -> list[Site]:
     return sites[:_MOST_LINES]
 
 
-def _lines(results: Results, experiment: str, colours: SiteColours, metric: str, groups: dict[str, str], statistic: str, *, smallest: bool) -> list[tuple[Site, charts.Line, list[tuple[int, float]], float]]:
+def _lines(results: Results, experiment: str, colours: SiteColours, metric: str, groups: dict[str, str], statistic: str, *, smallest: bool) -> list[Drawn]:
     found = []
     for site in _drawn(results, experiment):
         group = groups.get(str(site.facts["tap_found"]), groups[""])
@@ -155,37 +157,49 @@ def _where(results: Results, experiment: str) -> str:
     return f", {visible(experiment)}" if len(results.experiments) > 1 else ""
 
 
-def _round_trips(results: Results, experiment: str, colours: SiteColours) -> Figure | None:
-    drawn = _lines(results, experiment, colours, "rtt", {"": "half=to_broker", "broker": "half=to_client"}, "min", smallest=True)
-    if not drawn:
-        return None
+def _charts(results: Results, colours: SiteColours) -> list[Figure]:
+    """Round trips and goodput over time of the two latest experiments, each kind on one range."""
+    shown = results.experiments[:2]
+    trips = {experiment: _lines(results, experiment, colours, "rtt", {"": "half=to_broker", "broker": "half=to_client"}, "min", smallest=True) for experiment in shown}
+    goodput = {experiment: _lines(results, experiment, colours, "goodput", {"": "all"}, "mean", smallest=False) for experiment in shown}
+    rtt_domain = log_domain([value for drawn in trips.values() for _, _, values, _ in drawn for _, value in values])
+    largest = max((value for drawn in goodput.values() for _, _, values, _ in drawn for _, value in values), default=1.0) / 1000
+    figures = []
+    for experiment in shown:
+        if trips[experiment]:
+            figures.append(_round_trips(results, experiment, trips[experiment], rtt_domain))
+        if goodput[experiment]:
+            figures.append(_goodput(results, experiment, goodput[experiment], (0.0, largest * 1.15 or 1.0)))
+    return figures
+
+
+def _span(drawn: Sequence[Drawn]) -> tuple[int, int]:
     spans = [site.span for site, _, _, _ in drawn if site.span is not None]
+    return min(start for start, _ in spans), max(end for _, end in spans)
+
+
+def _round_trips(results: Results, experiment: str, drawn: Sequence[Drawn], domain: tuple[float, float]) -> Figure:
     lowest = [(line.label, min(value for _, value in values)) for _, line, values, _ in drawn]
-    title = Markup("Smallest round trip: {}").format(Markup(", ").join(Markup("{} {}").format(name(label), ms(value)) for label, value in lowest[:3]))
-    step = fixed(drawn[0][3])
+    title = Markup("Smallest round trip: {}").format(listed([Markup("{} {}").format(name(label), ms(value)) for label, value in lowest[:3]]))
     return Figure(
         f"rtt-{drawn[0][0].slug}",
         title,
-        f"Smallest round trip to the far side per {step} s, ms (log axis), local time{_where(results, experiment)}.",
+        f"Smallest round trip to the far side per {duration(drawn[0][3])}, ms (log axis), local time{_where(results, experiment)}.",
         "rtt",
         "Round trips",
-        charts.over_time(drawn, (min(s for s, _ in spans), max(e for _, e in spans)), "ms", "Smallest round trip over time", log=True),
+        charts.over_time(drawn, _span(drawn), domain, "ms", "Smallest round trip over time", log=True),
     )
 
 
-def _goodput(results: Results, experiment: str, colours: SiteColours) -> Figure | None:
-    drawn = _lines(results, experiment, colours, "goodput", {"": "all"}, "mean", smallest=False)
-    if not drawn:
-        return None
-    spans = [site.span for site, _, _, _ in drawn if site.span is not None]
+def _goodput(results: Results, experiment: str, drawn: Sequence[Drawn], domain: tuple[float, float]) -> Figure:
     scaled = [(site, line, [(t, v / 1000) for t, v in values], step) for site, line, values, step in drawn]
     means = [(line.label, sum(v for _, v in values) / len(values)) for _, line, values, _ in drawn]
-    title = Markup("Goodput: {}").format(Markup(", ").join(Markup("{} {}/s").format(name(label), size(value)) for label, value in means[:3]))
+    title = Markup("Goodput: {}").format(listed([Markup("{} {}/s").format(name(label), size(value)) for label, value in means[:3]]))
     return Figure(
         f"goodput-{drawn[0][0].slug}",
         title,
-        f"Bytes acknowledged per second, both directions, kB/s, per {fixed(drawn[0][3])} s, local time{_where(results, experiment)}.",
+        f"Bytes acknowledged per second, both directions, kB/s, per {duration(drawn[0][3])}, local time{_where(results, experiment)}.",
         "goodput",
         "Goodput",
-        charts.over_time(scaled, (min(s for s, _ in spans), max(e for _, e in spans)), "kB/s", "Goodput over time", log=False),
+        charts.over_time(scaled, _span(drawn), domain, "kB/s", "Goodput over time", log=False),
     )

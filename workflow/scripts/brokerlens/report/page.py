@@ -27,7 +27,7 @@ from brokerlens.report.intervals import comparisons
 from brokerlens.report.latency import WorstMinute, by_time, worst_minute
 from brokerlens.report.methods import Methods, methods
 from brokerlens.report.network import Network, network
-from brokerlens.report.notebook_table import NotebookFigure, notebook_figures
+from brokerlens.report.notebook_table import NotebookTable, notebook_table
 from brokerlens.report.results import Results
 from brokerlens.report.spread import key
 from brokerlens.report.states import reasons
@@ -59,7 +59,7 @@ class Page:
     judgement: Judgement
     judged: Sequence[tuple[Markup, Any]]
     quality: Quality
-    notebook: Sequence[NotebookFigure]
+    notebook: NotebookTable
     methods: Methods
     compared: bool
 
@@ -92,14 +92,14 @@ def build(results: Results) -> Page:
         differences=differences(results, pairs),
         distributions=distributions(results, pairs, colours),
         parts=breakdown(results),
-        parts_key=key([("var(--network)", "network"), ("var(--broker)", "broker"), ("var(--queue)", "queue"), ("var(--transfer)", "transfer")]),
-        timelines=timelines(results, bins, minutes, colours, states),
+        parts_key=key([(part, f"var(--{part})") for part in ("network", "broker", "queue", "transfer")]),
+        timelines=timelines(results, bins, minutes, worst, colours, states),
         network=network(results, colours),
         connections=connections(results),
         judgement=judgement,
         judged=[(pair_title(results, one.pair), one) for one in judgement.pairs[:24]],
         quality=quality(results),
-        notebook=notebook_figures(results),
+        notebook=notebook_table(results, colours),
         methods=methods(results),
         compared=bool(pairs),
     )

@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 from brokerlens.report.latency import Bins, Floats, quantile
 from brokerlens.report.scales import FLOOR_MS, Symlog, tick_label
 
-SPREAD_WIDTH = 200
+SPREAD_WIDTH = 180
 SPARK_WIDTH = 170
 LANE_WIDTH = 200
 

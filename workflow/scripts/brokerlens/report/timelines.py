@@ -26,7 +26,7 @@ class Timelines:
     seconds: str
 
 
-def timelines(results: Results, bins: Mapping[Key, Bins | None], minutes: Mapping[Key, WorstMinute | None], colours: SiteColours, states: Mapping[Key, str]) -> Timelines:
+def timelines(results: Results, bins: Mapping[Key, Bins | None], minutes: Mapping[Key, WorstMinute | None], run_worst: WorstMinute | None, colours: SiteColours, states: Mapping[Key, str]) -> Timelines:
     """One strip per site and experiment; a heat map per experiment with more than eight strips in all."""
     found = [one for one in bins.values() if one is not None]
     domain = log_domain([value for one in found for value in (one.p50.min(), one.p95.max())])
@@ -35,17 +35,21 @@ def timelines(results: Results, bins: Mapping[Key, Bins | None], minutes: Mappin
     if len(results.sites) > MOST_STRIPS:
         figures = [_heat_map(results, experiment, bins, minutes, domain) for experiment in results.experiments]
         return Timelines([figure for figure in figures if figure is not None], seconds)
-    return Timelines([_strip(site, bins[site.key], minutes[site.key], domain, colours, states) for site in results.newest_first], seconds)
+    return Timelines([_strip(site, bins[site.key], minutes[site.key], run_worst, domain, colours, states) for site in results.newest_first], seconds)
 
 
 def _strip(
-    site: Site, bins: Bins | None, worst: WorstMinute | None, domain: tuple[float, float], colours: SiteColours, states: Mapping[Key, str]
+    site: Site, bins: Bins | None, worst: WorstMinute | None, run_worst: WorstMinute | None, domain: tuple[float, float], colours: SiteColours, states: Mapping[Key, str]
 ) -> Figure:
     title = Markup("{}, {}").format(name(site.name), name(site.experiment))
     if site.span is None or (bins is None and not any(marks.total for marks in site.lanes.values())):
         return Figure(f"timeline-{site.slug}", title, states.get(site.key, "Nothing was captured."), "series", "Series")
-    shaded = None if worst is None else (worst.start, worst.end)
-    finding = Markup("{}: worst minute from {}, p95 {}").format(title, site.zone.clock(worst.start), ms(worst.p95)) if worst is not None else title
+    is_worst = worst is not None and run_worst is not None and run_worst.site.key == site.key
+    shaded = (worst.start, worst.end) if worst is not None and is_worst else None
+    finding = title
+    if worst is not None:
+        words = "the worst minute, p95 {} from {}" if is_worst else "p95 at most {} over a minute, from {}"
+        finding = Markup("{}: " + words).format(title, ms(worst.p95), site.zone.clock(worst.start))
     spec = charts.timeline(site, bins, site.span, domain, shaded, colours.mark(site.name), f"Latency over time, {visible(site.label)}")
     note = states.get(site.key, "")
     return Figure(f"timeline-{site.slug}", finding, _under(site), "series", "Series", spec, note)

@@ -61,6 +61,8 @@ def percent(share: float | None, digits: int = 1) -> str:
     """A share as a percentage; enough decimals that what is not zero does not look like it."""
     if share is None:
         return NONE
+    if share == 0:
+        return "0 %"
     value = 100 * share
     while 0 < value < 0.5 * 10**-digits and digits < 3:
         digits += 1
@@ -118,7 +120,7 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return NONE
     if seconds < 120:
-        return f"{short(seconds)} s"
+        return f"{fixed(seconds, 0 if seconds >= 10 or seconds == int(seconds) else 1)} s"
     if seconds < 7200:
         whole, rest = divmod(round(seconds), 60)
         return f"{whole} min {rest} s" if rest else f"{whole} min"

@@ -30,7 +30,7 @@ function draw(element) {
   }
   return drawn.get(element);
 }
-window.drawAll = () => Promise.all(charts.map(draw));
+window.drawAll = () => Promise.all(charts.map(draw)).then(() => charts.length);
 const settled = elements => Promise.all(elements.map(draw));
 const near = new IntersectionObserver(entries => {
   const now = entries.filter(entry => entry.isIntersecting).map(entry => entry.target);
@@ -128,39 +128,46 @@ document.addEventListener("click", async event => {
   }
 });
 
-// A figure's data as a table, made when it is opened
+// A figure's data as a table, made when it is asked for
 const mostRows = 500;
-for (const details of document.querySelectorAll("details.data")) {
-  details.addEventListener("toggle", () => {
-    if (!details.open || details.querySelector("table")) return;
-    const rows = read(details.closest("[data-spec]").dataset.spec).datasets.rows;
-    const columns = [...new Set(rows.flatMap(Object.keys))].filter(column => !["t", "until", "z", "piece", "part_of"].includes(column));
-    const table = document.createElement("table");
-    const line = (cells, tag) => {
-      const row = document.createElement("tr");
-      for (const text of cells) {
-        const cell = document.createElement(tag);
-        cell.textContent = text === null || text === undefined ? "" : String(text);
-        row.append(cell);
-      }
-      return row;
-    };
-    table.append(document.createElement("thead"), document.createElement("tbody"));
-    table.tHead.append(line(columns, "th"));
-    rows.slice(0, mostRows).forEach(row => table.tBodies[0].append(line(columns.map(column => row[column]), "td")));
-    const scroll = document.createElement("div");
-    scroll.className = "scroll";
-    scroll.tabIndex = 0;
-    scroll.append(table);
-    details.append(scroll);
-    if (rows.length > mostRows) {
-      const note = document.createElement("p");
-      note.className = "small-print";
-      note.textContent = `The first ${mostRows} of ${rows.length.toLocaleString("en")} rows; CSV has all.`;
-      details.append(note);
+const forDrawing = new Set(["t", "until", "z", "piece", "part_of", "start", "end"]);
+function dataTable(figure) {
+  const rows = read(figure.dataset.spec).datasets.rows;
+  const columns = [...new Set(rows.flatMap(Object.keys))].filter(column => !forDrawing.has(column));
+  const line = (cells, tag) => {
+    const row = document.createElement("tr");
+    for (const text of cells) {
+      const cell = document.createElement(tag);
+      cell.textContent = text === null || text === undefined ? "" : String(text);
+      row.append(cell);
     }
-  });
+    return row;
+  };
+  const table = document.createElement("table");
+  table.className = "plain";
+  table.append(document.createElement("thead"), document.createElement("tbody"));
+  table.tHead.append(line(columns, "th"));
+  rows.slice(0, mostRows).forEach(row => table.tBodies[0].append(line(columns.map(column => row[column]), "td")));
+  const place = document.createElement("div");
+  place.className = "scroll data";
+  place.tabIndex = 0;
+  place.append(table);
+  if (rows.length > mostRows) {
+    const note = document.createElement("p");
+    note.className = "small-print";
+    note.textContent = `The first ${mostRows} of ${rows.length.toLocaleString("en")} rows; CSV has all.`;
+    place.append(note);
+  }
+  return place;
 }
+document.addEventListener("click", event => {
+  const button = event.target.closest("[data-table]");
+  if (!button) return;
+  const figure = button.closest("[data-spec]");
+  const open = figure.querySelector(".data");
+  if (open) open.remove(); else figure.append(dataTable(figure));
+  button.setAttribute("aria-expanded", String(!open));
+});
 
 // Tables: sort by a heading, filter by text
 for (const table of document.querySelectorAll("table.sortable")) {
