@@ -1,0 +1,316 @@
+"""The capture room's kernels once more, slow and readable: what the fast ones must agree with."""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from fractions import Fraction
+from typing import Any
+
+from capture_files import Record
+
+LONGEST_PACKET = 262_144
+Endpoint = tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]
+
+
+class Fault(Exception):
+    """Data that cannot be used, or end too soon."""
+
+
+def take(data: bytes, at: int, count: int) -> bytes:
+    """Exactly so many bytes."""
+    if at + count > len(data):
+        raise Fault("cut")
+    return data[at : at + count]
+
+
+def read_pcap(data: bytes) -> tuple[list[Record], bool]:
+    """The packets of a classic pcap file, and whether it was whole."""
+    order = ">" if data[:1] == b"\xa1" else "<"
+    magic, *_, link = struct.unpack(order + "IHHiIII", data[:24])
+    header, unit = {0xA1B2C3D4: (16, 1000), 0xA1B23C4D: (16, 1), 0xA1B2CD34: (24, 1000)}[magic]
+    records: list[Record] = []
+    at = 24
+    try:
+        while at < len(data):
+            seconds, fraction, captured, wire = struct.unpack(order + "IIII", take(data, at, header)[:16])
+            if captured > LONGEST_PACKET:
+                raise Fault("length")
+            body = take(data, at + header, captured)
+            records.append(Record(seconds * 10**9 + fraction * unit, body, wire, link & 0x03FFFFFF))
+            at += header + captured
+    except Fault:
+        return records, False
+    return records, True
+
+
+def ticks_to_ns(ticks: int, resolution: int, offset: int) -> int:
+    """A pcapng time as ns since 1970, -1 where that is no time between 1970 and 2262."""
+    unit = Fraction(1, 2 ** (resolution & 127)) if resolution & 128 else Fraction(1, 10**resolution)
+    time = int(ticks * unit * 10**9) + offset * 10**9
+    return time if 0 <= time < 1 << 63 else -1
+
+
+def read_pcapng(data: bytes) -> tuple[list[Record], bool]:
+    """The packets of a pcapng file (time -1 where there is none), and whether it was whole."""
+    records: list[Record] = []
+    interfaces: list[tuple[int, int, int, int]] = []
+    order = "<"
+    at = 0
+    try:
+        while at < len(data):
+            if take(data, at, 4) == b"\x0a\x0d\x0d\x0a":
+                mark = take(data, at, 16)[8:12]
+                if mark not in (b"\x1a\x2b\x3c\x4d", b"\x4d\x3c\x2b\x1a"):
+                    raise Fault("mark")
+                order = ">" if mark[0] == 0x1A else "<"
+                if struct.unpack(order + "H", take(data, at + 12, 2)) != (1,):
+                    raise Fault("version")
+                interfaces = []
+            kind, total = struct.unpack(order + "II", take(data, at, 12)[:8])
+            least = {0x0A0D0D0A: 28, 1: 20, 2: 32, 3: 16, 6: 32}.get(kind, 12)
+            if total < least or total % 4 or (kind in (0x0A0D0D0A, 1, 2, 3, 6) and total > 1 << 20):
+                raise Fault("length")
+            body = take(data, at, total)
+            if struct.unpack(order + "I", body[-4:]) != (total,):
+                raise Fault("trailer")
+            if kind == 1:
+                interfaces.append(read_interface(body, order))
+            elif kind == 3:
+                link, snaplen, _, _ = get(interfaces, 0)
+                (wire,) = struct.unpack(order + "I", body[8:12])
+                captured = min(wire, total - 16, snaplen or total)
+                records.append(Record(-1, check(body[12 : 12 + captured]), wire, link))
+            elif kind in (2, 6):
+                number, high, low, captured, wire = struct.unpack(order + "IIIII", body[8:28])
+                if kind == 2:
+                    (number,) = struct.unpack(order + "H", body[8:10])
+                link, _, resolution, offset = get(interfaces, number)
+                if captured > total - 32:
+                    raise Fault("length")
+                records.append(Record(ticks_to_ns(high << 32 | low, resolution, offset), check(body[28 : 28 + captured]), wire, link))
+            at += total
+    except Fault:
+        return records, False
+    return records, True
+
+
+def check(data: bytes) -> bytes:
+    """A packet's bytes unless they are too many."""
+    if len(data) > LONGEST_PACKET:
+        raise Fault("length")
+    return data
+
+
+def get(interfaces: list[tuple[int, int, int, int]], number: int) -> tuple[int, int, int, int]:
+    """The interface of that number."""
+    if number >= len(interfaces):
+        raise Fault("interface")
+    return interfaces[number]
+
+
+def read_interface(body: bytes, order: str) -> tuple[int, int, int, int]:
+    """Link type, snaplen, byte of the resolution, offset in seconds."""
+    link, _, snaplen = struct.unpack(order + "HHI", body[8:16])
+    resolution, offset = 6, 0
+    at = 16
+    while at + 4 <= len(body) - 4:
+        code, length = struct.unpack(order + "HH", body[at : at + 4])
+        value = body[at + 4 : -4][:length]
+        if code == 0 or len(value) < length:
+            break
+        if (code, length) == (9, 1):
+            resolution = value[0]
+        if (code, length) == (14, 8):
+            (offset,) = struct.unpack(order + "q", value)
+        at += 4 + length + -length % 4
+    if resolution & 128 and resolution & 127 > 63:
+        raise Fault("resolution")
+    return link, snaplen, resolution, offset
+
+
+class Skip(Exception):
+    """The reason why a packet gives no row."""
+
+
+def need(data: bytes, at: int, count: int) -> bytes:
+    """So many captured bytes of a header."""
+    if len(data) < at + count:
+        raise Skip("cut_header")
+    return data[at : at + count]
+
+
+def behind_ethertype(data: bytes, at: int) -> int:
+    """Place of the IP header behind EtherType and tags."""
+    kind = need(data, at, 2)
+    if kind in (b"\x08\x00", b"\x86\xdd"):
+        return at + 2
+    if kind == b"\x88\x64":
+        return behind_ppp(data, at + 8)
+    if kind in (b"\x81\x00", b"\x88\xa8", b"\x91\x00"):
+        return behind_ethertype(data, at + 4)
+    raise Skip("not_ip")
+
+
+def behind_ppp(data: bytes, at: int) -> int:
+    """Place of the IP header behind a PPP header."""
+    if data[at : at + 2] == b"\xff\x03":
+        at += 2
+    protocol = need(data, at, 2)
+    if protocol[0] % 2:
+        protocol, at = b"\0" + protocol[:1], at - 1
+    if protocol not in (b"\x00\x21", b"\x00\x57"):
+        raise Skip("not_ip")
+    return at + 2
+
+
+def behind_link(data: bytes, link: int) -> int:
+    """Place of the IP header."""
+    if link == 1:
+        return behind_ethertype(data, 12)
+    if link == 113:
+        return behind_ethertype(data, 14)
+    if link == 276:
+        kind = need(data, 0, 20)[:2]
+        if kind in (b"\x08\x00", b"\x86\xdd"):
+            return 20
+        if kind in (b"\x81\x00", b"\x88\xa8", b"\x91\x00"):
+            return behind_ethertype(data, 22)
+        raise Skip("not_ip")
+    if link in (12, 14, 101, 228, 229):
+        return 0
+    if link in (0, 108):
+        family = need(data, 0, 4)
+        if family[1:3] != b"\0\0" or family[0] | family[3] not in (2, 10, 24, 28, 30):
+            raise Skip("not_ip")
+        return 4
+    if link == 9:
+        return behind_ppp(data, 0)
+    raise Skip("unknown_link")
+
+
+def hash_of(data: bytes) -> int:
+    """The hash of headers, as documented in the kernel."""
+    value = 0x811C9DC5
+    for (word,) in struct.iter_unpack(">I", data):
+        value = (value ^ word) * 0x01000193 % 2**32
+        value ^= value >> 15
+    value = value * 0x2C1B3C6D % 2**32
+    return value ^ value >> 13
+
+
+def read_options(data: bytes, whole: bool) -> dict[str, int]:
+    """The columns that TCP options fill, from their captured bytes."""
+    row = dict.fromkeys(["tsval", "tsecr", "mss", "window_scale", "sack_count"], 0)
+    row |= {f"sack{n}_{end}": 0 for n in range(1, 5) for end in ("from", "to")}
+    bits = 0 if whole else 16
+    while data and data[0] != 0:
+        if data[0] == 1:
+            data = data[1:]
+            continue
+        length = data[1] if len(data) > 1 else 0
+        if length < 2 or length > len(data):
+            bits |= 16
+            break
+        match data[0], length, data[2:length]:
+            case 8, 10, value:
+                row["tsval"], row["tsecr"] = struct.unpack(">II", value)
+                bits |= 1
+            case 2, 4, value:
+                (row["mss"],) = struct.unpack(">H", value)
+                bits |= 2
+            case 3, 3, value:
+                row["window_scale"] = value[0]
+                bits |= 4
+            case 4, 2, _:
+                bits |= 8
+            case 5, 10 | 18 | 26 | 34, value:
+                row["sack_count"] = len(value) // 8
+                for n, (begin, end) in enumerate(struct.iter_unpack(">II", value), 1):
+                    row[f"sack{n}_from"], row[f"sack{n}_to"] = begin, end
+            case 2 | 3 | 4 | 5 | 8, _, _:
+                bits |= 16
+        data = data[length:]
+    return row | {"options": bits}
+
+
+def read_row(record: Record, brokers: list[Endpoint]) -> dict[str, Any]:
+    """The row of a packet, with `client`, `broker` and `payload` instead of numbers of connections; raises Skip with the reason if it has none."""
+    data = record.data
+    if record.time < 0:
+        raise Skip("no_time")
+    wire = max(record.wire, len(data))
+    start = behind_link(data, record.link)
+    version = need(data, start, 1)[0] >> 4
+    more = False
+    source: ipaddress.IPv4Address | ipaddress.IPv6Address
+    target: ipaddress.IPv4Address | ipaddress.IPv6Address
+    if version == 4:
+        head = need(data, start, 20)
+        if head[0] % 16 < 5:
+            raise Skip("malformed")
+        if head[9] != 6:
+            raise Skip("not_tcp")
+        total, ip_id, fragment = struct.unpack(">HHH", head[2:8])
+        if fragment % 0x2000:
+            raise Skip("fragment")
+        at = start + head[0] % 16 * 4
+        if 0 < total < head[0] % 16 * 4:
+            raise Skip("malformed")
+        more, ttl, end = bool(fragment & 0x2000), head[8], start + total if total else wire
+        source, target = ipaddress.IPv4Address(head[12:16]), ipaddress.IPv4Address(head[16:20])
+    elif version == 6:
+        head = need(data, start, 40)
+        (length,) = struct.unpack(">H", head[4:6])
+        kind, ttl, ip_id, end = head[6], head[7], -1, start + 40 + length if length else wire
+        source, target = ipaddress.IPv6Address(head[8:24]), ipaddress.IPv6Address(head[24:40])
+        at = start + 40
+        while kind != 6:
+            if kind not in (0, 43, 44, 51, 60, 135, 139, 140):
+                raise Skip("not_tcp")
+            extension = need(data, at, 8)
+            if kind == 44:
+                (fragment,) = struct.unpack(">H", extension[2:4])
+                if fragment // 8:
+                    raise Skip("fragment")
+                more = fragment % 2 == 1
+            at += 8 if kind == 44 else (extension[1] + 2) * 4 if kind == 51 else (extension[1] + 1) * 8
+            kind = extension[0]
+    else:
+        raise Skip("malformed")
+    fixed = need(data, at, 20)
+    source_port, target_port, seq, ack, bits, window = struct.unpack(">HHIIHH", fixed[:16])
+    payload = at + (bits >> 12) * 4
+    if bits >> 12 < 5 or payload > end:
+        raise Skip("malformed")
+    ends = (source, source_port), (target, target_port)
+    places = [brokers.index(one) if one in brokers else len(brokers) for one in ends]
+    if min(places) == len(brokers):
+        raise Skip("other_endpoint")
+    answers = places[0] < places[1]
+    padded = data[payload:]
+    cooked = {113: min(int.from_bytes(data[0:2]), 255), 276: data[10] if len(data) > 10 else 0}
+    return {
+        "client": ends[1] if answers else ends[0],
+        "broker": ends[0] if answers else ends[1],
+        "from_broker": answers,
+        "timestamp": record.time,
+        "wire_len": record.wire,
+        "captured_len": len(data),
+        "interface": int.from_bytes(data[4:8]) if record.link == 276 else 0,
+        "packet_type": cooked.get(record.link, 255),
+        "ttl": ttl,
+        "ip_id": ip_id,
+        "header_hash": hash_of(data[start : at + 20]),
+        "seq": seq,
+        "ack": ack,
+        "flags": bits & 0x1FF,
+        "window": window,
+        "payload_len": end - payload,
+        "payload_captured": len(data[payload:end]),
+        "padded_len": len(padded),
+        "notebook_id": 0 if len(padded) <= 12 else int.from_bytes(padded[4:8] if answers else padded[8:12]),
+        "payload": payload,
+        **(options := read_options(data[at + 20 : payload], payload <= len(data))),
+        "options": options["options"] | (32 if more else 0),
+    }

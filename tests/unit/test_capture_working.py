@@ -1,0 +1,123 @@
+"""Working files: what is written is what a shard reads, whatever the shards."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from brokerlens.capture import working
+from brokerlens.capture.columns import ROW_COLUMNS
+from brokerlens.capture.working import Rows, Writer, read_facts, read_rows
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+Group = tuple[dict[str, np.ndarray[Any, Any]], list[tuple[int, int, bytes]]]
+
+
+def connections_of(seed: int) -> list[tuple[str, int, str, int, int]]:
+    """Connections of a capture: some that every capture has, one of its own; bucket 1023 and 0 among them."""
+    shared = [(f"192.0.2.{n}", 1000 + n, "192.0.2.10", 9092, n * 341) for n in range(4)]
+    return shared[seed % 2 :] + [(f"2001:db8::{seed}", 7, "2001:db8::a", 9092, 500 + seed)]
+
+
+@st.composite
+def groups(draw: st.DrawFn, seed: int) -> list[Group]:
+    """Row groups of one capture: columns, and kept runs as (row, offset, bytes)."""
+    random = np.random.default_rng(draw(st.integers(0, 1000)))
+    table = connections_of(seed)
+    made, frame = [], 1
+    for size in draw(st.lists(st.integers(0, 30), max_size=3)):
+        columns = {name: random.integers(0, 2 if kind is np.bool_ else 200, size).astype(kind) for name, kind in ROW_COLUMNS.items()}
+        columns["connection"] = random.integers(0, len(table), size).astype(np.uint32)
+        columns["bucket"] = np.array([table[number][4] for number in columns["connection"]], np.uint16)
+        columns["frame_number"] = np.arange(frame, frame + size, dtype=np.uint32)
+        columns["timestamp"] = random.integers(0, 1 << 62, size)
+        frame += size
+        runs = draw(st.lists(st.tuples(st.integers(0, size - 1), st.integers(0, 99), st.binary(max_size=9)), max_size=20)) if size else []
+        made.append((columns, runs))
+    return made
+
+
+def write(folder: Path, name: str, seed: int, written: list[Group]) -> None:
+    """Write a capture's groups."""
+    writer = Writer(folder, {"capture": name})
+    for columns, runs in written:
+        row, offset, length = (np.array([run[i] if i < 2 else len(run[2]) for run in runs], np.int64) for i in range(3))
+        writer.add_group(columns, row, offset, length, np.frombuffer(b"".join(run[2] for run in runs), np.uint8).copy())
+    writer.close({"capture": name, "kept": writer.rows}, connections_of(seed))
+
+
+def as_set(rows: Rows) -> list[tuple[Any, ...]]:
+    """Rows as values with the addresses in full and their kept runs, sorted."""
+    kept: dict[int, list[tuple[int, bytes]]] = {}
+    for row, offset, length, at in zip(rows.kept_row.tolist(), rows.kept_offset.tolist(), rows.kept_length.tolist(), rows.kept_at.tolist(), strict=True):
+        kept.setdefault(row, []).append((offset, rows.data[at : at + length].tobytes()))
+    made = []
+    for n in range(rows.n):
+        values = tuple(column[n].item() for name, column in rows.columns.items() if name != "connection")
+        connection = int(rows.columns["connection"][n])
+        ends = tuple(rows.connections[field][connection] for field in working.CONNECTION_FIELDS)
+        made.append((rows.captures[rows.capture[n]], ends, values, tuple(sorted(kept.get(n, [])))))
+    return sorted(made)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(first=groups(1), second=groups(2), shards=st.sampled_from([1, 2, 3, 7]))
+def test_shards_together_hold_what_was_written(tmp_path: Path, first: list[Group], second: list[Group], shards: int) -> None:
+    captures = {"b.pcap": (1, first), "a.pcap": (2, second)}
+    for name, (seed, written) in captures.items():
+        write(tmp_path / name, name, seed, written)
+    expected = []
+    for name, (seed, written) in captures.items():
+        for columns, runs in written:
+            for n in range(len(columns["bucket"])):
+                values = tuple(column[n].item() for column_name, column in columns.items() if column_name not in ("connection", "bucket"))
+                ends = connections_of(seed)[int(columns["connection"][n])][:4]
+                expected.append((name, ends, values, tuple(sorted((offset, data) for row, offset, data in runs if row == n))))
+    folders = [tmp_path / name for name in captures]
+    parts = [read_rows(folders, (1024 * i // shards, 1024 * (i + 1) // shards)) for i in range(shards)]
+    assert sorted(row for part in parts for row in as_set(part)) == sorted(expected)
+    whole = read_rows(folders)
+    assert as_set(whole) == sorted(expected)
+    assert whole.captures == ["a.pcap", "b.pcap"]
+    ends = list(zip(*(whole.connections[field] for field in working.CONNECTION_FIELDS), strict=True))
+    assert ends == sorted({row[:4] for seed in (1, 2) for row in connections_of(seed)})
+    swapped = read_rows(folders[::-1])
+    assert all(np.array_equal(whole.columns[name], swapped.columns[name]) for name in whole.columns)
+    for name, kind in ROW_COLUMNS.items():
+        assert name == "bucket" or whole.columns[name].dtype == kind
+        assert name == "bucket" or whole.columns[name].flags.writeable, "kernels are compiled for writable arrays"
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(written=groups(1))
+def test_rows_are_ordered_by_bucket_and_frame_in_each_group(tmp_path: Path, written: list[Group]) -> None:
+    write(tmp_path / "x", "x", 1, written)
+    packets, kept = pq.ParquetFile(tmp_path / "x" / "packets.parquet"), pq.ParquetFile(tmp_path / "x" / "kept.parquet")
+    assert packets.num_row_groups == kept.num_row_groups == len(written)
+    for group in range(len(written)):
+        rows = packets.read_row_group(group, columns=["bucket", "frame_number"]).to_pylist()
+        assert rows == sorted(rows, key=lambda row: (row["bucket"], row["frame_number"]))
+        runs = kept.read_row_group(group).to_pylist()
+        assert runs == sorted(runs, key=lambda run: (run["bucket"], run["frame_number"], run["offset"]))
+    assert all(not field.nullable for field in packets.schema_arrow)
+
+
+def test_only_the_owner_may_read(tmp_path: Path) -> None:
+    write(tmp_path / "new" / "x", "x", 1, [])
+    assert stat.S_IMODE((tmp_path / "new" / "x").stat().st_mode) == 0o700
+    files = sorted(path.name for path in (tmp_path / "new" / "x").iterdir())
+    assert files == ["connections.parquet", "facts.json", "kept.parquet", "packets.parquet"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "new" / "x").iterdir()} == {0o600}
+    assert read_facts(tmp_path / "new" / "x") == {"capture": "x", "kept": 0}
+    assert read_rows([tmp_path / "new" / "x"]).n == 0
+
+
+def test_what_was_begun_and_given_up_leaves_nothing(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "x", {})
+    assert [path.name for path in (tmp_path / "x").iterdir() if not path.name.startswith(".")] == []
+    writer.abandon()
+    assert list((tmp_path / "x").iterdir()) == []
