@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 
 from brokerlens import tables
 from brokerlens.capture import working
-from brokerlens.capture.lookup import BUCKETS
+from brokerlens.capture.lookup import BUCKETS, endpoint
 from brokerlens.errors import UserError
 from brokerlens.kafka import requests as kafka_requests
-from brokerlens.kafka.frames import StreamFacts, follow_connections
+from brokerlens.kafka.frames import FRAMING, StreamFacts, follow_connections
 from brokerlens.tcp.locate import rows_of_bytes
 from brokerlens.tcp.order import Ordered, order_packets
-from brokerlens.tcp.segments import LABELS, ConnectionFacts, SegmentFacts, follow_segments
+from brokerlens.tcp.segments import ENDED, LABELS, RESET_BY, TAPS, ConnectionFacts, SegmentFacts, follow_segments
 from brokerlens.tcp.stream import Streams, assemble
 
 if TYPE_CHECKING:
@@ -32,11 +32,6 @@ log = logging.getLogger("brokerlens")
 MS = 1e6
 ACK, TIMESTAMPS = 0x10, 1
 SIDES = ("to_broker", "from_broker")
-
-
-def endpoint(address: str, port: int) -> str:
-    """``ip:port``, IPv6 in brackets."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def words(codes: np.ndarray, names: Sequence[str], absent: np.ndarray | None = None) -> pa.Array:
@@ -56,10 +51,13 @@ def milliseconds(nanoseconds: np.ndarray) -> pa.Array:
 
 def connection_table(rows: working.Rows, ordered: Ordered) -> pl.DataFrame:
     """Addresses and ``connection_id`` of every connection, in the order of their numbers."""
-    known = pl.DataFrame(rows.connections, schema={"client_ip": pl.String, "client_port": pl.Int64, "broker_ip": pl.String, "broker_port": pl.Int64})
+    known = pl.DataFrame(
+        rows.connections, schema={"client_ip": pl.String, "client_port": pl.Int64, "broker_ip": pl.String, "broker_port": pl.Int64}
+    )
     table = known[ordered.address].with_columns(pl.Series("generation", ordered.generation))
     ids = [
-        f"{endpoint(client, client_port)}-{endpoint(broker, broker_port)}#{n}" for client, client_port, broker, broker_port, n in table.iter_rows()
+        f"{endpoint(client, client_port)}-{endpoint(broker, broker_port)}#{n}"
+        for client, client_port, broker, broker_port, n in table.iter_rows()
     ]
     return table.with_columns(pl.Series("connection_id", ids, dtype=pl.String))
 
@@ -98,7 +96,13 @@ def sent_again(streams: Streams, frames: pl.DataFrame) -> np.ndarray:
 
 
 def packet_table(
-    rows: working.Rows, ordered: Ordered, facts: SegmentFacts, connections: pl.DataFrame, records: np.ndarray, latency_ms: np.ndarray, order: np.ndarray
+    rows: working.Rows,
+    ordered: Ordered,
+    facts: SegmentFacts,
+    connections: pl.DataFrame,
+    records: np.ndarray,
+    latency_ms: np.ndarray,
+    order: np.ndarray,
 ) -> pa.Table:
     """The rows of ``packets``, in ``order``."""
     row, connection = ordered.row[order], ordered.connection[order]
@@ -106,7 +110,9 @@ def packet_table(
     column = {name: values[row] for name, values in rows.columns.items()}
     addresses = sorted({*connections["client_ip"], *connections["broker_ip"]})
     code = {address: number for number, address in enumerate(addresses)}
-    client, broker = (np.array([code[address] for address in connections[name]], np.int32)[connection] for name in ("client_ip", "broker_ip"))
+    client, broker = (
+        np.array([code[address] for address in connections[name]], np.int32)[connection] for name in ("client_ip", "broker_ip")
+    )
     client_port, broker_port = (connections[name].to_numpy()[connection] for name in ("client_port", "broker_port"))
     label = facts.label[order].astype(np.int32)
     stamped = column["options"] & TIMESTAMPS == 0
@@ -134,7 +140,7 @@ def packet_table(
             "acked_bytes": facts.acked_bytes[order],
             "unseen_bytes": facts.unseen_bytes[order],
             "zero_window_begins": facts.zero_window_begins[order],
-            "capture": words(column["capture"], rows.captures),
+            "capture": words(rows.capture[row], rows.captures),
             "frame_number": column["frame_number"],
             "wire_len": column["wire_len"],
             "captured_len": column["captured_len"],
@@ -146,12 +152,76 @@ def packet_table(
     )
 
 
+def per_packet(located: pl.DataFrame, requests: pl.DataFrame, packets: int) -> tuple[np.ndarray, np.ndarray]:
+    """Per row of the shard: records of the batches whose frame begins in it, and the latency of the first response that does (NaN: none)."""
+    row_of = located["row"].to_numpy()
+    records, latency = np.zeros(packets, np.uint32), np.full(packets, np.nan)
+    carried = requests.filter(pl.col("record_count") > 0)
+    carrier_rows = row_of[carried["carrier"].to_numpy()]
+    np.add.at(records, carrier_rows[carrier_rows >= 0], carried["record_count"].to_numpy().astype(np.uint32)[carrier_rows >= 0])
+    answered = requests.filter(pl.col("latency_ms").is_not_null()).sort("response", descending=True)
+    response_rows = row_of[answered["response"].to_numpy()]
+    # In descending order of frames, so that the first response of a packet is written last.
+    latency[response_rows[response_rows >= 0]] = answered["latency_ms"].to_numpy()[response_rows >= 0]
+    return records, latency
+
+
+def connection_rows(connections: pl.DataFrame, facts: ConnectionFacts, streams: StreamFacts, requests: pl.DataFrame) -> pa.Table:
+    """The rows of ``connections``, in the order of their first packet."""
+    first = (
+        requests.sort("request_first", "frame", nulls_last=True)
+        .group_by("connection", maintain_order=True)
+        .agg(pl.col("client_id").drop_nulls().first(), pl.col("client_software").drop_nulls().first())
+    )
+    named = (
+        connections.with_row_index("connection")
+        .with_columns(pl.col("connection").cast(pl.Int64))
+        .join(first, on="connection", how="left", maintain_order="left")
+    )
+    framing = np.where(streams.framing[0::2] > 0, streams.framing[0::2], streams.framing[1::2])
+    of_direction = {
+        name: {"frames": streams.frames, "skipped_bytes": streams.skipped_bytes}[name]
+        if name in ("frames", "skipped_bytes")
+        else getattr(facts, name)
+        for name, *_ in tables.DIRECTION_COLUMNS
+    }
+    halves = [f"rtt_{side}_{part}" for side in ("broker", "client") for part in ("n", "min_ms", "p50_ms", "p95_ms")]
+    arrow = named.to_arrow()
+    table = pa.table(
+        {
+            **{
+                name: arrow[name]
+                for name in ("connection_id", "client_ip", "client_port", "broker_ip", "broker_port", "client_id", "client_software")
+            },
+            "first_seen": times(facts.first_seen),
+            "last_seen": times(facts.last_seen),
+            "started": facts.started,
+            "ended": words(facts.ended, ENDED),
+            "reset_by": words(facts.reset_by, RESET_BY, facts.reset_by == 0),
+            "tap": words(facts.tap, TAPS),
+            "handshake_broker_ms": milliseconds(facts.handshake_broker_ns),
+            "handshake_client_ms": milliseconds(facts.handshake_client_ns),
+            **{name: pa.array(getattr(facts, name), from_pandas=True) for name in halves},
+            **{f"{name}_{side}": values[number::2] for name, values in of_direction.items() for number, side in enumerate(SIDES)},
+            "framing": words(framing, FRAMING),
+            "encrypted": streams.encrypted,
+        }
+    )
+    return table.take(np.argsort(facts.first_seen, kind="stable"))
+
+
 def write_notebook_columns(rows: working.Rows, ordered: Ordered, order: np.ndarray, path: str) -> None:
     """What the notebook's arithmetic needs of the packets, in their rows and order; holds payload, so for the owner only."""
     row = ordered.row[order]
     table = pa.table(
         {"timestamp": ordered.time[order], "padded_len": rows.columns["padded_len"][row], "notebook_id": rows.columns["notebook_id"][row]},
-        schema=pa.schema([pa.field("timestamp", pa.int64(), False), pa.field("padded_len", pa.uint32(), False), pa.field("notebook_id", pa.uint32(), False)]),
+        schema=pa.schema(
+            [
+                pa.field("timestamp", pa.int64(), False),
+                pa.field("padded_len", pa.uint32(), False),
+                pa.field("notebook_id", pa.uint32(), False),
+            ]
+        ),
     )
     folder = Path(path).parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -176,3 +246,61 @@ def demand_packets(folders: Sequence[str], brokers: Sequence[str]) -> None:
         f"no packet to or from {', '.join(brokers)} in {len(facts)} captures of {total:,} packets; they hold, busiest first: {found}. "
         "Set the site's `brokers` to the broker's address as the captures show it."
     )
+
+
+def taps(configured: str, facts: ConnectionFacts) -> list[str]:
+    """Per connection where it was captured: as configured, else as the data say."""
+    return [configured] * len(facts.tap) if configured != "auto" else [TAPS[code] for code in facts.tap]
+
+
+def merge_site(
+    *, captures: Sequence[str], part: int, site: Mapping[str, Any], packets: str, requests: str, connections: str, notebook: str
+) -> None:
+    """Merge one shard of a site: ``captures`` are working folders, ``part`` its number; ``site`` holds brokers, tap, topic_ids and shards.
+
+    Raises `UserError` if no capture has a packet of the site's brokers.
+    """
+    demand_packets(captures, site["brokers"])
+    shards = site["shards"]
+    rows = working.read_rows(captures, (BUCKETS * part // shards, BUCKETS * (part + 1) // shards))
+    ordered = order_packets(rows)
+    segment_facts, connection_facts = follow_segments(rows, ordered)
+    streams = assemble(rows, ordered, segment_facts)
+    frames, fields, stream_facts = follow_connections(streams, len(ordered.address))
+    log.info(
+        "%d packets (%d copies) of %d connections, %d frames", len(ordered.row), ordered.copies, len(ordered.address), len(frames.start)
+    )
+    log.info("oddities: %s", ", ".join(f"{name} {count}" for name, count in stream_facts.oddities.items() if count) or "none")
+
+    known = connection_table(rows, ordered)
+    table = kafka_requests.frame_table(frames, fields)
+    table = frame_rows(rows, ordered, table.with_columns(pl.Series("retransmitted", sent_again(streams, table))))
+    timed = np.flatnonzero(segment_facts.rtt_ns >= 0)
+    trips = kafka_requests.RoundTrips(ordered.connection[timed], ordered.time[timed], ordered.side[timed] == 1, segment_facts.rtt_ns[timed])
+    of_connections = kafka_requests.Connections(
+        *(known[name] for name in ("connection_id", "client_ip", "client_port", "broker_ip", "broker_port")),
+        ended=[ENDED[code] for code in connection_facts.ended],
+        tap=taps(site["tap"], connection_facts),
+    )
+    found = kafka_requests.build_requests(table, kafka_requests.field_table(fields), of_connections, trips, site["topic_ids"])
+
+    provenance = {"captures": rows.captures, "site": {name: site[name] for name in ("brokers", "tap", "topic_ids")}}
+    order = np.argsort(ordered.time, kind="stable")
+    records, latency = per_packet(table, found, len(ordered.row))
+    tables.write(packet_table(rows, ordered, segment_facts, known, records, latency, order), packets, "packets", provenance)
+    write_notebook_columns(rows, ordered, order, notebook)
+    tables.write(kafka_requests.to_arrow(found), requests, "requests", provenance)
+    tables.write(connection_rows(known, connection_facts, stream_facts, found), connections, "connections", provenance)
+
+
+if __name__ == "__main__":
+    with job.logged(snakemake):
+        merge_site(
+            captures=list(snakemake.input.captures),
+            part=int(snakemake.wildcards.part),
+            site=snakemake.params.site,
+            packets=snakemake.output.packets,
+            requests=snakemake.output.requests,
+            connections=snakemake.output.connections,
+            notebook=snakemake.output.notebook,
+        )

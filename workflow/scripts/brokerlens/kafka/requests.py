@@ -171,25 +171,25 @@ def client_software(frames: pl.DataFrame, fields: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def frame_table(frames: Frames, pool: np.ndarray) -> pl.DataFrame:
-    """The frames as a table, numbered, client ids decoded, times and versions null where unknown."""
+def frame_table(frames: Frames, fields: Fields) -> pl.DataFrame:
+    """The frames as a table, numbered, client ids decoded; times, partners, apis and versions null where unknown."""
     table = pl.DataFrame({name: getattr(frames, name) for name in frames._fields if name not in ("client_from", "client_size")})
     return table.with_columns(
         pl.int_range(pl.len()).alias("frame"),
-        decode(pool, frames.client_from, frames.client_size).alias("client_id"),
-        *(pl.when(pl.col(name) >= 0).then(name).alias(name) for name in ("first_time", "last_time", "partner", "api_version")),
+        decode(fields.text, frames.client_from, frames.client_size).alias("client_id"),
+        *(pl.when(pl.col(name) >= 0).then(name).alias(name) for name in ("first_time", "last_time", "partner", "api_key", "api_version")),
     )
 
 
-def field_table(fields: Fields, pool: np.ndarray) -> pl.DataFrame:
+def field_table(fields: Fields) -> pl.DataFrame:
     """The log of fields as a table; topic ids in Kafka's spelling, all-zero ids null."""
     ids = np.isin(fields.field, [layouts.FIELDS[name] for name in ("topic_id", "forgotten_topic_id")])
-    raw = pool.tobytes()
+    raw = fields.text.tobytes()
     spelled = {
         at: topic_id(raw[at : at + 16]) if raw[at : at + 16].strip(b"\0") else None for at in np.unique(fields.text_from[ids]).tolist()
     }
     table = pl.DataFrame({"frame": fields.frame, "field": fields.field, "value": fields.value, "at": fields.text_from})
-    words = decode(pool, fields.text_from, np.where(ids, -1, fields.text_size))
+    words = decode(fields.text, fields.text_from, np.where(ids, -1, fields.text_size))
     return table.with_columns(
         pl.when(pl.Series(ids))
         .then(pl.col("at").replace_strict(spelled, default=None, return_dtype=pl.String))
