@@ -18,11 +18,15 @@ from brokerlens.statistics.dependence import (
     equal_bins,
     longest_correlation_time,
 )
+from brokerlens.statistics.distances import area_between
 
 LEVELS: Final = np.array(
     [0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.985, 0.99, 0.993, 0.995, 0.997, 0.998, 0.999]
 )
 WORST_LEVELS: Final = (0.5, 0.9, 0.95, 0.99)
+
+MOST_STRETCHES: Final = 64
+STRETCH_CORRELATION_TIMES: Final = 4
 
 # Cells 0.5 % wide; in milliseconds they reach from 1 microsecond to 1000 seconds.
 FIRST_EDGE: Final = 1e-3
@@ -223,6 +227,17 @@ class Arm:
     def connection_count(self) -> int:
         """Connections among the values."""
         return len(np.unique(self.connections))
+
+    @cached_property
+    def stretch_noise(self) -> float | None:
+        """Wasserstein-1 distance between odd and even stretches, each at least four correlation times long; ``None`` if there are not two."""
+        stretches = MOST_STRETCHES
+        if self.tau_bins > 0.0:
+            stretches = min(stretches, int(self.bin_count / (STRETCH_CORRELATION_TIMES * self.tau_bins)) // 2 * 2)
+        odd = (self.bins * stretches // max(self.bin_count, 1)) % 2 == 1
+        if not odd.any() or odd.all():
+            return None
+        return area_between(np.sort(self.values[odd]), np.sort(self.values[~odd]))
 
     @cached_property
     def worst_sample(self) -> float:

@@ -10,16 +10,15 @@ from typing import Final
 import numpy as np
 from scipy.special import stdtr
 
-from brokerlens.statistics.arms import CENTRES, EDGES, FIRST_EDGE, Arm
+from brokerlens.statistics.arms import CENTRES, EDGES, FIRST_EDGE
 from brokerlens.statistics.contrasts import Contrast
 from brokerlens.statistics.dependence import Floats
+from brokerlens.statistics.distances import area_between
 from brokerlens.statistics.intervals import ALPHA, student
 
 POINTS: Final = 2048
-MOST_STRETCHES: Final = 64
-STRETCH_CORRELATION_TIMES: Final = 4
 FLOORS: Final = 3.0
-_BISECTIONS: Final = 45
+_BISECTIONS: Final = 34
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,8 @@ def wasserstein(contrast: Contrast) -> Effect:
     Noise alone makes the distance positive; its interval holds only well above that, so it is given above three floors.
     """
     a, b = contrast.a, contrast.b
-    distance = _distance(a.ordered, b.ordered)
-    floors = _noise(a), _noise(b)
+    distance = area_between(a.ordered, b.ordered)
+    floors = a.stretch_noise, b.stretch_noise
     if floors[0] is None or floors[1] is None:
         return Effect(distance, reason="too few correlation times for a noise floor")
     floor = math.sqrt((floors[0] ** 2 + floors[1] ** 2) / 2.0) / math.sqrt(2.0)
@@ -89,7 +88,8 @@ def _shift(contrast: Contrast, a: Floats, b: Floats, centres: Floats) -> Effect:
     points_a, points_b = _equally_likely(a), _equally_likely(b)
 
     def delta(theta: float) -> float:
-        return 2.0 * float(np.mean(_placements(points_a - theta, points_b))) - 1.0
+        # Ties need no half here: they are where the step is, which bisection finds either way.
+        return 2.0 * float(np.searchsorted(points_b, points_a - theta).mean()) / len(points_b) - 1.0
 
     reach = float(points_a[-1] - points_b[0]), float(points_a[0] - points_b[-1])
     span = min(reach) - 1.0, max(reach) + 1.0
@@ -100,7 +100,7 @@ def _shift(contrast: Contrast, a: Floats, b: Floats, centres: Floats) -> Effect:
     half = student(ALPHA, df) * error
     if half >= 1.0:
         return Effect(theta, df=df, reason="no bounds: too few independent samples")
-    return Effect(theta, _where(delta, half, span), _where(delta, -half, span), df=df)
+    return Effect(theta, _where(delta, half, (span[0], theta)), _where(delta, -half, (theta, span[1])), df=df)
 
 
 def _equally_likely(ordered: Floats) -> Floats:
@@ -123,22 +123,3 @@ def _where(falling: Callable[[float], float], target: float, span: tuple[float, 
         middle = 0.5 * (low + high)
         low, high = (middle, high) if falling(middle) > target else (low, middle)
     return 0.5 * (low + high)
-
-
-def _distance(a: Floats, b: Floats) -> float:
-    """Wasserstein-1 distance of two sorted samples: the area between their distribution functions."""
-    both = np.sort(np.concatenate((a, b)), kind="stable")
-    in_a = np.searchsorted(a, both[:-1], side="right") / len(a)
-    in_b = np.searchsorted(b, both[:-1], side="right") / len(b)
-    return float(np.sum(np.abs(in_a - in_b) * np.diff(both)))
-
-
-def _noise(arm: Arm) -> float | None:
-    """Distance between odd and even stretches of one arm, each at least four correlation times long."""
-    stretches = MOST_STRETCHES
-    if arm.tau_bins > 0.0:
-        stretches = min(stretches, int(arm.bin_count / (STRETCH_CORRELATION_TIMES * arm.tau_bins)) // 2 * 2)
-    odd = (arm.bins * stretches // arm.bin_count) % 2 == 1 if stretches >= 2 else np.zeros(arm.n, dtype=bool)
-    if not odd.any() or odd.all():
-        return None
-    return _distance(np.sort(arm.values[odd]), np.sort(arm.values[~odd]))
