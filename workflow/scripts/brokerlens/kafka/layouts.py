@@ -427,22 +427,26 @@ def _compile() -> tuple[Tables, tuple[str, ...]]:
     flexible = np.array([_EVER if row[3] == "-" else int(row[3]) for row in rows], np.int64)
     starts = np.full((2, len(rows), int(newest.max()) + 1), -1, np.int32)
     program: list[tuple[int, int, int]] = []
-    tables = {}
+    tables = {
+        (RESPONSE, key, version): [*_front(row[4], row[5]), _Line("...", "...", 0, _EVER, [])]
+        for key, row in enumerate(rows)
+        for version in range(int(row[2]) + 1)
+        if _front(row[4], row[5])
+    }
     text = _LAYOUTS.strip().splitlines()
     while text:
         side, name, versions = text.pop(0).split()
-        tables[REQUEST if side == "request" else RESPONSE, keys[name]] = (*_versions(versions), _parse(text, 1))
-    for key, row in enumerate(rows):
-        if (RESPONSE, key) not in tables and (front := _front(row[4], row[5])):
-            tables[RESPONSE, key] = (0, int(newest[key]), [*front, _Line("...", "...", 0, _EVER, [])])
-    for (side, key), (first, last, lines) in sorted(tables.items()):
+        lines = _parse(text, 1)
+        first, last = _versions(versions)
         for version in range(first, last + 1):
-            starts[side, key, version] = len(program)
-            compact = version >= flexible[key]
-            if compact and not (side == RESPONSE and names[key] == "ApiVersions"):
-                program.append((OP_TAGS, -1, 0))  # the header's
-            whole = _structure(lines, version, compact, program)
-            program.append((OP_DONE if whole else OP_STOP, 0, 0))
+            tables[REQUEST if side == "request" else RESPONSE, keys[name], version] = lines
+    for (number, key, version), lines in sorted(tables.items(), key=lambda item: item[0]):
+        starts[number, key, version] = len(program)
+        compact = version >= flexible[key]
+        if compact and not (number == RESPONSE and names[key] == "ApiVersions"):
+            program.append((OP_TAGS, -1, 0))  # the header's
+        whole = _structure(lines, version, compact, program)
+        program.append((OP_DONE if whole else OP_STOP, 0, 0))
     return Tables(np.array(program, np.int32), starts, newest, flexible), names
 
 

@@ -25,6 +25,9 @@ RESPONSE_LIMIT: Final = 0x7FFFFFFF
 # Versions above the newest known that still count as one: newer brokers and clients keep their header.
 VERSION_SLACK: Final = 4
 CLIENT_LIMIT: Final = 256
+# Where a frame may be a SASL token without header, it is one unless its first bytes could be these (and a client id follows).
+FUTURE_KEYS: Final = 1024
+FUTURE_VERSIONS: Final = 256
 BATCH_HEADER: Final = 61
 SET_HEADER: Final = 18
 # Bytes gathered per direction: the largest field that is read as one, and room to keep directions apart.
@@ -569,7 +572,7 @@ def take_head(state: NDArray[np.int64], d: int, source: NDArray[np.uint8], at: i
     state[d, CLIENT_SIZE] = -1
     state[d, CLIENT_HASH] = 0
     known = known_api(key, version, tables)
-    if state[d, RAW] != 0 and not known:
+    if state[d, RAW] != 0 and not (0 <= key < FUTURE_KEYS and 0 <= version < FUTURE_VERSIONS):
         rest(state, d)  # a SASL token: its bytes are no header
         return EVENT_NONE
     state[d, HEADER] = HEADER_READ
