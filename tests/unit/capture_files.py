@@ -124,14 +124,18 @@ def tcp(
     return struct.pack(">HHIIHHHH", source, target, seq, ack, offset << 12 | flags, window, 0xBEEF, 0) + options + payload
 
 
-def ipv4(source: str, target: str, body: bytes, *, total: int | None = None, fragment: int = 0, protocol: int = 6, options: bytes = b"") -> bytes:
+def ipv4(
+    source: str, target: str, body: bytes, *, total: int | None = None, fragment: int = 0, protocol: int = 6, options: bytes = b""
+) -> bytes:
     """An IPv4 packet; ``total`` is a false length."""
     size = 20 + len(options) + len(body) if total is None else total
     head = struct.pack(">BBHHHBBH", 0x45 + len(options) // 4, 0, size & 0xFFFF, 0x1234, fragment, 64, protocol, 0xCAFE)
     return head + ipaddress.IPv4Address(source).packed + ipaddress.IPv4Address(target).packed + options + body
 
 
-def ipv6(source: str, target: str, body: bytes, *, extensions: Sequence[tuple[int, bytes]] = (), length: int | None = None, protocol: int = 6) -> bytes:
+def ipv6(
+    source: str, target: str, body: bytes, *, extensions: Sequence[tuple[int, bytes]] = (), length: int | None = None, protocol: int = 6
+) -> bytes:
     """An IPv6 packet; an extension is its number and its bytes, of which the first is filled in here."""
     kinds = [*(kind for kind, _ in extensions), protocol]
     chain = b"".join(bytes([following]) + data[1:] for (_, data), following in zip(extensions, kinds[1:], strict=True))
@@ -159,7 +163,10 @@ LINKS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "ethernet": (1, ethernet),
     "vlan": (1, lambda packet: ethernet(packet, [0x8100])),
     "qinq": (1, lambda packet: ethernet(packet, [0x88A8, 0x8100, 0x9100])),
-    "pppoe": (1, lambda packet: bytes(12) + b"\x88\x64\x11\x00\x00\x01\x00\x00" + (b"\x00\x57" if packet[0] >> 4 == 6 else b"\x00\x21") + packet),
+    "pppoe": (
+        1,
+        lambda packet: bytes(12) + b"\x88\x64\x11\x00\x00\x01\x00\x00" + (b"\x00\x57" if packet[0] >> 4 == 6 else b"\x00\x21") + packet,
+    ),
     "cooked": (113, lambda packet: b"\x00\x04\x00\x01\x00\x06" + bytes(8) + ethertype(packet) + packet),
     "cooked vlan": (113, lambda packet: b"\x00\x00\x00\x01\x00\x06" + bytes(8) + b"\x81\x00\x00\x05" + ethertype(packet) + packet),
     "cooked 2": (276, lambda packet: ethertype(packet) + b"\x00\x00\x00\x00\x00\x07\x00\x01\x03\x06" + bytes(8) + packet),

@@ -18,7 +18,10 @@ from hypothesis import strategies as st
 many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 datas = st.one_of(st.binary(max_size=80), st.integers(0, 3000).map(bytes))
-records = st.lists(st.builds(Record, st.integers(0, (1 << 32) - 1).map(lambda s: s * 10**9 + 123_456_789), datas, st.integers(0, (1 << 32) - 1)), max_size=20)
+records = st.lists(
+    st.builds(Record, st.integers(0, (1 << 32) - 1).map(lambda s: s * 10**9 + 123_456_789), datas, st.integers(0, (1 << 32) - 1)),
+    max_size=20,
+)
 chunk_sizes = st.sampled_from([64, 100, 1000, 1 << 20])
 
 
@@ -74,7 +77,9 @@ def blocks(draw: st.DrawFn, big: bool) -> bytes:
         return block(draw(st.sampled_from([4, 5, 9, 10, 0x80000001])), data, big)
     if choice == 4:
         offset = draw(st.one_of(st.none(), st.integers(-(1 << 63), (1 << 63) - 1), st.integers(-(10**10), 10**10)))
-        return interface(draw(st.integers(0, 300)), big=big, snaplen=draw(st.integers(0, 600)), resolution=draw(st.integers(0, 255)), offset=offset)
+        return interface(
+            draw(st.integers(0, 300)), big=big, snaplen=draw(st.integers(0, 600)), resolution=draw(st.integers(0, 255)), offset=offset
+        )
     return enhanced(draw(st.integers(0, 1 << 61)), data, wire, big=big)
 
 
@@ -82,7 +87,11 @@ def blocks(draw: st.DrawFn, big: bool) -> bytes:
 def sections(draw: st.DrawFn) -> bytes:
     """A section with interfaces of several units of time."""
     big = draw(st.booleans())
-    described = [interface(1, big=big), interface(276, big=big, snaplen=40, resolution=9), interface(0, big=big, resolution=0x80 | 32, offset=1_700_000_000)]
+    described = [
+        interface(1, big=big),
+        interface(276, big=big, snaplen=40, resolution=9),
+        interface(0, big=big, resolution=0x80 | 32, offset=1_700_000_000),
+    ]
     return section(big) + b"".join(described) + b"".join(draw(st.lists(blocks(big), max_size=8)))
 
 
@@ -110,7 +119,11 @@ def test_damaged_data_give_the_packets_up_to_the_fault(tmp_path: Path, data: byt
 
 
 @many
-@given(start=st.sampled_from([b"", b"\x0a\x0d\x0d\x0a", pcap([]), section(), section() + interface()]), noise=st.binary(max_size=300), chunk=chunk_sizes)
+@given(
+    start=st.sampled_from([b"", b"\x0a\x0d\x0d\x0a", pcap([]), section(), section() + interface()]),
+    noise=st.binary(max_size=300),
+    chunk=chunk_sizes,
+)
 def test_noise_ends_in_packets_or_one_error(tmp_path: Path, start: bytes, noise: bytes, chunk: int) -> None:
     read(tmp_path / "x", start + noise, chunk)
 
@@ -141,7 +154,9 @@ def test_a_block_longer_than_the_buffer_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_secrets_are_counted_and_nothing_more(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(section() + interface() + block(10, b"CLIENT_RANDOM") * 3 + block(10, bytes(1 << 20)) + enhanced(5, b"abc", 3))
+    (tmp_path / "x").write_bytes(
+        section() + interface() + block(10, b"CLIENT_RANDOM") * 3 + block(10, bytes(1 << 20)) + enhanced(5, b"abc", 3)
+    )
     capture = Capture(str(tmp_path / "x"), 4096)
     assert sum(chunk.found for chunk in capture.chunks()) == 1
     assert capture.secrets == 4

@@ -78,7 +78,9 @@ option_bytes = st.one_of(
     st.integers(0, 0xFFFF).map(lambda mss: b"\x02\x04" + mss.to_bytes(2)),
     st.integers(0, 255).map(lambda shift: bytes([3, 3, shift])),
     st.just(b"\x04\x02"),
-    st.lists(words, min_size=2, max_size=8).map(lambda all: bytes([5, 2 + 8 * (len(all) // 2)]) + b"".join(w.to_bytes(4) for w in all[: len(all) // 2 * 2])),
+    st.lists(words, min_size=2, max_size=8).map(
+        lambda all: bytes([5, 2 + 8 * (len(all) // 2)]) + b"".join(w.to_bytes(4) for w in all[: len(all) // 2 * 2])
+    ),
     st.just(b"\x01"),
     st.just(b"\x00"),
     st.binary(max_size=6),
@@ -96,7 +98,8 @@ segments = st.builds(
     words=st.one_of(st.none(), st.none(), st.integers(0, 15)),
 )
 extensions = st.lists(
-    st.tuples(st.sampled_from([0, 43, 44, 51, 60, 135, 99]), st.integers(0, 2).map(lambda n: bytes([0, n, 0, 1]) + bytes(12 + 8 * n))), max_size=2
+    st.tuples(st.sampled_from([0, 43, 44, 51, 60, 135, 99]), st.integers(0, 2).map(lambda n: bytes([0, n, 0, 1]) + bytes(12 + 8 * n))),
+    max_size=2,
 ).map(lambda all: [(kind, data[: {44: 8, 51: (data[1] + 2) * 4}.get(kind, (data[1] + 1) * 8)]) for kind, data in all])
 packets_4 = st.builds(
     ipv4,
@@ -128,7 +131,9 @@ def captured(draw: st.DrawFn) -> Record:
     for place, value in draw(st.lists(st.tuples(st.integers(0, 120), st.integers(0, 255)), max_size=2)) if draw(st.booleans()) else ():
         frame[place % len(frame)] = value
     snaplen = draw(st.one_of(st.just(wire), st.just(wire), st.integers(0, wire)))
-    return Record(draw(st.sampled_from([0, 1_700_000_000_000_000_001, -1])), bytes(frame[:snaplen]), draw(st.sampled_from([wire, wire, 0])), link)
+    return Record(
+        draw(st.sampled_from([0, 1_700_000_000_000_000_001, -1])), bytes(frame[:snaplen]), draw(st.sampled_from([wire, wire, 0])), link
+    )
 
 
 @settings(max_examples=1500, deadline=None)
@@ -138,7 +143,14 @@ def test_rows_equal_the_slow_dissector(records: list[Record]) -> None:
 
 
 @settings(max_examples=500, deadline=None)
-@given(st.lists(st.builds(Record, st.just(1), st.binary(max_size=90), st.integers(0, 2000), st.sampled_from([0, 1, 9, 12, 101, 108, 113, 228, 276, 147])), max_size=5))
+@given(
+    st.lists(
+        st.builds(
+            Record, st.just(1), st.binary(max_size=90), st.integers(0, 2000), st.sampled_from([0, 1, 9, 12, 101, 108, 113, 228, 276, 147])
+        ),
+        max_size=5,
+    )
+)
 def test_noise_is_counted(records: list[Record]) -> None:
     check(records)
 
@@ -148,7 +160,9 @@ def test_every_link_layer_gives_the_same_row() -> None:
         packet = ip(source, target, tcp(50_000, 9092, b"0123456789abcdef", seq=7))
         rows = check([Record(1, wrap(packet), len(wrap(packet)), link) for link, wrap in LINKS.values()])
         assert len(rows) == len(LINKS)
-        same = [{k: v for k, v in row.items() if k not in ("wire_len", "captured_len", "payload", "interface", "packet_type")} for row in rows]
+        same = [
+            {k: v for k, v in row.items() if k not in ("wire_len", "captured_len", "payload", "interface", "packet_type")} for row in rows
+        ]
         assert all(row == same[0] for row in same)
         assert same[0]["notebook_id"] == int.from_bytes(b"89ab")
         assert {row["packet_type"] for row in rows} == {255, 4, 0, 3}

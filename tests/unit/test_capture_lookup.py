@@ -103,6 +103,15 @@ def test_brokers() -> None:
     assert is_broker(brokers, *parse_endpoint("[2001:0db8:0::10]:9093")) == 2
     assert is_broker(brokers, *parse_endpoint("192.0.2.10:9092")) == 1
     assert is_broker(brokers, *parse_endpoint("192.0.2.10:9093")) == 0
-    for bad in ("192.0.2.10", "192.0.2.10:0", "192.0.2.10:65536", "2001:db8::10:9092", "[192.0.2.10]:9092", "broker:9092", ":9092", "192.0.2.10:٣"):
+    for bad in (
+        "192.0.2.10",
+        "192.0.2.10:0",
+        "192.0.2.10:65536",
+        "2001:db8::10:9092",
+        "[192.0.2.10]:9092",
+        "broker:9092",
+        ":9092",
+        "192.0.2.10:٣",
+    ):
         with pytest.raises(UserError, match="expected ip:port"):
             parse_endpoint(bad)

@@ -53,7 +53,9 @@ def write(folder: Path, name: str, seed: int, written: list[Group]) -> None:
 def as_set(rows: Rows) -> list[tuple[Any, ...]]:
     """Rows as values with the addresses in full and their kept runs, sorted."""
     kept: dict[int, list[tuple[int, bytes]]] = {}
-    for row, offset, length, at in zip(rows.kept_row.tolist(), rows.kept_offset.tolist(), rows.kept_length.tolist(), rows.kept_at.tolist(), strict=True):
+    for row, offset, length, at in zip(
+        rows.kept_row.tolist(), rows.kept_offset.tolist(), rows.kept_length.tolist(), rows.kept_at.tolist(), strict=True
+    ):
         kept.setdefault(row, []).append((offset, rows.data[at : at + length].tobytes()))
     made = []
     for n in range(rows.n):

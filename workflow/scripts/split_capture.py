@@ -15,13 +15,12 @@ from brokerlens.capture.headers import END_COLUMNS, SKIPPED, read_headers
 from brokerlens.capture.lookup import ConnectionTable, broker_table, busiest, new_endpoints
 from brokerlens.capture.reader import CHUNK_BYTES, Capture, Chunk
 from brokerlens.capture.working import Writer
-from brokerlens.kafka.keep import Keeper, KeptRuns, Segments
+from brokerlens.kafka.keep import GROUP_BYTES, Keeper, KeptRuns, Segments
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 GROUP_ROWS = 131_072
-GROUP_BYTES = 64 << 20  # of kept payload
 
 
 class Follower(Protocol):
