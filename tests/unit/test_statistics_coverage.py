@@ -1,7 +1,6 @@
-"""Coverage of the intervals on simulated runs whose truth is known in closed form.
+"""Coverage of the intervals on simulated runs whose truth is known in closed form; slow.
 
-The slow acceptance test takes 200 runs per scenario; BROKERLENS_COVERAGE_RUNS=1000 gives the table of docs/statistics.md. One number per
-test line: p50, p90, p95, p99 as far as the scenario asks for them.
+200 runs per scenario, or as many as BROKERLENS_COVERAGE_RUNS says; what is reached is printed (pytest -s).
 """
 
 from __future__ import annotations

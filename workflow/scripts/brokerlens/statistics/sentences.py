@@ -45,6 +45,9 @@ def decimals(value: float | None, low: float | None = None, high: float | None =
         exponent = math.floor(math.log10(high - low))
         leads = (high - low) / 10.0**exponent
         wanted = -exponent + (1 if leads < _NARROW else 0)
+        # A bound that is not 0 must not be printed as 0: whether the interval holds 0 is what it is read for.
+        while wanted < MOST_DECIMALS and any(bound != 0.0 and round(bound, max(0, wanted)) == 0.0 for bound in (low, high)):
+            wanted += 1
     elif value is None or value == 0.0 or not math.isfinite(value):
         wanted = 0
     else:
@@ -179,8 +182,16 @@ def _ratio(row: Row) -> str:
     value, low, high = row["ratio"], row["ratio_low"], row["ratio_high"]
     if value is None or low is None or high is None:
         return ""
-    digits = decimals(value, low, high)
+    digits = _ratio_decimals(value, low, high)
     return f", {fixed(value, digits)} times ({fixed(low, digits)} to {fixed(high, digits)})"
+
+
+def _ratio_decimals(value: float, low: float, high: float) -> int:
+    """Decimals of a ratio: as its interval allows, but enough that a bound beside 1 is not printed as 1."""
+    digits = decimals(value, low, high)
+    while digits < MOST_DECIMALS and any(bound != 1.0 and round(bound, digits) == 1.0 for bound in (low, high)):
+        digits += 1
+    return digits
 
 
 def _size(value: float, low: float, high: float, after: str) -> str:
@@ -226,7 +237,7 @@ def _equivalent(row: Row) -> str:
         found = f"{fixed(value, digits, sign=True)}{_points(row['unit'])}"
         found += "" if low is None or high is None else f" ({fixed(low, digits, sign=True)} to {fixed(high, digits, sign=True)})"
     else:
-        digits = decimals(*ratio)
+        digits = _ratio_decimals(*ratio)
         found = f"ratio {fixed(ratio[0], digits)} ({fixed(ratio[1], digits)} to {fixed(ratio[2], digits)})"
     at_a, at_b = sides(row)
     return f"{metric_name(row)} {at_a} and {at_b}: {_statistic(row)} differs by less than {limit}: {found}."
@@ -255,6 +266,8 @@ def _too_few(row: Row) -> str:
             bound = f"at least {number(low)}" if low is not None else f"at most {number(high or 0.0)}"
             where = sides(row)[0 if side == "a" else 1]
             return f"{metric_name(row)}: {_statistic(row)} {where} is {bound}{_after(row['unit'])} ({reason})."
+    if "none in" in reason or "all of" in reason:
+        return f"{metric_name(row)}: no interval of the difference ({reason} {words})."
     return f"{metric_name(row)}: too few {words} for {_statistic(row)} ({reason})."
 
 
@@ -267,9 +280,15 @@ def _delta(row: Row) -> str:
     assert value is not None
     one = {"requests": "request", "round trips": "round trip"}.get(samples_of(row), "sample")
     names = _bare(row)
-    shown = f"{number(value, low, high)} % of pairs"
-    if low is not None and high is not None:
-        shown += f" ({_interval(low, high)})"
+    digits = min(1, decimals(value, low, high))
+    if value > 99.9:
+        shown = "more than 99.9 % of pairs"
+    elif value < 0.1:
+        shown = "less than 0.1 % of pairs"
+    else:
+        shown = f"{fixed(value, digits)} % of pairs"
+        if low is not None and high is not None:
+            shown += f" (95 % interval {fixed(low, digits)} to {fixed(high, digits)})"
     return f"A random {names[0]} {one} is slower than a random {names[1]} {one} in {shown}."
 
 
@@ -285,7 +304,7 @@ def _typical(row: Row) -> str:
         value, low, high = row["ratio"], row["ratio_low"], row["ratio_high"]
         if value is None or low is None or high is None:
             return _too_few(row)
-        digits = decimals(value, low, high)
+        digits = _ratio_decimals(value, low, high)
         size = f"{fixed(value, digits)} times that {at_b} (95 % interval {fixed(low, digits)} to {fixed(high, digits)})"
         return f"{metric_name(row)} {at_a} is typically {size}."
     value, low, high = _difference(row)
@@ -307,6 +326,6 @@ def _distance(row: Row) -> str:
     if low is not None and high is not None:
         shown += f" ({_interval(low, high)})"
     floor = row["noise_floor"]
-    noise = "" if floor is None else f"; noise alone gives about {number(_scaled(floor, row['unit']) or 0.0)}{_after(row['unit'])}"
+    noise = "" if floor is None else f"; noise alone gives about {_scaled(floor, row['unit']):.2g}{_after(row['unit'])}"
     at_a, at_b = sides(row)
-    return f"{metric_name(row)} {at_a} and {at_b} are {shown} apart on average over the distribution, where spikes weigh most{noise}."
+    return f"{metric_name(row)} {at_a} and {at_b}: the distributions are {shown} apart on average, spikes weighing most{noise}."
