@@ -13,14 +13,14 @@ LONGEST_PACKET = 262_144
 Endpoint = tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]
 
 
-class Fault(Exception):
+class FaultError(Exception):
     """Data that cannot be used, or end too soon."""
 
 
 def take(data: bytes, at: int, count: int) -> bytes:
     """Exactly so many bytes."""
     if at + count > len(data):
-        raise Fault("cut")
+        raise FaultError("cut")
     return data[at : at + count]
 
 
@@ -35,11 +35,11 @@ def read_pcap(data: bytes) -> tuple[list[Record], bool]:
         while at < len(data):
             seconds, fraction, captured, wire = struct.unpack(order + "IIII", take(data, at, header)[:16])
             if captured > LONGEST_PACKET:
-                raise Fault("length")
+                raise FaultError("length")
             body = take(data, at + header, captured)
             records.append(Record(seconds * 10**9 + fraction * unit, body, wire, link & 0x03FFFFFF))
             at += header + captured
-    except Fault:
+    except FaultError:
         return records, False
     return records, True
 
@@ -62,18 +62,18 @@ def read_pcapng(data: bytes) -> tuple[list[Record], bool]:
             if take(data, at, 4) == b"\x0a\x0d\x0d\x0a":
                 mark = take(data, at, 16)[8:12]
                 if mark not in (b"\x1a\x2b\x3c\x4d", b"\x4d\x3c\x2b\x1a"):
-                    raise Fault("mark")
+                    raise FaultError("mark")
                 order = ">" if mark[0] == 0x1A else "<"
                 if struct.unpack(order + "H", take(data, at + 12, 2)) != (1,):
-                    raise Fault("version")
+                    raise FaultError("version")
                 interfaces = []
             kind, total = struct.unpack(order + "II", take(data, at, 12)[:8])
             least = {0x0A0D0D0A: 28, 1: 20, 2: 32, 3: 16, 6: 32}.get(kind, 12)
             if total < least or total % 4 or (kind in (0x0A0D0D0A, 1, 2, 3, 6) and total > 1 << 20):
-                raise Fault("length")
+                raise FaultError("length")
             body = take(data, at, total)
             if struct.unpack(order + "I", body[-4:]) != (total,):
-                raise Fault("trailer")
+                raise FaultError("trailer")
             if kind == 1:
                 interfaces.append(read_interface(body, order))
             elif kind == 3:
@@ -87,10 +87,10 @@ def read_pcapng(data: bytes) -> tuple[list[Record], bool]:
                     (number,) = struct.unpack(order + "H", body[8:10])
                 link, _, resolution, offset = get(interfaces, number)
                 if captured > total - 32:
-                    raise Fault("length")
+                    raise FaultError("length")
                 records.append(Record(ticks_to_ns(high << 32 | low, resolution, offset), check(body[28 : 28 + captured]), wire, link))
             at += total
-    except Fault:
+    except FaultError:
         return records, False
     return records, True
 
@@ -98,14 +98,14 @@ def read_pcapng(data: bytes) -> tuple[list[Record], bool]:
 def check(data: bytes) -> bytes:
     """A packet's bytes unless they are too many."""
     if len(data) > LONGEST_PACKET:
-        raise Fault("length")
+        raise FaultError("length")
     return data
 
 
 def get(interfaces: list[tuple[int, int, int, int]], number: int) -> tuple[int, int, int, int]:
     """The interface of that number."""
     if number >= len(interfaces):
-        raise Fault("interface")
+        raise FaultError("interface")
     return interfaces[number]
 
 
@@ -125,18 +125,18 @@ def read_interface(body: bytes, order: str) -> tuple[int, int, int, int]:
             (offset,) = struct.unpack(order + "q", value)
         at += 4 + length + -length % 4
     if resolution & 128 and resolution & 127 > 63:
-        raise Fault("resolution")
+        raise FaultError("resolution")
     return link, snaplen, resolution, offset
 
 
-class Skip(Exception):
+class SkipError(Exception):
     """The reason why a packet gives no row."""
 
 
 def need(data: bytes, at: int, count: int) -> bytes:
     """So many captured bytes of a header."""
     if len(data) < at + count:
-        raise Skip("cut_header")
+        raise SkipError("cut_header")
     return data[at : at + count]
 
 
@@ -149,7 +149,7 @@ def behind_ethertype(data: bytes, at: int) -> int:
         return behind_ppp(data, at + 8)
     if kind in (b"\x81\x00", b"\x88\xa8", b"\x91\x00"):
         return behind_ethertype(data, at + 4)
-    raise Skip("not_ip")
+    raise SkipError("not_ip")
 
 
 def behind_ppp(data: bytes, at: int) -> int:
@@ -160,7 +160,7 @@ def behind_ppp(data: bytes, at: int) -> int:
     if protocol[0] % 2:
         protocol, at = b"\0" + protocol[:1], at - 1
     if protocol not in (b"\x00\x21", b"\x00\x57"):
-        raise Skip("not_ip")
+        raise SkipError("not_ip")
     return at + 2
 
 
@@ -176,17 +176,17 @@ def behind_link(data: bytes, link: int) -> int:
             return 20
         if kind in (b"\x81\x00", b"\x88\xa8", b"\x91\x00"):
             return behind_ethertype(data, 22)
-        raise Skip("not_ip")
+        raise SkipError("not_ip")
     if link in (12, 14, 101, 228, 229):
         return 0
     if link in (0, 108):
         family = need(data, 0, 4)
         if family[1:3] != b"\0\0" or family[0] | family[3] not in (2, 10, 24, 28, 30):
-            raise Skip("not_ip")
+            raise SkipError("not_ip")
         return 4
     if link == 9:
         return behind_ppp(data, 0)
-    raise Skip("unknown_link")
+    raise SkipError("unknown_link")
 
 
 def hash_of(data: bytes) -> int:
@@ -235,10 +235,10 @@ def read_options(data: bytes, whole: bool) -> dict[str, int]:
 
 
 def read_row(record: Record, brokers: list[Endpoint]) -> dict[str, Any]:
-    """The row of a packet, with `client`, `broker` and `payload` instead of numbers of connections; raises Skip with the reason if it has none."""
+    """The row of a packet, with `client`, `broker` and `payload` instead of numbers of connections; raises SkipError with the reason if it has none."""
     data = record.data
     if record.time < 0:
-        raise Skip("no_time")
+        raise SkipError("no_time")
     wire = max(record.wire, len(data))
     start = behind_link(data, record.link)
     version = need(data, start, 1)[0] >> 4
@@ -248,15 +248,15 @@ def read_row(record: Record, brokers: list[Endpoint]) -> dict[str, Any]:
     if version == 4:
         head = need(data, start, 20)
         if head[0] % 16 < 5:
-            raise Skip("malformed")
+            raise SkipError("malformed")
         if head[9] != 6:
-            raise Skip("not_tcp")
+            raise SkipError("not_tcp")
         total, ip_id, fragment = struct.unpack(">HHH", head[2:8])
         if fragment % 0x2000:
-            raise Skip("fragment")
+            raise SkipError("fragment")
         at = start + head[0] % 16 * 4
         if 0 < total < head[0] % 16 * 4:
-            raise Skip("malformed")
+            raise SkipError("malformed")
         more, ttl, end = bool(fragment & 0x2000), head[8], start + total if total else wire
         source, target = ipaddress.IPv4Address(head[12:16]), ipaddress.IPv4Address(head[16:20])
     elif version == 6:
@@ -267,26 +267,26 @@ def read_row(record: Record, brokers: list[Endpoint]) -> dict[str, Any]:
         at = start + 40
         while kind != 6:
             if kind not in (0, 43, 44, 51, 60, 135, 139, 140):
-                raise Skip("not_tcp")
+                raise SkipError("not_tcp")
             extension = need(data, at, 8)
             if kind == 44:
                 (fragment,) = struct.unpack(">H", extension[2:4])
                 if fragment // 8:
-                    raise Skip("fragment")
+                    raise SkipError("fragment")
                 more = fragment % 2 == 1
             at += 8 if kind == 44 else (extension[1] + 2) * 4 if kind == 51 else (extension[1] + 1) * 8
             kind = extension[0]
     else:
-        raise Skip("malformed")
+        raise SkipError("malformed")
     fixed = need(data, at, 20)
     source_port, target_port, seq, ack, bits, window = struct.unpack(">HHIIHH", fixed[:16])
     payload = at + (bits >> 12) * 4
     if bits >> 12 < 5 or payload > end:
-        raise Skip("malformed")
+        raise SkipError("malformed")
     ends = (source, source_port), (target, target_port)
     places = [brokers.index(one) if one in brokers else len(brokers) for one in ends]
     if min(places) == len(brokers):
-        raise Skip("other_endpoint")
+        raise SkipError("other_endpoint")
     answers = places[0] < places[1]
     padded = data[payload:]
     cooked = {113: min(int.from_bytes(data[0:2]), 255), 276: data[10] if len(data) > 10 else 0}

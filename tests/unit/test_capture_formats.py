@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from brokerlens.capture.errors import CaptureError
-from brokerlens.capture.formats import nanoseconds
-from brokerlens.capture.reader import Capture
 from capture_files import Record, block, enhanced, interface, obsolete, pcap, pcapng, section, simple
 from capture_twins import read_pcap, read_pcapng, ticks_to_ns
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from brokerlens.capture.errors import CaptureError
+from brokerlens.capture.formats import nanoseconds
+from brokerlens.capture.reader import Capture
 
 many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

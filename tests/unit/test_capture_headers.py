@@ -6,14 +6,15 @@ import ipaddress
 from typing import Any
 
 import numpy as np
+from capture_files import LINKS, Record, ethernet, ip, ipv4, ipv6, tcp
+from capture_twins import Endpoint, SkipError, read_row
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from brokerlens.capture.columns import ROW_COLUMNS, new_columns
 from brokerlens.capture.formats import new_packets
 from brokerlens.capture.headers import END_COLUMNS, SKIPPED, read_headers
 from brokerlens.capture.lookup import ConnectionTable, broker_table, new_endpoints
-from capture_files import LINKS, Record, ethernet, ip, ipv4, ipv6, tcp
-from capture_twins import Endpoint, Skip, read_row
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 BROKERS = ["192.0.2.10:9092", "[2001:db8::10]:9092", "192.0.2.11:9092"]
 FOUR, SIX = ("192.0.2.10", "192.0.2.5", "192.0.2.11"), ("2001:db8::10", "2001:db8::5", "fe80::1")
@@ -64,7 +65,7 @@ def check(records: list[Record]) -> list[dict[str, Any]]:
     for record in records:
         try:
             expected.append(read_row(record, endpoints()))
-        except Skip as skip:
+        except SkipError as skip:
             reasons[str(skip)] += 1
     rows, skipped = rows_of(records)
     assert skipped == {reason: count for reason, count in reasons.items() if count}
@@ -79,7 +80,7 @@ option_bytes = st.one_of(
     st.integers(0, 255).map(lambda shift: bytes([3, 3, shift])),
     st.just(b"\x04\x02"),
     st.lists(words, min_size=2, max_size=8).map(
-        lambda all: bytes([5, 2 + 8 * (len(all) // 2)]) + b"".join(w.to_bytes(4) for w in all[: len(all) // 2 * 2])
+        lambda edges: bytes([5, 2 + 8 * (len(edges) // 2)]) + b"".join(edge.to_bytes(4) for edge in edges[: len(edges) // 2 * 2])
     ),
     st.just(b"\x01"),
     st.just(b"\x00"),
@@ -94,13 +95,13 @@ segments = st.builds(
     ack=words,
     flags=st.integers(0, 0x1FF),
     window=st.integers(0, 0xFFFF),
-    options=st.lists(option_bytes, max_size=5).map(lambda all: b"".join(all)[:40]),
+    options=st.lists(option_bytes, max_size=5).map(lambda options: b"".join(options)[:40]),
     words=st.one_of(st.none(), st.none(), st.integers(0, 15)),
 )
 extensions = st.lists(
     st.tuples(st.sampled_from([0, 43, 44, 51, 60, 135, 99]), st.integers(0, 2).map(lambda n: bytes([0, n, 0, 1]) + bytes(12 + 8 * n))),
     max_size=2,
-).map(lambda all: [(kind, data[: {44: 8, 51: (data[1] + 2) * 4}.get(kind, (data[1] + 1) * 8)]) for kind, data in all])
+).map(lambda chain: [(kind, data[: {44: 8, 51: (data[1] + 2) * 4}.get(kind, (data[1] + 1) * 8)]) for kind, data in chain])
 packets_4 = st.builds(
     ipv4,
     st.sampled_from(FOUR),
@@ -136,7 +137,7 @@ def captured(draw: st.DrawFn) -> Record:
     )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.lists(captured(), min_size=1, max_size=5))
 def test_rows_equal_the_slow_dissector(records: list[Record]) -> None:
     check(records)

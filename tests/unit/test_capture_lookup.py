@@ -7,6 +7,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from brokerlens.capture.columns import new_columns
 from brokerlens.capture.lookup import (
     ENDPOINT_SLOTS,
@@ -23,8 +26,6 @@ from brokerlens.capture.lookup import (
     signed,
 )
 from brokerlens.errors import UserError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def bucket_of(words: list[int]) -> int:

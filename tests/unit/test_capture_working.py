@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from brokerlens.capture import working
 from brokerlens.capture.columns import ROW_COLUMNS
 from brokerlens.capture.working import Rows, Writer, read_facts, read_rows
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 Group = tuple[dict[str, np.ndarray[Any, Any]], list[tuple[int, int, bytes]]]
 
@@ -20,7 +21,7 @@ Group = tuple[dict[str, np.ndarray[Any, Any]], list[tuple[int, int, bytes]]]
 def connections_of(seed: int) -> list[tuple[str, int, str, int, int]]:
     """Connections of a capture: some that every capture has, one of its own; bucket 1023 and 0 among them."""
     shared = [(f"192.0.2.{n}", 1000 + n, "192.0.2.10", 9092, n * 341) for n in range(4)]
-    return shared[seed % 2 :] + [(f"2001:db8::{seed}", 7, "2001:db8::a", 9092, 500 + seed)]
+    return [*shared[seed % 2 :], (f"2001:db8::{seed}", 7, "2001:db8::a", 9092, 500 + seed)]
 
 
 @st.composite
@@ -85,8 +86,8 @@ def test_shards_together_hold_what_was_written(tmp_path: Path, first: list[Group
     whole = read_rows(folders)
     assert as_set(whole) == sorted(expected)
     assert whole.captures == ["a.pcap", "b.pcap"]
-    ends = list(zip(*(whole.connections[field] for field in working.CONNECTION_FIELDS), strict=True))
-    assert ends == sorted({row[:4] for seed in (1, 2) for row in connections_of(seed)})
+    table = list(zip(*(whole.connections[field] for field in working.CONNECTION_FIELDS), strict=True))
+    assert table == sorted({row[:4] for seed in (1, 2) for row in connections_of(seed)})
     swapped = read_rows(folders[::-1])
     assert all(np.array_equal(whole.columns[name], swapped.columns[name]) for name in whole.columns)
     for name, kind in ROW_COLUMNS.items():

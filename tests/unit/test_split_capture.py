@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from capture_files import COMPRESSIONS, Record, ethernet, ipv4, ipv6, pcap, pcapng, tcp
+from capture_twins import read_pcap
+
 import split_capture as script
 from brokerlens.capture.columns import Array
 from brokerlens.capture.errors import CaptureError
 from brokerlens.capture.working import read_facts, read_rows
 from brokerlens.kafka.keep import KeptRuns, Segments
-from capture_files import COMPRESSIONS, Record, ethernet, ipv4, ipv6, pcap, pcapng, tcp
-from capture_twins import read_pcap
 from split_capture import split_capture
 
 ROOT = Path(__file__).parents[2]
@@ -199,8 +200,9 @@ def run_python(code: str, *arguments: str, **environment: str) -> str:
 
 
 def test_kernels_run_as_plain_python_too(tmp_path: Path) -> None:
-    records = [record for record in example_records()[:150]] + [
-        Record(5, data, 90) for data in (ethernet(ipv6("2001:db8::5", "::1", tcp(1, 2))), b"", b"x")
+    records = [
+        *example_records()[:150],
+        *(Record(5, data, 90) for data in (ethernet(ipv6("2001:db8::5", "::1", tcp(1, 2))), b"", b"x")),
     ]
     for name, data in (("pcap", pcap(records)), ("pcapng", pcapng(records, big=True))):
         one = split(tmp_path / name, data, keeper=None)
