@@ -46,7 +46,7 @@ def blank(dataset: str, n: int, columns: Mapping[str, Any]) -> pa.Table:
     """A table of n rows: the columns given, nulls where they may be, else zeros, false or empty text."""
     arrays = []
     for column in tables.DATASETS[dataset]:
-        if column.name in columns:
+        if column.name in columns and n:
             arrays.append(pa.array(columns[column.name]).cast(column.type))
         elif column.nullable:
             arrays.append(pa.nulls(n, column.type))
@@ -262,3 +262,18 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_one_site_alone_has_nothing_to_compare_with(tmp_path: Path) -> None:
     assert compared(tmp_path, [Made("e1", "edge")]).height == 0
+
+
+def test_a_site_whose_window_holds_nothing_is_not_comparable(tmp_path: Path) -> None:
+    later = START + 3600 * SECOND, START + 7200 * SECOND
+    rows = compared(tmp_path, [Made("e1", "edge", seed=1), Made("e1", "cloud", window=later, seed=2), Made("e1", "fog", seed=3)])
+    assert "not_comparable" not in set(rows.filter(site_b="fog", site_a="edge")["verdict"])
+    p50 = one(rows, "kafka_latency", "p50", site_b="cloud")
+    assert (p50["verdict"], p50["reason"]) == ("not_comparable", "no packets of cloud are inside its window")
+    assert (p50["n_b"], p50["estimate_b"]) == (0, None)
+
+
+def test_a_site_without_requests_takes_no_other_with_it(tmp_path: Path) -> None:
+    rows = compared(tmp_path, [Made("e1", "edge", seed=1), Made("e1", "cloud", requests=0, seed=2), Made("e1", "fog", seed=3)])
+    assert one(rows, "kafka_latency", "p50", site_b="fog", site_a="edge")["verdict"] in ("undecided", "equivalent_within_margin")
+    assert set(rows.filter(site_b="cloud")["verdict"]) == {"not_comparable"}

@@ -40,6 +40,8 @@ STATISTICS: Final[Mapping[str, tuple[str, ...]]] = {
 OTHER_STATISTICS: Final = ("p50", "p95", "mean")
 UNITS: Final[Mapping[str, str]] = {"goodput": "bytes/s", "request_rate": "requests/s"}
 
+NO_SAMPLES: Final = Interval(None, reason="no samples")
+
 RESOLUTION_MS: Final = 0.001
 """Captures keep microseconds: no margin is finer."""
 
@@ -97,12 +99,17 @@ def table(rows: Sequence[Row]) -> pa.Table:
 
 def _rows_of(pair: Pair, threshold: float) -> Iterator[Row]:
     a, b = pair.a, pair.b
-    for key in [key for key in a.arms if key in b.arms]:
+    for key in _keys(a.arms, b.arms):
         yield from _arm_rows(pair, key, threshold)
-    for key in [key for key in a.ratios if key in b.ratios]:
+    for key in _keys(a.ratios, b.ratios):
         yield _ratio_row(pair, key)
-    for key in [key for key in a.rates if key in b.rates]:
+    for key in _keys(a.rates, b.rates):
         yield _rate_row(pair, key)
+
+
+def _keys(a: Mapping[Key, Any], b: Mapping[Key, Any]) -> list[Key]:
+    """What both sides have, and what one lacks, so that its absence is said; an api that one side does not use is no absence."""
+    return [key for key in {**a, **b} if (key in a and key in b) or not key[1].startswith("api=")]
 
 
 def _new_row(pair: Pair, key: Key, statistic: str, *, unit: str, sampling: str, method: str) -> Row:
@@ -164,12 +171,12 @@ def _contrast(pair: Pair, key: Key) -> tuple[tuple[Arm, Arm], Contrast]:
             bins = common_bins(a, b)
             independent = Contrast(a, b)
             return (a, b), independent.paired_by(*(side.arm_over_clock(key, *stretch, bins) for side in (pair.a, pair.b)))
-    a, b = pair.a.arms[key], pair.b.arms[key]
+    a, b = pair.a.arm(key), pair.b.arm(key)
     return (a, b), Contrast(a, b)
 
 
 def _ratio_row(pair: Pair, key: Key) -> Row:
-    a, b = pair.a.ratios[key], pair.b.ratios[key]
+    a, b = pair.a.ratios.get(key), pair.b.ratios.get(key)
     row = _new_row(pair, key, "ratio_of_sums", unit="share", sampling="connections", method="ratio_of_sums")
     own = ratio_of_clusters(a), ratio_of_clusters(b)
     if own[0].too_few or own[1].too_few:
@@ -186,7 +193,7 @@ def _ratio_row(pair: Pair, key: Key) -> Row:
 
 def _rate_row(pair: Pair, key: Key) -> Row:
     row = _new_row(pair, key, "mean", unit=UNITS[key[0]], sampling="time", method="rate")
-    a, b = pair.a.rates[key], pair.b.rates[key]
+    a, b = (side.rates.get(key, NO_SAMPLES) for side in (pair.a, pair.b))
     _put_estimates(row, pair, a, b, interval_difference(a, b))
     row["connections_a"], row["connections_b"] = pair.a.connections, pair.b.connections
     return row

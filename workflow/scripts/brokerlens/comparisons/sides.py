@@ -87,9 +87,13 @@ class Side:
         captured = self.stretch
         return 1.0 - (captured[1] - captured[0]) / (end - start) if captured else 1.0
 
+    def arm(self, key: Key) -> Arm:
+        """The arm of a metric and group; one without values where there is none."""
+        return self.arms.get(key) or Arm([], [])
+
     def arm_within(self, key: Key, start: int, end: int) -> Arm:
         """The arm's values of a stretch of the clock."""
-        return within(self.arms[key], start, end)
+        return within(self.arm(key), start, end)
 
     def arm_over_clock(self, key: Key, start: int, end: int, bins: int) -> Arm:
         """The arm over equal bins of that stretch; kept, as many pairs ask for the same."""
