@@ -1,0 +1,99 @@
+"""Compile every kernel into the cache, by taking a few captures of the shipped example through all stages.
+
+Run as `python -m brokerlens.warm` (by `job.compile_kernels_once`). Numba compiles a function at its first call, for the types of that call: only
+the real stages on real captures know them all.
+"""
+
+from __future__ import annotations
+
+from brokerlens import job  # isort: skip  # first: it says where compiled kernels go
+
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+EXAMPLE = Path(__file__).resolve().parents[3] / "resources" / "example" / "experiment08" / "edge"
+BROKERS = ["192.0.2.10:31289"]
+CAPTURES = 2  # the second begins in the middle of connections
+
+
+def run_all_stages(captures: Iterable[Path], folder: Path) -> None:
+    """Everything that the workflow does to a site, up to its metrics and its comparison, in a folder of its own."""
+    import collect_sites
+    import compare
+    import compute_metrics
+    import merge_site
+    import split_capture
+
+    working = []
+    for capture in captures:
+        working.append(str(folder / "intermediate" / "captures" / "e" / "s" / capture.name))
+        split_capture.split_capture(capture=str(capture), name=capture.name, brokers=BROKERS, output=working[-1])
+    parts = {
+        name: str(folder / name / "experiment=e" / "site=s" / "part-0000.parquet")
+        for name in ("packets", "requests", "connections", "notebook")
+    }
+    measured = {name: str(folder / name / "experiment=e" / "site=s" / f"{name}.parquet") for name in ("metrics", "series")}
+    for path in [*parts.values(), *measured.values()]:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    names = {path: Path(path).name for path in working}
+    site = {"brokers": BROKERS, "tap": "auto", "topic_ids": {}, "shards": 1, "captures": names}
+    merge_site.merge_site(captures=working, part=0, site=site, **parts)
+    compute_metrics.compute_metrics(
+        packets=[parts["packets"]],
+        requests=[parts["requests"]],
+        connections=[parts["connections"]],
+        notebook=[parts["notebook"]],
+        measure={"window": {"start": None, "end": None}, "brokers": BROKERS, "tap": "auto", "share_over_ms": 200.0},
+        metrics=measured["metrics"],
+        series=measured["series"],
+    )
+    table = {
+        "experiment": "e",
+        "site": "s",
+        "condition": "e",
+        "window_start": None,
+        "window_end": None,
+        "timezone": "UTC",
+        "brokers": BROKERS,
+        "tap": "auto",
+        "cluster": None,
+        "clock_offset_ms": None,
+        "captures": list(names.values()),
+        "parts": ["0000"],
+    }
+    (folder / "sites").mkdir()
+    collect_sites.collect_sites(
+        facts=working,
+        metrics=[measured["metrics"]],
+        connections=[parts["connections"]],
+        sites=[table],
+        output_sites=str(folder / "sites" / "sites.parquet"),
+        output_csv=str(folder / "metrics.csv"),
+    )
+    compare.compare(
+        sites=str(folder / "sites" / "sites.parquet"),
+        requests=[parts["requests"]],
+        packets=[parts["packets"]],
+        connections=[parts["connections"]],
+        metrics=[measured["metrics"]],
+        settings={"baseline": None, "margin": 0.05, "share_over_ms": 200.0},
+        output=str(folder / "comparisons.parquet"),
+    )
+
+
+def main() -> int:
+    """Exit status: 0 when all kernels are in the cache."""
+    captures = sorted(EXAMPLE.glob("*.pcap"))[:CAPTURES]
+    if not captures:
+        print(f"no captures in {EXAMPLE}: kernels are compiled by the first jobs instead", file=sys.stderr)
+        return 1
+    job.limit_threads(1)
+    with tempfile.TemporaryDirectory(prefix="brokerlens-warm-") as folder:
+        run_all_stages(captures, Path(folder))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
