@@ -21,7 +21,7 @@ from brokerlens.errors import UserError
 from brokerlens.kafka import requests as kafka_requests
 from brokerlens.kafka.frames import FRAMING, StreamFacts, follow_connections
 from brokerlens.tcp.locate import rows_of_bytes
-from brokerlens.tcp.order import Ordered, order_packets
+from brokerlens.tcp.order import ACK, FIN, RST, Ordered, order_packets
 from brokerlens.tcp.segments import ENDED, LABELS, RESET_BY, TAPS, ConnectionFacts, SegmentFacts, follow_segments
 from brokerlens.tcp.stream import Streams, assemble
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("brokerlens")
 MS = 1e6
-ACK, TIMESTAMPS = 0x10, 1
+TIMESTAMPS = 1  # bit of the working rows' `options`
 SIDES = ("to_broker", "from_broker")
 
 
@@ -248,6 +248,18 @@ def demand_packets(folders: Sequence[str], brokers: Sequence[str]) -> None:
     )
 
 
+def client_left(rows: working.Rows, ordered: Ordered) -> np.ndarray:
+    """Per connection from when on (ns) the client's host refused what came: its FIN or RST, where it sent an RST at all; else -1."""
+    flags = rows.columns["flags"][ordered.row]
+    sent = (ordered.side == 0) & ~ordered.is_duplicate
+    reset, closed = sent & (flags & RST > 0), sent & (flags & (FIN | RST) > 0)
+    left = np.full(len(ordered.address), np.iinfo(np.int64).max)
+    np.minimum.at(left, ordered.connection[closed], ordered.time[closed])
+    refuses = np.zeros(len(left), bool)
+    refuses[ordered.connection[reset]] = True
+    return np.where(refuses, left, -1)
+
+
 def taps(configured: str, facts: ConnectionFacts) -> list[str]:
     """Per connection where it was captured: as configured, else as the data say."""
     return [configured] * len(facts.tap) if configured != "auto" else [TAPS[code] for code in facts.tap]
@@ -281,6 +293,7 @@ def merge_site(
         *(known[name] for name in ("connection_id", "client_ip", "client_port", "broker_ip", "broker_port")),
         ended=[ENDED[code] for code in connection_facts.ended],
         tap=taps(site["tap"], connection_facts),
+        client_left=client_left(rows, ordered),
     )
     found = kafka_requests.build_requests(table, kafka_requests.field_table(fields), of_connections, trips, site["topic_ids"])
 

@@ -133,6 +133,7 @@ STATUS_REASONS: Final[Mapping[str, Mapping[str, str]]] = {
         "later_request_answered": "a Produce request whose acks were not captured, passed over by the answers of later requests",
     },
     "unanswered": {
+        "client_had_closed": "the response came after the client had closed, and its host refused it: times stand, latency and its parts are null",
         "response_lost": "a later request of the connection was answered: answers come in order, so this one was not captured",
         "connection_reset": "the connection was reset first",
         "connection_closed": "the connection was closed first",
@@ -372,7 +373,9 @@ def documentation() -> str:
         lines.append("")
         if dataset == "requests":
             lines += ["### Why a request has its status", "", "| status | reason | meaning |", "|---|---|---|"]
-            lines += [f"| {status} | `{reason}` | {text} |" for status, reasons in STATUS_REASONS.items() for reason, text in reasons.items()]
+            lines += [
+                f"| {status} | `{reason}` | {text} |" for status, reasons in STATUS_REASONS.items() for reason, text in reasons.items()
+            ]
             lines.append("")
     return "\n".join(lines)
 

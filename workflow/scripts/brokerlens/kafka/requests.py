@@ -42,6 +42,8 @@ class Connections:
     ended: Sequence[str]
     tap: Sequence[str]
     """client, broker, middle or unknown: as configured, else as the data say."""
+    client_left: np.ndarray
+    """From when on the client's host refused what came (ns): nobody waited any more. -1 where it never did."""
 
 
 @dataclass(frozen=True)
@@ -245,12 +247,15 @@ def _pair(frames: pl.DataFrame) -> pl.DataFrame:
 def _status(rows: pl.DataFrame, connections: Connections) -> pl.DataFrame:
     """Status and its reason; order of answers tells which requests can no longer be answered."""
     closed = pl.Series([CLOSED[end] for end in connections.ended], dtype=pl.String)
+    left = pl.Series(connections.client_left).gather(rows["connection"])
+    refused = (pl.lit(left) >= 0) & (pl.col("response_first") > pl.lit(left))
     last_answered = pl.col("frame").filter(pl.col("response").is_not_null()).max().over("connection")
     first_request = pl.col("request_first").min().over("connection")
     passed_over = (pl.col("frame") < last_answered).fill_null(False)
     silent_produce = (pl.col("api_key") == PRODUCE) & pl.col("acks").is_null() & passed_over
     swapped = pl.col("response_first") < pl.col("request_last")
-    asked, answered = pl.col("frame").is_not_null(), pl.col("response").is_not_null()
+    asked, came = pl.col("frame").is_not_null(), pl.col("response").is_not_null()
+    answered = came & ~refused.fill_null(False)
     return rows.with_columns(
         pl.when(~asked)
         .then(pl.lit("request_not_captured"))
@@ -272,6 +277,8 @@ def _status(rows: pl.DataFrame, connections: Connections) -> pl.DataFrame:
         .then(pl.lit("acks_0"))
         .when(silent_produce)
         .then(pl.lit("later_request_answered"))
+        .when(came)
+        .then(pl.lit("client_had_closed"))
         .when(passed_over)
         .then(pl.lit("response_lost"))
         .otherwise(closed.gather(rows["connection"]))
@@ -305,7 +312,7 @@ def _latency(rows: pl.DataFrame, connections: Connections, round_trips: RoundTri
     )
     fresh = pl.col("response_first") - pl.col("ended") <= ROUND_TRIP_AGE_NS
     network = joined.select("row", pl.when(fresh).then(pl.col("rtt")).alias("network"))
-    usable = (pl.col("response_first") >= pl.col("request_last")) & pl.col("frame").is_not_null()
+    usable = (pl.col("status") == "answered") & (pl.col("response_first") >= pl.col("request_last"))
     latency = pl.when(usable).then(pl.col("response_first") - pl.col("request_last"))
     queue = pl.when(pl.col("is_first")).then(0).otherwise((pl.col("before_last") - pl.col("request_last")).clip(lower_bound=0))
     rest = pl.col("latency") - pl.col("network")
@@ -330,7 +337,7 @@ def _latency(rows: pl.DataFrame, connections: Connections, round_trips: RoundTri
             ),
             pl.when(pl.col("latency").is_not_null()).then(pl.col("network") / MS).alias("network_rtt_ms"),
             pl.when(pl.col("service").is_not_null()).then(pl.col("broker") / MS).alias("broker_ms"),
-            pl.when(pl.col("frame").is_not_null()).then((pl.col("response_last") - pl.col("request_first")) / MS).alias("total_ms"),
+            pl.when(pl.col("status") == "answered").then((pl.col("response_last") - pl.col("request_first")) / MS).alias("total_ms"),
         )
     )
 
