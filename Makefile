@@ -13,11 +13,12 @@ $(VENV)/.made: requirements.txt
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.txt
-	-$(BIN)/python workflow/scripts/brokerlens/warm.py
+	-PYTHONPATH=workflow/scripts $(BIN)/python -c 'from brokerlens import job; job.compile_kernels_once()'
 	touch $@
 
 run: env
 	$(BIN)/snakemake --cores all
+	@echo 'Open results/report/index.html in a browser.'
 
 test: lint
 	$(BIN)/pytest
