@@ -1,7 +1,5 @@
 """The data set `sites`, all metrics in one table for spreadsheets, and no file left of what the configuration no longer has."""
 
-from __future__ import annotations
-
 from brokerlens import job  # isort: skip  # first: limits threads before polars and numba start
 
 import csv

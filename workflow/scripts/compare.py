@@ -1,7 +1,5 @@
 """Compare sites, experiments and the baseline: effect sizes with intervals, and a verdict where one can be had."""
 
-from __future__ import annotations
-
 from brokerlens import job  # isort: skip  # first: limits threads before polars and numba start
 
 import re

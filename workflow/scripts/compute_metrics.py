@@ -1,7 +1,5 @@
 """Metrics and series of one site, inside its experiment's window."""
 
-from __future__ import annotations
-
 from brokerlens import job  # isort: skip  # first: limits threads before polars and numba start
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Put a site's connections together across its captures: packets, requests and connections of one shard."""
 
-from __future__ import annotations
-
 from brokerlens import job  # first: limits threads before polars and numba start
 
 import logging

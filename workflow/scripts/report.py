@@ -1,7 +1,5 @@
 """The report: one HTML file with everything in it, from the data sets."""
 
-from __future__ import annotations
-
 from brokerlens import job  # isort: skip - limits threads before polars starts them
 
 from collections.abc import Mapping, Sequence

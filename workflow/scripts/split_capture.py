@@ -1,7 +1,5 @@
 """Split one capture: keep the TCP packets to and from the site's brokers as rows, and the payload that Kafka's frames need."""
 
-from __future__ import annotations
-
 from brokerlens import job  # isort: skip  # first: it tells the libraries below how many threads they may use
 
 from collections.abc import Sequence
