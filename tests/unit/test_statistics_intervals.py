@@ -251,6 +251,9 @@ def test_a_share_over_a_threshold() -> None:
     none = share_over(arm, 1e6)
     assert (none.estimate, none.low) == (0.0, 0.0)
     assert 1 - 0.025 ** (1 / 4000) < bounds(none)[1] < 0.01
+    rare = share_over(arm, float(arm.ordered[-3]))
+    assert rare.estimate == 2 / 4000
+    assert bounds(none)[1] < bounds(rare)[1] < 0.005
     every = share_over(arm, 0.0)
     assert (every.estimate, every.high) == (1.0, 1.0)
 
