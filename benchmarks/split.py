@@ -1,6 +1,6 @@
 """How fast `split_capture` is beside tshark, and how much memory it takes: ratios measured in one run, on one file.
 
-    .venv/bin/python benchmarks/split.py [--megabytes 500] [--mid-stream] [--captures FILE …] [--keep FOLDER]
+    .venv/bin/python benchmarks/split.py [--megabytes 500] [--mid-stream] [--keep FOLDER]
 
 The file is made of the shipped example's packets, over and over: other clients, ports, sequence numbers, times and digits in the payload each time, several
 copies interleaved, every connection from its SYN on (with --mid-stream also those that began before the example's captures).

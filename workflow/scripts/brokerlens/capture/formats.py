@@ -17,7 +17,9 @@ from numba import njit
 from brokerlens.capture.columns import Array, Int
 
 LONGEST_PACKET: Final = 262_144  # the longest snaplen of libpcap and Wireshark
-LONGEST_BLOCK: Final = 1 << 20  # a pcapng packet block, its options and comments included
+LONGEST_BLOCK: Final = (
+    1 << 20
+)  # a pcapng packet block, its options and comments included; other blocks that are longer are passed over unread
 MOST_INTERFACES: Final = 65_536
 FEWEST_BYTES_PER_PACKET: Final = 16  # pcap's record header, and a simple packet block without data
 
@@ -32,7 +34,7 @@ BAD_TRAILER: Final = 2
 BAD_INTERFACE: Final = 3
 SECTION: Final = 4
 INTERFACE: Final = 5
-LONG_BLOCK: Final = 6  # to be passed over, and longer than what is in the buffer
+LONG_BLOCK: Final = 6  # to be passed over unread
 
 SECTION_HEADER: Final = 0x0A0D0D0A  # reads the same in both byte orders
 INTERFACE_DESCRIPTION: Final = 1
@@ -168,10 +170,10 @@ def index_pcapng(
         if kind == INTERFACE_DESCRIPTION:
             return at, count, INTERFACE
         is_packet = kind in (ENHANCED_PACKET, OBSOLETE_PACKET, SIMPLE_PACKET)
-        if is_packet and total > LONGEST_BLOCK:
-            return at, count, BAD_LENGTH
+        if total > LONGEST_BLOCK:
+            return at, count, BAD_LENGTH if is_packet else LONG_BLOCK
         if end - at < total:
-            return at, count, MORE if is_packet else LONG_BLOCK
+            return at, count, MORE
         if u32(buffer, at + total - 4, big) != total:
             return at, count, BAD_TRAILER
         if is_packet:
@@ -224,6 +226,7 @@ class Format(Protocol):
 
     name: str
     header_bytes: int
+    begun: bool
     damage: str
     skip: int
 
@@ -234,7 +237,7 @@ class Format(Protocol):
     def index(self, buffer: Array, at: int, end: int, packets: Packets, count: int) -> tuple[int, int]:
         """Note the packets in ``buffer[at:end]``; returns the place of the first byte not used, and the new count.
 
-        ``damage`` says why nothing behind that place can be used; ``skip`` is the number of bytes to pass over from there.
+        ``begun`` tells whether the format's own header was whole. ``damage`` says why nothing behind that place can be used; ``skip`` is the number of bytes to pass over from there.
         """
 
 
@@ -248,6 +251,7 @@ class Pcap:
     unit: int
     link: int
     header_bytes: int = 24
+    begun: bool = True
     damage: str = ""
     skip: int = 0
     secrets: int = 0
@@ -285,6 +289,7 @@ class Pcapng:
     name: str = "pcapng"
     big: bool = False
     header_bytes: int = 0  # the first section header is a block like others
+    begun: bool = False
     damage: str = ""
     skip: int = 0
     known: int = 0
@@ -313,7 +318,9 @@ class Pcapng:
                     break
                 elif u32(buffer, at + total - 4, self.big) != total:
                     why = BAD_TRAILER
-                elif why == INTERFACE:
+                elif why == SECTION:
+                    self.begun = True
+                else:
                     self._add_interface(buffer[at : at + total].tobytes())
             if why in (SECTION, INTERFACE):
                 at += int(total)

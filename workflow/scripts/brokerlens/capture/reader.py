@@ -172,6 +172,8 @@ class Capture:
             if self.packets == 0:
                 raise CaptureError(self.path, f"that {self._stream.damage}, before the first packet")
             self.truncated = f"{self._stream.damage}: used are the {self.packets:,} packets before that."
+        elif not self._format.begun:
+            raise CaptureError(self.path, f"a {self._format.name} file that ends inside its first header")
         elif cut:
             self.truncated = f"the file ends inside a packet or block: used are the {self.packets:,} packets before it."
 
