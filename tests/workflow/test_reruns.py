@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from workbench import TOGETHER, Workbench, downstream_of_merge, splits
+from workbench import ROOT, TOGETHER, Workbench, downstream_of_merge, splits
 
 BOTH = ("a.pcap", "b.pcap")
 SITES = [(run, site) for run in ("run1", "run2") for site in ("edge", "cloud")]
@@ -258,3 +258,10 @@ def test_odd_names_of_files_and_folders(bench: Workbench) -> None:
     kept = {path.name for path in Path(bench.work, "results/intermediate/captures/run1/edge").iterdir()}
     assert {"a%2C%20%7B%7D%7D.pcap", "b%2541%20%5Cn.pcap", "%C3%A9%22%2A%3F.pcap"} <= kept
     assert bench.planned() == set()
+
+
+def test_no_script_imports_from_the_future() -> None:
+    """Snakemake puts lines of its own before a script, and such an import must be the first."""
+    scripts = sorted((ROOT / "workflow" / "scripts").glob("*.py"))
+    assert scripts
+    assert [script.name for script in scripts if "from __future__" in script.read_text()] == []
