@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from tcp_packets import ACK, BROKER, CLIENT, FIN, MS, PSH, RST, SYN, T0, US, Packet, rows_of
+
 from brokerlens.tcp import order, segments, stream
 from brokerlens.tcp.segments import ENDED, LABELS, RESET_BY, TAPS, ConnectionFacts, SegmentFacts
-from tcp_packets import ACK, BROKER, CLIENT, FIN, MS, PSH, RST, SYN, T0, US, Packet, rows_of
 
 C0, B0 = 1000, 5000  # numbers of the first byte of each side
 MSS = 1448
@@ -73,7 +74,12 @@ def test_b_original_lost_before_the_tap_sent_again_after_a_timeout() -> None:
     ])  # fmt: skip
     assert found.labels()[3:] == ["new", "new", "", "new", "filled", ""]
     assert (found.count("filled_segments", BROKER), found.count("filled_bytes", BROKER)) == (1, MSS)
-    assert found.count("retransmitted_segments", BROKER) == found.count("reordered_segments", BROKER) == found.count("unseen_bytes", BROKER) == 0
+    assert (
+        found.count("retransmitted_segments", BROKER)
+        == found.count("reordered_segments", BROKER)
+        == found.count("unseen_bytes", BROKER)
+        == 0
+    )
     assert found.rtt_ms()[-1] is None
 
 
@@ -88,7 +94,15 @@ def test_t_original_lost_before_the_tap_sent_again_fast() -> None:
 
 
 def test_p_real_reordering() -> None:
-    found = follow([*handshake(), broker(100, 0, ip_id=10), broker(100.1, 2 * MSS, ip_id=12), broker(100.3, MSS, ip_id=11), broker(100.4, 3 * MSS, ip_id=13)])
+    found = follow(
+        [
+            *handshake(),
+            broker(100, 0, ip_id=10),
+            broker(100.1, 2 * MSS, ip_id=12),
+            broker(100.3, MSS, ip_id=11),
+            broker(100.4, 3 * MSS, ip_id=13),
+        ]
+    )
     assert found.labels()[3:] == ["new", "new", "reordered", "new"]
     assert found.count("reordered_segments", BROKER) == 1
     assert found.count("filled_bytes", BROKER) == found.count("retransmitted_segments", BROKER) == 0
@@ -102,7 +116,14 @@ def test_timestamps_tell_where_ip_ids_do_not(stamps: tuple[int, int], label: str
 
 
 def test_evidence_that_contradicts_itself_is_ambiguous() -> None:
-    found = follow([*handshake(), broker(100, 0, ip_id=10, tsval=49), broker(100.1, 2 * MSS, ip_id=12, tsval=50), broker(100.3, MSS, ip_id=11, tsval=60)])
+    found = follow(
+        [
+            *handshake(),
+            broker(100, 0, ip_id=10, tsval=49),
+            broker(100.1, 2 * MSS, ip_id=12, tsval=50),
+            broker(100.3, MSS, ip_id=11, tsval=60),
+        ]
+    )
     assert found.labels()[-1] == "ambiguous"
 
 
@@ -147,7 +168,9 @@ def test_e_timeout_then_acknowledgement_gives_no_round_trip() -> None:
 
 def test_f_offloaded_segment_acknowledged_in_parts() -> None:
     """Ten MSS in one segment: the first acknowledgement inside it is a round trip of its first bytes, the rest is not once an MSS is sent again."""
-    found = follow([*handshake(), client(50, 0, 10 * MSS), broker_ack(90, 2 * MSS), client(95, 2 * MSS, ip_id=5), broker_ack(150, 10 * MSS)])
+    found = follow(
+        [*handshake(), client(50, 0, 10 * MSS), broker_ack(90, 2 * MSS), client(95, 2 * MSS, ip_id=5), broker_ack(150, 10 * MSS)]
+    )
     assert found.labels()[3:] == ["new", "", "retransmitted", ""]
     assert found.count("retransmitted_bytes") == MSS
     assert found.rtt_ms()[3:] == [None, 40.0, None, None]
@@ -162,7 +185,16 @@ def test_k_sent_again_with_other_boundaries() -> None:
 
 
 def test_m_acknowledgement_captured_before_its_data() -> None:
-    found = follow([*handshake(), broker(100, 0, ip_id=9), client_ack(100.1, MSS), client_ack(110, 2 * MSS), broker(110.01, MSS, ip_id=10), broker(111, 2 * MSS, ip_id=11)])
+    found = follow(
+        [
+            *handshake(),
+            broker(100, 0, ip_id=9),
+            client_ack(100.1, MSS),
+            client_ack(110, 2 * MSS),
+            broker(110.01, MSS, ip_id=10),
+            broker(111, 2 * MSS, ip_id=11),
+        ]
+    )
     assert found.labels()[3:] == ["new", "", "", "new", "new"]
     assert found.count("unseen_bytes", BROKER) == 0
     assert found.packets.unseen_bytes.sum() == 0
@@ -184,7 +216,9 @@ def test_n_segment_of_one_byte_sent_again_is_no_keepalive() -> None:
 
 @pytest.mark.parametrize("size", [0, 1])
 def test_keepalive(size: int) -> None:
-    found = follow([*handshake(), client(50, 0, 10), broker_ack(90, 10), Packet(9000 * MS, CLIENT, C0 + 9, B0, ACK, size), broker_ack(9040, 10)])
+    found = follow(
+        [*handshake(), client(50, 0, 10), broker_ack(90, 10), Packet(9000 * MS, CLIENT, C0 + 9, B0, ACK, size), broker_ack(9040, 10)]
+    )
     assert found.labels()[-2:] == ["keepalive", ""]
     assert found.count("keepalives") == 1
     assert found.count("retransmitted_segments") == found.count("duplicate_acks", BROKER) == 0
@@ -212,7 +246,16 @@ def test_window_probe_of_one_byte_that_is_refused_then_taken() -> None:
     ])  # fmt: skip
     assert found.labels()[3:] == ["new", "", "window_probe", "", "", "new", ""]
     assert found.count("retransmitted_segments") == found.count("unseen_bytes") == 0
-    taken = follow([*handshake(), client(50, 0, 100), broker_ack(90, 100, window=0), client(300, 100, 1), broker_ack(340, 101, window=500), client(341, 101, 9)])
+    taken = follow(
+        [
+            *handshake(),
+            client(50, 0, 100),
+            broker_ack(90, 100, window=0),
+            client(300, 100, 1),
+            broker_ack(340, 101, window=500),
+            client(341, 101, 9),
+        ]
+    )
     assert taken.labels()[3:] == ["new", "", "window_probe", "", "new"]
     assert taken.count("unseen_bytes") == 0
 
@@ -249,7 +292,16 @@ def test_dedup_of_copies_with_another_time_to_live() -> None:
 def test_copies_without_ip_ids_stay_unless_all_packets_have_them() -> None:
     """Two equal acknowledgements without an id may be two packets."""
     twice = client_ack(60, MSS)
-    found = follow([*handshake(), broker(59, 0), broker(59.1, MSS, 9), twice, replace(twice, time=twice.time + 10 * US), *[broker(70 + k, MSS + 9 + k, 1) for k in range(9)]])
+    found = follow(
+        [
+            *handshake(),
+            broker(59, 0),
+            broker(59.1, MSS, 9),
+            twice,
+            replace(twice, time=twice.time + 10 * US),
+            *[broker(70 + k, MSS + 9 + k, 1) for k in range(9)],
+        ]
+    )
     assert not found.ordered.is_duplicate.any()
 
 
@@ -286,7 +338,10 @@ def test_syn_sent_again_gives_no_handshake_time() -> None:
 
 
 def test_ports_used_again_are_another_connection() -> None:
-    later = [replace(packet, seq=packet.seq + 90_000, ack=(packet.ack + 90_000 if packet.flags & ACK else 0), time=packet.time + 5000 * MS) for packet in handshake()]
+    later = [
+        replace(packet, seq=packet.seq + 90_000, ack=(packet.ack + 90_000 if packet.flags & ACK else 0), time=packet.time + 5000 * MS)
+        for packet in handshake()
+    ]
     found = follow([*handshake(), client(50, 0, 10), *later])
     assert found.ordered.generation.tolist() == [1, 2]
     assert found.ordered.connection.tolist() == [0] * 4 + [1] * 3
@@ -294,7 +349,11 @@ def test_ports_used_again_are_another_connection() -> None:
 
 
 def test_same_number_again_after_the_end_is_another_connection() -> None:
-    end = [Packet(60 * MS, CLIENT, C0, B0, FIN | ACK), Packet(100 * MS, BROKER, B0, C0 + 1, FIN | ACK), Packet(101 * MS, CLIENT, C0 + 1, B0 + 1)]
+    end = [
+        Packet(60 * MS, CLIENT, C0, B0, FIN | ACK),
+        Packet(100 * MS, BROKER, B0, C0 + 1, FIN | ACK),
+        Packet(101 * MS, CLIENT, C0 + 1, B0 + 1),
+    ]
     again = [replace(packet, time=packet.time + 3000 * MS, ip_id=packet.ip_id + 50) for packet in handshake()]
     found = follow([*handshake(), *end, *again])
     assert found.ordered.generation.tolist() == [1, 2]
@@ -305,14 +364,20 @@ def test_a_long_pause_and_numbers_elsewhere_are_another_connection() -> None:
     first = [client(0, 0), broker_ack(40, MSS)]
     minutes = 16 * 60_000
     same = follow([*first, client(minutes, MSS), broker_ack(minutes + 40, 2 * MSS)])
-    other = follow([*first, replace(client(minutes, MSS), seq=C0 + 2**31), Packet((minutes + 40) * MS, BROKER, B0 + 2**31, C0 + 2**31 + MSS)])
+    other = follow(
+        [*first, replace(client(minutes, MSS), seq=C0 + 2**31), Packet((minutes + 40) * MS, BROKER, B0 + 2**31, C0 + 2**31 + MSS)]
+    )
     assert same.ordered.generation.tolist() == [1]
     assert other.ordered.generation.tolist() == [1, 2]
 
 
 def test_numbers_wrap() -> None:
     c0 = 2**32 - 2000
-    packets = [*handshake(c0=c0), *[Packet((50 + k) * MS, CLIENT, c0 + k * MSS, B0, ACK, MSS) for k in range(4)], Packet(100 * MS, BROKER, B0, c0 + 4 * MSS)]
+    packets = [
+        *handshake(c0=c0),
+        *[Packet((50 + k) * MS, CLIENT, c0 + k * MSS, B0, ACK, MSS) for k in range(4)],
+        Packet(100 * MS, BROKER, B0, c0 + 4 * MSS),
+    ]
     found = follow(packets)
     assert found.labels()[3:] == ["new"] * 4 + [""]
     assert np.diff(found.ordered.position[3:7]).tolist() == [MSS] * 3
@@ -325,7 +390,9 @@ def test_reset_and_its_numbers() -> None:
     valid = follow([*handshake(), client(50, 0, 10), Packet(60 * MS, BROKER, B0, 0, RST), Packet(61 * MS, BROKER, B0, 0, RST)])
     assert (ENDED[valid.connections.ended[0]], RESET_BY[valid.connections.reset_by[0]]) == ("reset", "broker")
     assert valid.count("resets", BROKER) == 2
-    spoofed = follow([*handshake(), client(50, 0, 10), Packet(60 * MS, BROKER, B0 + 2**31, 0, RST), client(70, 10, 10), broker_ack(110, 20)])
+    spoofed = follow(
+        [*handshake(), client(50, 0, 10), Packet(60 * MS, BROKER, B0 + 2**31, 0, RST), client(70, 10, 10), broker_ack(110, 20)]
+    )
     assert (ENDED[spoofed.connections.ended[0]], RESET_BY[spoofed.connections.reset_by[0]]) == ("open", "")
     assert spoofed.count("resets", BROKER) == 1
     assert spoofed.labels()[-2:] == ["new", ""]
@@ -339,7 +406,9 @@ def test_refused_connection() -> None:
 
 
 def test_reset_after_the_senders_fin_is_an_ordinary_end() -> None:
-    found = follow([*handshake(), Packet(60 * MS, CLIENT, C0, B0, FIN | ACK), broker(90, 0, 10, acked=1), Packet(91 * MS, CLIENT, C0 + 1, 0, RST)])
+    found = follow(
+        [*handshake(), Packet(60 * MS, CLIENT, C0, B0, FIN | ACK), broker(90, 0, 10, acked=1), Packet(91 * MS, CLIENT, C0 + 1, 0, RST)]
+    )
     assert (ENDED[found.connections.ended[0]], RESET_BY[found.connections.reset_by[0]]) == ("fin", "client")
 
 
@@ -353,7 +422,19 @@ def test_one_wrong_number_shifts_nothing() -> None:
 
 def test_acknowledgement_that_waited_for_another_segment_gives_no_round_trip() -> None:
     """The second of three segments is lost behind the tap and sent again: the third one's acknowledgement waited for it."""
-    found = follow([*handshake(), client(50, 0), client(51, MSS), client(52, 2 * MSS), broker_ack(90, MSS), client(110, MSS), broker_ack(150, 3 * MSS), client(160, 3 * MSS), broker_ack(200, 4 * MSS)])
+    found = follow(
+        [
+            *handshake(),
+            client(50, 0),
+            client(51, MSS),
+            client(52, 2 * MSS),
+            broker_ack(90, MSS),
+            client(110, MSS),
+            broker_ack(150, 3 * MSS),
+            client(160, 3 * MSS),
+            broker_ack(200, 4 * MSS),
+        ]
+    )
     assert found.rtt_ms()[6] == 40.0
     assert found.rtt_ms()[-3] is None
     assert found.rtt_ms()[-1] == 40.0
@@ -382,8 +463,8 @@ def test_streams_have_first_sight_content_and_what_was_sent_again() -> None:
     ]  # fmt: skip
     assert (streams.again_from - start).tolist() == [0, 20]
     assert (streams.again_to - start).tolist() == [10, 30]
-    assert stream.KEEPALIVE == LABELS.index("keepalive")
-    assert stream.WINDOW_PROBE == LABELS.index("window_probe")
+    assert LABELS.index("keepalive") == stream.KEEPALIVE
+    assert LABELS.index("window_probe") == stream.WINDOW_PROBE
 
 
 def test_no_packets() -> None:

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numba import njit
 
-from brokerlens.tcp.order import Int64s
+from brokerlens.tcp.content import Int64s
 
 FROM: Final = 0
 TO: Final = 1

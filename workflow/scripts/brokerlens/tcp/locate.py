@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from brokerlens.tcp.order import SYN, Bools, Int64s
+from brokerlens.tcp.content import SYN, Bools, Int64s
 
 
 @njit(cache=True, nogil=True)

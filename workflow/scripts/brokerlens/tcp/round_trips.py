@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from brokerlens.tcp.order import Int64s
+from brokerlens.tcp.content import Int64s
 
 FROM: Final = 0
 TO: Final = 1
@@ -103,7 +103,12 @@ def acknowledge_selectively(queue: Int64s, side: int, ends: Int64s, left: int, r
             hi = middle
     sent = -1
     k = lo - 1
-    if k >= ends[side, HEAD] and queue[side, k, TO] == right and queue[side, k, FROM] >= left and queue[side, k, MARK] & (SENT_AGAIN | DONE) == 0:
+    if (
+        k >= ends[side, HEAD]
+        and queue[side, k, TO] == right
+        and queue[side, k, FROM] >= left
+        and queue[side, k, MARK] & (SENT_AGAIN | DONE) == 0
+    ):
         sent = queue[side, k, TIME]
     while k >= ends[side, HEAD] and queue[side, k, FROM] >= left and queue[side, k, MARK] & DONE == 0:
         queue[side, k, MARK] |= DONE

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from brokerlens.tcp import holes as hl
 from brokerlens.tcp import round_trips as rt
-from brokerlens.tcp.order import ACK, FIN, MILLISECOND, RST, SYN, Bools, Int64s, Ordered, at, wrapped_difference
+from brokerlens.tcp.content import ACK, FIN, MILLISECOND, RST, SYN, Bools, Int64s, at, wrapped_difference
+from brokerlens.tcp.order import Ordered
 
 if TYPE_CHECKING:
     from brokerlens.capture.working import Rows
@@ -151,7 +152,8 @@ class Sequence(NamedTuple):
 
 class SegmentFacts(NamedTuple):
     """Per row of `Ordered`: label (index into `LABELS`), round trip that it ended (ns, -1), scaled window (bytes, -1 unknown), bytes of the
-    other direction that it acknowledges first and those of them never captured, and whether it begins a zero-window episode."""
+    other direction that it acknowledges first and those of them never captured, and whether it begins a zero-window episode.
+    """
 
     label: NDArray[np.uint8]
     rtt_ns: Int64s
@@ -311,7 +313,18 @@ def _evidence(state: Int64s, side: int, hole: Int64s, position: int, end: int, t
 
 @njit(cache=True, nogil=True)
 def _label_old(
-    state: Int64s, side: int, holes: Int64s, count: int, fill: int, seen: int, start: int, end: int, time: int, ip_id: int, tsval: int, unseen: Int64s
+    state: Int64s,
+    side: int,
+    holes: Int64s,
+    count: int,
+    fill: int,
+    seen: int,
+    start: int,
+    end: int,
+    time: int,
+    ip_id: int,
+    tsval: int,
+    unseen: Int64s,
 ) -> int:
     """The label of a segment of which bytes below the known edge were ``seen`` or fill a hole (``fill``)."""
     if seen > 0 or fill == 0:
@@ -426,7 +439,16 @@ def _follow_data(
 
 @njit(cache=True, nogil=True)
 def _advance(
-    state: Int64s, peer: int, holes: Int64s, hole_count: Int64s, ack: int, time: int, i: int, acked: Int64s, unseen: Int64s, counters: Int64s
+    state: Int64s,
+    peer: int,
+    holes: Int64s,
+    hole_count: Int64s,
+    ack: int,
+    time: int,
+    i: int,
+    acked: Int64s,
+    unseen: Int64s,
+    counters: Int64s,
 ) -> None:
     """Take an acknowledgement beyond the last one into the other side's space: bytes acknowledged first, and those never captured."""
     before = state[peer, ACKED]
@@ -612,7 +634,20 @@ def _follow(sequence: Sequence, h: Headers) -> tuple[NDArray[np.uint8], Int64s, 
                 queue = rt.make_room(queue, ends)
             if sequence.position[i] >= 0:
                 label[i] = _follow_data(
-                    state, side, holes, hole_count, queue, ends, counters[d], unseen, sequence.position[i], payload, flags, time, ip_id, tsval
+                    state,
+                    side,
+                    holes,
+                    hole_count,
+                    queue,
+                    ends,
+                    counters[d],
+                    unseen,
+                    sequence.position[i],
+                    payload,
+                    flags,
+                    time,
+                    ip_id,
+                    tsval,
                 )
                 state[side, LAST_LABEL] = label[i]
                 state[side, PACKETS_SEEN] += 1
@@ -641,7 +676,15 @@ def _follow(sequence: Sequence, h: Headers) -> tuple[NDArray[np.uint8], Int64s, 
 
 def _headers(rows: Rows) -> Headers:
     columns = rows.columns
-    kinds = {"flags": np.uint16, "window": np.uint16, "ip_id": np.int32, "ttl": np.uint8, "options": np.uint8, "mss": np.uint16, "window_scale": np.uint8}
+    kinds = {
+        "flags": np.uint16,
+        "window": np.uint16,
+        "ip_id": np.int32,
+        "ttl": np.uint8,
+        "options": np.uint8,
+        "mss": np.uint16,
+        "window_scale": np.uint8,
+    }
     kinds["sack_count"] = np.uint8
     plain = {name: np.require(columns[name], kinds.get(name, np.uint32), ["C", "W"]) for name in Headers._fields if name != "sacks"}
     edges = [f"sack{block}_{end}" for block in range(1, 5) for end in ("from", "to")]
@@ -677,8 +720,8 @@ def follow_segments(rows: Rows, ordered: Ordered) -> tuple[SegmentFacts, Connect
     counters[:, UNSEEN_BYTES] = _unseen_by_direction(ordered, unseen)
     number, quantiles = rt.summarize(rtt, ordered.side, ordered.first)
     milliseconds = quantiles / MILLISECOND
-    columns = {name: counters[:, k].copy() for k, name in enumerate(COUNTERS) if name != "zero_window_ns"}
-    halves = {
+    columns: dict[str, Any] = {name: counters[:, k].copy() for k, name in enumerate(COUNTERS) if name != "zero_window_ns"}
+    halves: dict[str, Any] = {
         f"rtt_{half}_{part}": values[side::2].copy()
         for half, side in (("client", 0), ("broker", 1))
         for part, values in (("n", number), ("min_ms", milliseconds[:, 0]), ("p50_ms", milliseconds[:, 1]), ("p95_ms", milliseconds[:, 2]))

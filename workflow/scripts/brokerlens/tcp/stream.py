@@ -11,7 +11,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from brokerlens.tcp.order import RST, SYN, Bools, Int64s, Ordered, at
+from brokerlens.tcp.content import RST, SYN, Bools, Int64s, at
+from brokerlens.tcp.order import Ordered
 
 if TYPE_CHECKING:
     from brokerlens.capture.working import Rows
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
 KEEPALIVE: Final = 6  # places in segments.LABELS; a test holds them equal
 WINDOW_PROBE: Final = 7
 
-# The three values of a piece: from and to (positions), and what is there.
+# The values of a piece: from and to (positions), and what is there.
 FROM: Final = 0
 TO: Final = 1
 VALUE: Final = 2
+BEGINS: Final = 3  # of content: 1 where the piece begins a segment
 
 
 class Streams(NamedTuple):
@@ -153,7 +155,7 @@ def _add_content(content: Int64s, base: int, used: int, start: int, end: int, da
         content[place, FROM] = at_position
         content[place, TO] = stop
         content[place, VALUE] = data_at + at_position - start
-        content[place, 3] = 1 if begins and at_position == start else 0
+        content[place, BEGINS] = 1 if begins and at_position == start else 0
         used += 1
         place += 1
         at_position = stop
@@ -232,7 +234,13 @@ def _follow(
                     )
                 for k in range(run, kept):
                     content, content_used = _add_content(
-                        content, content_base, content_used, start + kept_offset[k], start + kept_offset[k] + kept_length[k], kept_at[k], kept_offset[k] == 0
+                        content,
+                        content_base,
+                        content_used,
+                        start + kept_offset[k],
+                        start + kept_offset[k] + kept_length[k],
+                        kept_at[k],
+                        kept_offset[k] == 0,
                     )
             again_used = _unite(again, again_base, again_used)
             seen_first[d + 1], content_first[d + 1], again_first[d + 1] = seen_used, content_used, again_used
@@ -262,13 +270,18 @@ def assemble(rows: Rows, ordered: Ordered, facts: SegmentFacts) -> Streams:
         facts.label,
     )
     return Streams(
-        origin,
-        seen_first,
-        *(seen[:, k].copy() for k in range(3)),
-        content_first,
-        *(content[:, k].copy() for k in range(3)),
-        content[:, 3] != 0,
-        again_first,
-        *(again[:, k].copy() for k in range(2)),
-        np.require(rows.data, np.uint8, ["C", "W"]),
+        origin=origin,
+        seen_first=seen_first,
+        seen_from=seen[:, FROM].copy(),
+        seen_to=seen[:, TO].copy(),
+        seen_time=seen[:, VALUE].copy(),
+        content_first=content_first,
+        content_from=content[:, FROM].copy(),
+        content_to=content[:, TO].copy(),
+        content_at=content[:, VALUE].copy(),
+        content_segment=content[:, BEGINS] != 0,
+        again_first=again_first,
+        again_from=again[:, FROM].copy(),
+        again_to=again[:, TO].copy(),
+        data=np.require(rows.data, np.uint8, ["C", "W"]),
     )

@@ -13,11 +13,16 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from brokerlens.tcp.order import MILLISECOND, SECOND, Int64s, wrapped_difference
+from brokerlens.tcp.content import MILLISECOND, SECOND, Int64s, wrapped_difference
 
 Float64s = NDArray[np.float64]
 
-TICKS: Final = (1_000, 1_000_000, 4_000_000, 10_000_000)  # ns, of the timestamp clocks in use (RFC 7323 asks for 1 ms to 1 s; Linux: 1 µs, 1, 4, 10 ms)
+TICKS: Final = (
+    1_000,
+    1_000_000,
+    4_000_000,
+    10_000_000,
+)  # ns, of the timestamp clocks in use (RFC 7323 asks for 1 ms to 1 s; Linux: 1 µs, 1, 4, 10 ms)
 LEAST_SAMPLES: Final = 16  # fewer cannot tell a clock's tick
 LEAST_SPAN: Final = SECOND
 IDLE_FLOOR: Final = 200 * MILLISECOND
@@ -166,5 +171,7 @@ def owdv(group: Int64s, time: Int64s, tsval: Int64s, idle: Int64s) -> Values:
     group, time = group[order], time[order]
     groups, starts = np.unique(group, return_index=True)
     first = np.append(starts, len(group)).astype(np.int64)
-    value, row, _ = _one_way(first, time, tsval[order].astype(np.int64), np.asarray(idle, np.int64), groups.astype(np.int64), np.array(TICKS, np.int64))
+    value, row, _ = _one_way(
+        first, time, tsval[order].astype(np.int64), np.asarray(idle, np.int64), groups.astype(np.int64), np.array(TICKS, np.int64)
+    )
     return Values(value / MILLISECOND, time[row], group[row])
