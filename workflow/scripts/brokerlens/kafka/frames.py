@@ -286,8 +286,19 @@ def response_at(content: Content, d: int, piece: int, position: int, first: int,
 
 
 @njit(cache=True, nogil=True)
+def is_boundary(content: Content, d: int, position: int) -> bool:
+    """A segment was seen to begin or to end at this position."""
+    first, last = content.seen_first[d], content.seen_first[d + 1]
+    i = search(content.seen_to, first, last, position - 1)
+    return i < last and (content.seen_to[i] == position or content.seen_from[i] == position)
+
+
+@njit(cache=True, nogil=True)
 def scan_responses(content: Content, d: int, piece: int, position: int, work: Work, found: NDArray[np.int64]) -> bool:
-    """Where the responses' chain goes on from `position`: an outstanding request's id, and on its chain that of a later one; at a segment's start one."""
+    """Where the responses' chain goes on from `position`: an outstanding request's id, and on its chain that of a later one.
+
+    One is enough where the response begins with a segment and ends with one: payload that holds responses seldom does.
+    """
     last = content.first[d + 1]
     best_end = np.int64(EVER)
     frames = work.frames
@@ -317,8 +328,8 @@ def scan_responses(content: Content, d: int, piece: int, position: int, work: Wo
                 continue
             end = p + 8
             begins = content.segment[i] and p == content.start[i]
-            if not begins:
-                following = p + 4 + work.facts[H_SIZE]
+            following = p + 4 + work.facts[H_SIZE]
+            if not (begins and is_boundary(content, d, following)):
                 if response_at(content, d, i, following, request + 1, work) < 0:
                     continue
                 end = following + 8
@@ -521,6 +532,7 @@ def walk(content: Content, c: int, side: int, tables: Tables, work: Work, out: m
     if first == last:
         return True
     piece = first
+    data_end = content.seen_to[content.seen_first[d + 1] - 1] if content.seen_first[d + 1] > content.seen_first[d] else 0
     if content.origin[d] >= 0:
         if not open_section(work, side, content.origin[d], SCAN_NO, 1):
             return False
@@ -540,19 +552,21 @@ def walk(content: Content, c: int, side: int, tables: Tables, work: Work, out: m
                 return False
             state[side, m.RAW] = 0
             piece = search(content.stop, piece, last, found[0])
-        if piece >= last:
-            break
         position = state[side, m.POSITION]
-        if content.stop[piece] <= position:
+        if piece > last or (piece == last and position >= data_end):
+            break
+        if piece < last and content.stop[piece] <= position:
             piece += 1
             continue
         done = 1
-        missing = content.start[piece] - position
+        missing = (content.start[piece] if piece < last else data_end) - position
         while missing > 0 and done == 1:
             missing = m.gap(missing, state, side, tables, out)
             if state[side, m.EVENT] == m.EVENT_NONE:
                 break
             done = answer(content, c, side, tables, work, out)
+        if done == 1 and piece == last:
+            break
         if done == 1:
             at = content.at[piece] + state[side, m.POSITION] - content.start[piece]
             end = content.at[piece] + content.stop[piece] - content.start[piece]

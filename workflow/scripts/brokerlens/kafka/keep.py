@@ -250,7 +250,7 @@ def begin_certain(memory: Memory, d: int, position: int) -> None:
     state[d, RANGES] = 0
     state[d, HIGH] = 0
     state[d, CHAIN] = CHAIN_CERTAIN
-    state[d, m.RAW] = 1
+    state[d, m.RAW] = 1 - (d & 1)  # the first frames may be GSSAPI tokens
     m.begin(state, d, position)
 
 

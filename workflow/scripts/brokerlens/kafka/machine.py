@@ -803,9 +803,12 @@ def gap(size: int, state: NDArray[np.int64], d: int, tables: Tables, out: Out) -
     Harmless where they would be passed over. Where bytes of a header or body are needed the rest of the frame is passed over (EVENT_HOLE,
     after EVENT_HEADER where the request's key, version and id are known). Where the length prefix is needed the direction is lost.
     """
-    while size > 0:
+    while True:
         skip = state[d, SKIP]
         if skip > 0:
+            if size == 0:
+                state[d, EVENT] = EVENT_NONE
+                return 0
             step = min(skip, size)
             state[d, SKIP] = skip - step
             state[d, POSITION] += step
@@ -815,7 +818,9 @@ def gap(size: int, state: NDArray[np.int64], d: int, tables: Tables, out: Out) -
         if phase == REST:
             state[d, EVENT] = end_frame(state, d)
             return size
-        if phase == IDLE:
+        if phase == BODY_OPS and state[d, HELD] == 0 and needed(state, d, tables, out) == 0:
+            continue
+        if size == 0 or phase == IDLE:
             state[d, EVENT] = EVENT_NONE
             return 0
         if phase == LENGTH:
@@ -829,11 +834,6 @@ def gap(size: int, state: NDArray[np.int64], d: int, tables: Tables, out: Out) -
             state[d, PHASE] = ABANDON
             state[d, EVENT] = EVENT_HEADER
             return size
-        if phase == BODY_OPS or phase == BATCH or phase == BATCH_V2:
-            if state[d, HELD] == 0 and needed(state, d, tables, out) == 0:
-                continue
         abandon(state, d)
         state[d, EVENT] = EVENT_HOLE
         return size
-    state[d, EVENT] = EVENT_NONE
-    return 0

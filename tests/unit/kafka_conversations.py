@@ -1,0 +1,236 @@
+"""Generated connections as a tap sees them: pipelined requests, segments of all sizes, loss, disorder, copies, snaplen; and ways to cut captures.
+
+Everything follows from one seed. The generator knows where frames truly begin.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from kafka_messages import Encoder, request, response, some_records
+from kafka_streams import ACK, SYN, Packet
+
+MS = 1_000_000
+APIS = [
+    (0, "Produce", (2, 3, 7, 8, 9, 11, 12, 13)),
+    (1, "Fetch", (2, 4, 7, 11, 12, 13, 16, 18)),
+    (3, "Metadata", (1, 8, 9, 12, 13)),
+    (18, "ApiVersions", (0, 2, 3, 4)),
+    (12, "Heartbeat", (0, 3, 4)),
+    (11, "JoinGroup", (5, 9)),
+    (8, "OffsetCommit", (7, 8)),
+]
+
+
+@dataclass
+class Conversation:
+    """packets: in the order of the tap, all in one capture. starts: where frames truly begin, positions modulo 2^32 per side. requests: how many."""
+
+    packets: list[Packet]
+    starts: tuple[set[int], set[int]]
+    requests: int
+    started: bool
+    payload_bytes: int
+
+
+def converse(seed: int) -> Conversation:
+    rng = random.Random(seed)
+    size = rng.choice((1, 7, 50, 1448, 1448, 1448, 9000))
+    client = rng.choice((b"me", b"rdkafka", b"a-client-with-a-longer-name", b"caf\xc3\xa9", b"x", None))
+    correlation = rng.choice((0, 1, -3, 2**31 - 5, 17, 100_000))
+    step = rng.choice((1, 1, 1, 3))
+    payload = _payload(rng, client, correlation, 40 if size == 1 else 300 if size < 100 else 4000)
+    count = rng.randint(1, 6) if size == 1 else rng.randint(1, 25)
+    writes, starts = _dialogue(rng, client, correlation, step, payload, count, rng.randint(1, 5))
+    seqs = [rng.choice((0, 2**32 - 300, rng.getrandbits(32))) for _ in range(2)]
+    started = rng.random() < 0.5
+    packets = _segments(rng, writes, seqs, size, started)
+    begins = tuple({(seqs[side] + 1 + at) & 0xFFFFFFFF for at in starts[side]} for side in range(2))
+    if not started and rng.random() < 0.8 and len(packets) > 3:
+        packets = packets[rng.randrange(len(packets) // 2) :]  # the capture begins inside the connection
+    packets = _trouble(rng, packets)
+    if rng.random() < 0.3:
+        snaplen = rng.choice((4, 12, 20, 30, 60, 100, 200))
+        packets = [replace(packet, captured=snaplen) for packet in packets]
+    packets = [replace(packet, number=number) for number, packet in enumerate(packets)]
+    return Conversation(packets, (begins[0], begins[1]), count, started, sum(len(packet.payload) for packet in packets))
+
+
+def _payload(rng: random.Random, client: bytes | None, correlation: int, most: int) -> Callable[[random.Random], bytes]:
+    """Contents of record batches: also Kafka frames, whole and cut, with the connection's own client id and ids."""
+    kind = rng.choice(("zeros", "small", "random", "frames", "frames", "text"))
+
+    def frames(rng: random.Random) -> bytes:
+        out = b""
+        for _ in range(rng.randint(1, 5)):
+            own = rng.random() < 0.5
+            number = correlation + rng.randint(0, 30) if own else rng.randint(0, 5)
+            if rng.random() < 0.6:
+                frame = request(rng.choice((0, 1, 3, 12)), rng.randint(0, 9), _int32(number), client if own else b"other", bytes(rng.randint(0, 30)), False)
+            else:
+                frame = response(_int32(number), bytes(rng.randint(0, 30)), False)
+            out += frame if rng.random() < 0.8 else frame[: rng.randint(1, len(frame))]
+        return out
+
+    def payload(rng: random.Random) -> bytes:
+        length = rng.randint(0, most)
+        if kind == "zeros":
+            return bytes(length)
+        if kind == "small":
+            return bytes(rng.choice((0, 0, 0, 1, 2, 3, 8)) for _ in range(length))
+        if kind == "random":
+            return rng.randbytes(length)
+        if kind == "text":
+            return (b'{"sensor": 1, "value": 2.5}' * 200)[:length]
+        return frames(rng)
+
+    return payload
+
+
+def _int32(value: int) -> int:
+    return (value + 2**31) % 2**32 - 2**31
+
+
+Write = tuple[int, int, bytes]
+
+
+def _dialogue(
+    rng: random.Random, client: bytes | None, correlation: int, step: int, payload: Callable[[random.Random], bytes], count: int, in_flight: int
+) -> tuple[list[Write], tuple[list[int], list[int]]]:
+    """Writes (time, side, bytes) in the order of time, and where in each stream frames begin."""
+    writes: list[Write] = []
+    starts: tuple[list[int], list[int]] = ([], [])
+    sent = [0, 0]
+    waiting: list[tuple[int, bytes]] = []
+    time = 1_000 * MS
+    mostly = rng.choice((None, None, 0, 1))
+
+    def send(side: int, frame: bytes) -> None:
+        writes.append((time, side, frame))
+        starts[side].append(sent[side])
+        sent[side] += len(frame)
+
+    def answer() -> None:
+        nonlocal time
+        ready, frame = waiting.pop(0)
+        time = max(time, ready)
+        send(1, frame)
+
+    acks = rng.choice((1, -1, 1, -1, 0, None))
+    for n in range(count):
+        time += rng.choice((0, 20_000, 3 * MS, 40 * MS))
+        while waiting and (len(waiting) >= in_flight or waiting[0][0] <= time):
+            answer()
+            time += 10_000
+        key, api, versions = APIS[mostly] if mostly is not None and rng.random() < 0.9 else rng.choice(APIS)
+        version = rng.choice(versions)
+        number = _int32(correlation + n * step)
+        records = lambda rng: some_records(rng, payload)  # noqa: E731
+        wanted = rng.choice((0, 1)) if acks is None else acks
+        ask = Encoder(api, "Request", version, rng, records, 2, {"Acks": wanted})
+        send(0, request(key, version, number, client, ask.bytes, ask.flexible))
+        if key != 0 or wanted != 0:
+            reply = Encoder(api, "Response", version, rng, records, 2, {"ErrorCode": rng.choice((0, 0, 3))})
+            waiting.append((time + rng.choice((1, 5, 30)) * MS, response(number, reply.bytes, reply.flexible and key != 18)))
+    while waiting and rng.random() < 0.9:
+        answer()
+        time += 10_000
+    return writes, starts
+
+
+def _segments(rng: random.Random, writes: list[Write], seqs: list[int], size: int, started: bool) -> list[Packet]:
+    packets = [Packet(0, 0, 0, seqs[0], flags=SYN), Packet(0, MS, 1, seqs[1], flags=SYN | ACK)] if started else []
+    at = [seqs[0] + 1, seqs[1] + 1]
+    joined: list[Write] = []
+    for write in writes:
+        if joined and joined[-1][1] == write[1] and rng.random() < 0.3:
+            joined[-1] = (joined[-1][0], write[1], joined[-1][2] + write[2])
+        else:
+            joined.append(write)
+    for time, side, data in joined:
+        for i, first in enumerate(range(0, len(data), size)):
+            part = data[first : first + size]
+            packets.append(Packet(0, time + 1_000 * i, side, at[side] & 0xFFFFFFFF, part))
+            at[side] += len(part)
+    packets.sort(key=lambda packet: packet.time)
+    return packets
+
+
+def _trouble(rng: random.Random, packets: list[Packet]) -> list[Packet]:
+    """Loss, retransmission with the same or other boundaries, reordering with and without its time, copies."""
+    level = rng.choice((0, 0, 0.02, 0.1))
+    if level == 0:
+        return packets
+    out: list[Packet] = []
+    late: list[Packet] = []
+    for n, packet in enumerate(packets):
+        dice = rng.random()
+        if dice < level:  # lost before the tap, or not captured
+            if rng.random() < 0.8:
+                late += _again(rng, packets, n)
+        elif dice < 2 * level:
+            out.append(packet)
+            late += _again(rng, packets, n)
+        elif dice < 2.5 * level and out and out[-1].side == packet.side:
+            out.insert(len(out) - 1, packet)  # the capture wrote it first, its time is right
+        elif dice < 3 * level and out:
+            out.append(replace(packet, time=packet.time + rng.choice((5_000, 2 * MS))))
+        elif dice < 3.3 * level:
+            out += [packet, replace(packet, time=packet.time + 3_000, duplicate=True)]
+        else:
+            out.append(packet)
+    for packet in late:
+        place = next((i for i, other in enumerate(out) if other.time > packet.time), len(out))
+        out.insert(place, packet)
+    return out
+
+
+def _again(rng: random.Random, packets: list[Packet], n: int) -> list[Packet]:
+    packet = packets[n]
+    if not packet.payload:
+        return []
+    time = packet.time + rng.choice((300_000, 5 * MS, 60 * MS))
+    kind = rng.random()
+    if kind < 0.5:
+        return [replace(packet, time=time)]
+    if kind < 0.75 and len(packet.payload) > 1:  # in two parts
+        cut = rng.randint(1, len(packet.payload) - 1)
+        second = replace(packet, time=time + 1_000, seq=(packet.seq + cut) & 0xFFFFFFFF, payload=packet.payload[cut:])
+        return [replace(packet, time=time, payload=packet.payload[:cut]), second]
+    for other in packets[n + 1 :]:  # with what follows, in one
+        if other.side == packet.side and other.seq == (packet.seq + len(packet.payload)) & 0xFFFFFFFF:
+            return [replace(packet, time=max(time, other.time + 1_000), payload=packet.payload + other.payload)]
+    return [replace(packet, time=time)]
+
+
+def cuts(rng: random.Random, packets: list[Packet]) -> list[list[Packet]]:
+    """The packets in several captures, one of the ways in which captures come."""
+    n = len(packets)
+    places = sorted(rng.randrange(n + 1) for _ in range(rng.choice((1, 1, 2, 5))))
+    pieces = [packets[a:b] for a, b in zip([0, *places], [*places, n], strict=True)]
+    way = rng.choice(("cut", "cut", "cut", "single", "overlap", "twice", "exchanged", "shuffled", "snaplen", "interleaved", "one"))
+    if way == "single" and n <= 60:
+        return [[packet] for packet in packets]
+    if way == "overlap":
+        return [packets[max(0, a - rng.randint(0, 5)) : b + rng.randint(0, 5)] for a, b in zip([0, *places], [*places, n], strict=True)]
+    if way == "twice":
+        return [*pieces, rng.choice(pieces)]
+    if way == "exchanged":
+        for before, after in zip(pieces, pieces[1:], strict=False):
+            if before and after:
+                before[-1], after[0] = after[0], before[-1]
+    if way == "shuffled":
+        rng.shuffle(pieces)
+    if way == "snaplen":
+        short = rng.choice((8, 30, 100))
+        return [[replace(packet, captured=min(packet.captured, short)) for packet in packets[: places[0] + 10]], packets[places[0] :]]
+    if way == "interleaved":
+        queues: list[list[Packet]] = [[], []]
+        for packet in packets:
+            queues[rng.random() < 0.5].append(packet)
+        return queues
+    if way == "one":
+        return [packets]
+    return pieces
