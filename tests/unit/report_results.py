@@ -53,10 +53,13 @@ class Link:
     brokers: Sequence[str] = field(default_factory=tuple)
 
 
+MOST_COMPARED = 8
 DAYS = 2 * 24 * 3600 * SECOND
 EXAMPLE = (
     Link("experiment07", "edge", 8, 1.2, 0.0, 4.0, start=START - DAYS),
-    Link("experiment07", "cloud", 70, 2.0, 0.0, 1.45, start=START - DAYS, client="198.51.100.5", broker="198.51.100.10", client_id="control"),
+    Link(
+        "experiment07", "cloud", 70, 2.0, 0.0, 1.45, start=START - DAYS, client="198.51.100.5", broker="198.51.100.10", client_id="control"
+    ),
     Link("experiment08", "edge", 42, 9.0, 0.037, 4.0),
     Link("experiment08", "cloud", 70.2, 2.1, 0.0, 1.45, client="198.51.100.5", broker="198.51.100.10", client_id="control", resets=1),
 )
@@ -161,12 +164,32 @@ def packets_of(link: Link, requests: pl.DataFrame) -> pl.DataFrame:
         parts.append(_packets(link, times, [f"{link.client}:40001-{link.broker}:{link.port}#1"] * len(times), False, 200))
     if link.resets:
         when = link.start + link.seconds * SECOND * 3 // 5 + np.arange(link.resets, dtype=np.int64) * SECOND
-        parts.append(_packets(link, when, [f"{link.client}:40001-{link.broker}:{link.port}#1"] * link.resets, False, 0, flags=4, segment=None))
+        parts.append(
+            _packets(link, when, [f"{link.client}:40001-{link.broker}:{link.port}#1"] * link.resets, False, 0, flags=4, segment=None)
+        )
     return pl.concat(parts, how="vertical_relaxed").sort("timestamp")
 
 
+_WORDS = ("src_ip", "dst_ip", "connection_id", "segment", "capture")
+_FLAGS = ("from_broker", "is_retransmission", "is_duplicate", "zero_window_begins")
+_PACKET_TYPES: dict[str, Any] = (
+    dict.fromkeys(tables.schema("packets").names, pl.Int64)
+    | dict.fromkeys(_WORDS, pl.String)
+    | dict.fromkeys(_FLAGS, pl.Boolean)
+    | {"rtt_ms": pl.Float64, "kafka_lat_ms": pl.Float64}
+)
+
+
 def _packets(
-    link: Link, times: np.ndarray, ids: list[str], from_broker: bool, size: int, *, rtt: np.ndarray | None = None, segment: str | None = "new", flags: int = 0x18
+    link: Link,
+    times: np.ndarray,
+    ids: list[str],
+    from_broker: bool,
+    size: int,
+    *,
+    rtt: np.ndarray | None = None,
+    segment: str | None = "new",
+    flags: int = 0x18,
 ) -> pl.DataFrame:
     n = len(times)
     client, broker = link.client, link.broker
@@ -181,7 +204,7 @@ def _packets(
             "acked_bytes": [size] * n, "unseen_bytes": [0] * n, "zero_window_begins": [False] * n, "capture": [link.capture] * n, "frame_number": np.arange(n) + 1,
             "wire_len": [size + 66] * n, "captured_len": [size + 66] * n, "ttl": [64] * n, "ip_id": [1] * n, "tsval": [1] * n, "tsecr": [1] * n,
         },
-        schema_overrides={"rtt_ms": pl.Float64, "kafka_lat_ms": pl.Float64, "segment": pl.String, "connection_id": pl.String, "src_port": pl.Int64, "dst_port": pl.Int64},
+        schema_overrides=_PACKET_TYPES,
     )  # fmt: skip
 
 
@@ -243,9 +266,29 @@ def write_tree(folder: Path, links: Sequence[Link] = EXAMPLE, **settings: Any) -
     site_file, comparison_file = results / "sites" / "sites.parquet", results / "comparisons" / "comparisons.parquet"
     _write({name: pa.array([row[name] for row in sites]) for name in sites[0]}, site_file, "sites")
     chosen = {"title": "Edge and cloud, two experiments", "baseline": None, "margin": 0.05, "share_over_ms": 200, "events": []} | settings
-    parts = {name: found[name] for name in ("requests", "packets", "connections", "metrics")}
-    compare(sites=str(site_file), **parts, settings=chosen, output=str(comparison_file))
-    return {**found, "sites": str(site_file), "comparisons": str(comparison_file), "settings": chosen, "output": str(results / "report" / "index.html")}
+    compared = links[:2] if len(links) > MOST_COMPARED else links
+    parts = {name: found[name][: len(compared)] for name in ("requests", "packets", "connections", "metrics")}
+    of_compared = results / "compared.parquet"
+    _write({name: pa.array([row[name] for row in sites[: len(compared)]]) for name in sites[0]}, of_compared, "sites")
+    compare(sites=str(of_compared), **parts, settings=chosen, output=str(comparison_file))
+    if len(compared) < len(links):
+        _repeat_pair(links, comparison_file)
+    return {
+        **found,
+        "sites": str(site_file),
+        "comparisons": str(comparison_file),
+        "settings": chosen,
+        "output": str(results / "report" / "index.html"),
+    }
+
+
+def _repeat_pair(links: Sequence[Link], path: Path) -> None:
+    """The one pair's rows again for every pair: what is said is not true, but there is as much of it as there would be."""
+    rows = pl.from_arrow(tables.read([path], "comparisons"))
+    assert isinstance(rows, pl.DataFrame)
+    pairs = [(a.site, b.site) for i, a in enumerate(links) for b in links[i + 1 :]]
+    repeated = [rows.with_columns(pl.lit(a).alias("site_a"), pl.lit(b).alias("site_b")) for a, b in pairs]
+    tables.write(pl.concat(repeated).to_arrow(), path, "comparisons", {})
 
 
 def _write_merged(packets: pl.DataFrame, path: Path) -> None:
@@ -253,7 +296,9 @@ def _write_merged(packets: pl.DataFrame, path: Path) -> None:
 
     ids = (np.arange(packets.height) // 2).astype(np.uint32)
     columns = [packets["timestamp"].to_numpy().astype("datetime64[ns]"), packets["payload_len"].to_numpy().astype(np.uint32), ids]
-    pq.write_table(pa.table([pa.array(column).cast(field.type) for column, field in zip(columns, MERGED, strict=True)], schema=MERGED), path)
+    pq.write_table(
+        pa.table([pa.array(column).cast(field.type) for column, field in zip(columns, MERGED, strict=True)], schema=MERGED), path
+    )
 
 
 def _write_facts(link: Link, packets: pl.DataFrame, results: Path) -> list[str]:
@@ -294,5 +339,14 @@ def write_report(folder: Path, links: Sequence[Link] = EXAMPLE, **settings: Any)
 def many_sites(count: int) -> tuple[Link, ...]:
     """One experiment with that many sites, each a little slower than the one before."""
     return tuple(
-        replace(EXAMPLE[2], site=f"site{i:02d}", delay_ms=20 + 3.0 * (i % 17), loss=0.01 * (i % 5), client=f"192.0.2.{i + 20}", captures=3) for i in range(count)
+        replace(
+            EXAMPLE[2],
+            site=f"site{i:02d}",
+            delay_ms=20 + 3.0 * (i % 17),
+            loss=0.01 * (i % 5),
+            client=f"192.0.2.{i + 20}",
+            captures=3,
+            seconds=120,
+        )
+        for i in range(count)
     )

@@ -14,7 +14,13 @@ from brokerlens.report.results import Key, Results, Site
 from brokerlens.report.words import count, digits_for, fixed, grey, listed, most, ms, name, percent, plural, sentences, short, strong
 
 AT_MOST = 3
-_PART_WORDS = {"network": "network", "broker": "time in the broker", "queue": "queueing behind earlier requests", "transfer": "transfer", "unknown": "network and broker together"}
+_PART_WORDS = {
+    "network": "network",
+    "broker": "time in the broker",
+    "queue": "queueing behind earlier requests",
+    "transfer": "transfer",
+    "unknown": "network and broker together",
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,11 @@ def four_answers(
 def _earlier(results: Results, pairs: Sequence[Comparison]) -> list[Comparison]:
     """The latest experiment's sites against the baseline, else against the experiment before."""
     latest = results.experiments[0]
-    mine = [pair for pair in pairs if latest in (pair.a.experiment, pair.b.experiment) and not pair.same_experiment and pair.a.name == pair.b.name]
+    mine = [
+        pair
+        for pair in pairs
+        if latest in (pair.a.experiment, pair.b.experiment) and not pair.same_experiment and pair.a.name == pair.b.name
+    ]
     against_baseline = [pair for pair in mine if pair.scope == "baseline"]
     if against_baseline:
         return against_baseline
@@ -93,7 +103,9 @@ def _middle(pair: Comparison, where: Markup, a: Markup, b: Markup) -> Markup:
     interval = bounds(row["difference_low"], row["difference_high"], digits, sign=True)
     medians = f"median {ms(row['estimate_a'])} against {ms(row['estimate_b'])}"
     if row["verdict"] == "equivalent_within_margin":
-        return Markup("{}{} in the middle: {}, {}.").format(where, strong(f"the same within {margin_words(row['margin'])}"), medians, grey(f"difference {interval} ms"))
+        return Markup("{}{} in the middle: {}, {}.").format(
+            where, strong(f"the same within {margin_words(row['margin'])}"), medians, grey(f"difference {interval} ms")
+        )
     if not is_sure(row) or row["verdict"] == "undecided":
         return Markup("{}{} in the middle: {}, {} {}.").format(
             where, strong("no difference found"), medians, fixed(row["difference"], digits, sign=True) + " ms", grey(f"({interval})")
@@ -116,7 +128,12 @@ def _tail(pair: Comparison, a: Markup, b: Markup) -> Markup:
     middle = pair.row("p50")
     for statistic in ("p99", "p95", "p90"):
         row = pair.row(statistic)
-        if row is None or row["verdict"] in ("too_few_samples", "not_comparable") or row["difference_low"] is None or row["difference_high"] is None:
+        if (
+            row is None
+            or row["verdict"] in ("too_few_samples", "not_comparable")
+            or row["difference_low"] is None
+            or row["difference_high"] is None
+        ):
             continue
         digits = digits_for(row["difference"], row["difference_low"], row["difference_high"])
         difference = f"{statistic} {fixed(row['difference'], digits, sign=True)} ms"
@@ -125,8 +142,12 @@ def _tail(pair: Comparison, a: Markup, b: Markup) -> Markup:
             return Markup("{}: {} {}.").format(strong("In the tail no difference was found"), difference, interval)
         other_way = middle is not None and is_sure(middle) and (middle["difference"] < 0) != (row["difference"] < 0)
         if other_way:
-            return Markup("{}: {} {}.").format(strong("Its tail is worse" if row["difference"] > 0 else "Its tail is better"), difference, interval)
-        return Markup("{}: {} {}.").format("In the tail as well" if middle is not None and is_sure(middle) else strong("Its tail differs"), difference, interval)
+            return Markup("{}: {} {}.").format(
+                strong("Its tail is worse" if row["difference"] > 0 else "Its tail is better"), difference, interval
+            )
+        return Markup("{}: {} {}.").format(
+            "In the tail as well" if middle is not None and is_sure(middle) else strong("Its tail differs"), difference, interval
+        )
     return Markup("")
 
 
@@ -152,14 +173,19 @@ def _side_by_side(pair: Comparison) -> Markup:
         median, tail = site.metric("kafka_latency", "all", "p50"), site.metric("kafka_latency", "all", "p95")
         if median.value is None:
             return Markup("{} has no latencies").format(name(site.name))
-        return Markup("{}: median {}, p95 {} over {}").format(name(site.name), ms(median.value), ms(tail.value), plural(median.n, "request"))
+        return Markup("{}: median {}, p95 {} over {}").format(
+            name(site.name), ms(median.value), ms(tail.value), plural(median.n, "request")
+        )
 
     return Markup("{}; {}.").format(words(pair.a), words(pair.b))
 
 
 def _many_sites(results: Results, within: Sequence[Comparison]) -> Markup:
     sites = {site.key: site for pair in within for site in (pair.a, pair.b)}
-    measured = sorted((site for site in sites.values() if site.metric("kafka_latency", "all", "p50").value is not None), key=lambda s: s.metric("kafka_latency", "all", "p50").value or 0)
+    measured = sorted(
+        (site for site in sites.values() if site.metric("kafka_latency", "all", "p50").value is not None),
+        key=lambda s: s.metric("kafka_latency", "all", "p50").value or 0,
+    )
     if not measured:
         return Markup("No site has latencies to compare.")
     rows = [row for pair in within if (row := pair.row("p50")) is not None]
@@ -172,7 +198,10 @@ def _many_sites(results: Results, within: Sequence[Comparison]) -> Markup:
 
     said = [
         Markup("In {} {} has the lowest median, {}; the highest has {}.").format(
-            name(fastest.experiment), strong(name(fastest.name)), ms(fastest.metric("kafka_latency", "all", "p50").value), with_value(slowest, "p50")
+            name(fastest.experiment),
+            strong(name(fastest.name)),
+            ms(fastest.metric("kafka_latency", "all", "p50").value),
+            with_value(slowest, "p50"),
         ),
         Markup("At p95 the worst are {}.").format(most([with_value(site, "p95") for site in reversed(steady)], AT_MOST)),
         Markup("{} of {} differ in the median.").format(f"{decided:,}", plural(len(rows), "pair")),
@@ -224,13 +253,21 @@ def _change(pair: Comparison, latest: str) -> Markup:
     if row is None or row["verdict"] == "too_few_samples":
         return Markup("{}: {}.").format(strong(who), too_few(row) if row else "no latencies to compare")
     difference = row["difference"] if forward else -row["difference"]
-    low, high = (row["difference_low"], row["difference_high"]) if forward else (_negated(row["difference_high"]), _negated(row["difference_low"]))
+    low, high = (
+        (row["difference_low"], row["difference_high"]) if forward else (_negated(row["difference_high"]), _negated(row["difference_low"]))
+    )
     digits = digits_for(difference, low, high)
     interval = grey(f"({bounds(low, high, digits, sign=True)})")
     if row["verdict"] == "equivalent_within_margin":
-        return Markup("{}, {} ms {}.").format(strong(Markup("{}: the same within {}").format(who, margin_words(row["margin"]))), fixed(difference, digits, sign=True), interval)
+        return Markup("{}, {} ms {}.").format(
+            strong(Markup("{}: the same within {}").format(who, margin_words(row["margin"]))),
+            fixed(difference, digits, sign=True),
+            interval,
+        )
     if not is_sure(row) or row["verdict"] == "undecided":
-        return Markup("{}, {} ms {}.").format(strong(Markup("{}: no difference found").format(who)), fixed(difference, digits, sign=True), interval)
+        return Markup("{}, {} ms {}.").format(
+            strong(Markup("{}: no difference found").format(who)), fixed(difference, digits, sign=True), interval
+        )
     before, after = (row["estimate_b"], row["estimate_a"]) if forward else (row["estimate_a"], row["estimate_b"])
     verb = "slowed" if difference > 0 else "became faster"
     size = f"{less_or_more(difference, digits)}"
@@ -263,7 +300,9 @@ def _carried_by(old: Site, new: Site) -> Markup:
     if share > 0.7:
         return Markup("The {} accounts for {} % of the mean{}.").format(words, fixed(100 * share), steady)
     ranked = sorted(changes, key=lambda p: -changes[p] / total)[:2]
-    return Markup("It came together with {}.").format(listed([f"{ms(abs(changes[p]))} {'more' if changes[p] > 0 else 'less'} {_PART_WORDS[p]}" for p in ranked]))
+    return Markup("It came together with {}.").format(
+        listed([f"{ms(abs(changes[p]))} {'more' if changes[p] > 0 else 'less'} {_PART_WORDS[p]}" for p in ranked])
+    )
 
 
 def _where_it_goes(results: Results) -> Markup:

@@ -15,7 +15,13 @@ from brokerlens.report.words import fixed, ms, name, visible
 
 MOST_BARS = 12
 SLOWEST = 0.95
-_WORDS = {"network": "the network", "broker": "the broker", "queue": "queueing", "transfer": "transfer", "unknown": "what cannot be told apart"}
+_WORDS = {
+    "network": "the network",
+    "broker": "the broker",
+    "queue": "queueing",
+    "transfer": "transfer",
+    "unknown": "what cannot be told apart",
+}
 
 
 def breakdown(results: Results) -> list[Figure]:
@@ -29,7 +35,14 @@ def breakdown(results: Results) -> list[Figure]:
         return []
     return [
         _figure("parts-all", sites, None, "All requests", "Mean per request, ms", len(results.sites) > MOST_BARS),
-        _figure("parts-slowest", sites, SLOWEST, "The slowest 5 %", "Mean per request among each site’s slowest 5 %, ms", len(results.sites) > MOST_BARS),
+        _figure(
+            "parts-slowest",
+            sites,
+            SLOWEST,
+            "The slowest 5 %",
+            "Mean per request among each site’s slowest 5 %, ms",
+            len(results.sites) > MOST_BARS,
+        ),
     ]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from brokerlens.report.figure import ROWS, specification
 from brokerlens.report.latency import Bins, Floats, curve_ranks, quantile
 from brokerlens.report.results import Marks, Site
-from brokerlens.report.scales import FLOOR_MS, PERCENTILE_TICKS, Symlog, log_domain, ticks_125, z_of
+from brokerlens.report.scales import FLOOR_MS, PERCENTILE_TICKS, Symlog, ticks_125, z_of
 from brokerlens.report.words import visible
 from brokerlens.report.zones import utc_stamp
 
@@ -105,16 +105,22 @@ def ecdf(lines: Sequence[Line], domain: tuple[float, float], description: str, *
         )
     layers.append(
         base.mark_point(size=60, opacity=0, filled=True, aria=False)
-        .encode(x=x, y=y, color=alt.Color("name:N", scale=colour, legend=None), opacity=alt.condition(hovered, alt.value(0.01), alt.value(0)), tooltip=tooltip)
+        .encode(
+            x=x,
+            y=y,
+            color=alt.Color("name:N", scale=colour, legend=None),
+            opacity=alt.condition(hovered, alt.value(0.01), alt.value(0)),
+            tooltip=tooltip,
+        )
         .add_params(hovered)
     )
     datasets: dict[str, list[Row]] = {ROWS: rows}
     if labelled:
         datasets["labels"] = _ecdf_labels(lines, domain)
-        for side, align, dx in (("right", "left", 7), ("left", "right", -7)):
+        for side, dx in (("right", 7), ("left", -7)):
             layers.append(
                 alt.Chart(_named("labels"))
-                .mark_text(align=align, dx=dx, fontWeight=600, aria=False)
+                .mark_text(align="left" if side == "right" else "right", dx=dx, fontWeight=600, aria=False)
                 .transform_filter(alt.FieldEqualPredicate(field="side", equal=side))
                 .encode(x=x, y=y, text="name:N", color=alt.Color("name:N", scale=text, legend=None))
             )
@@ -126,7 +132,9 @@ def _ecdf_labels(lines: Sequence[Line], domain: tuple[float, float]) -> list[Row
     """For each curve the height and side where its name stands farthest from every other curve and name."""
     low, high = np.log10(domain[0]), np.log10(domain[1])
     heights = np.linspace(0.1, 0.9, 17)
-    places = np.array([[(np.log10(max(FLOOR_MS, quantile(line.values, h) or FLOOR_MS)) - low) / (high - low) for h in heights] for line in lines])
+    places = np.array(
+        [[(np.log10(max(FLOOR_MS, quantile(line.values, h) or FLOOR_MS)) - low) / (high - low) for h in heights] for line in lines]
+    )
     rows: list[Row] = []
     taken: list[tuple[float, float, float]] = []
     for i, line in enumerate(lines):
@@ -158,7 +166,10 @@ def _ecdf_labels(lines: Sequence[Line], domain: tuple[float, float]) -> list[Row
 def _percentile_axis(low: float, high: float) -> alt.Axis:
     ticks = {z_of(q): label for q, label in PERCENTILE_TICKS.items() if low <= z_of(q) <= high + 1e-9}
     # Labels are ours; p95 goes where p90 and p99 need the room.
-    words = "".join(f"abs(datum.value - {z:.6f}) < 1e-4 ? {'(width < 330 ? ' + repr('') + ' : ' + repr(label) + ')' if label == 'p95' else repr(label)} : " for z, label in ticks.items())
+    words = "".join(
+        f"abs(datum.value - {z:.6f}) < 1e-4 ? {'(width < 330 ? ' + repr('') + ' : ' + repr(label) + ')' if label == 'p95' else repr(label)} : "
+        for z, label in ticks.items()
+    )
     return alt.Axis(values=list(ticks), labelExpr=words + "''", grid=True, labelOverlap=False)
 
 
@@ -169,7 +180,9 @@ def _percentile_rows(line: Line, band: Sequence[tuple[float, float | None, float
     closed = bounds[~np.isnan(bounds[:, 1:]).any(axis=1)] if len(bounds) else bounds
     least, most = (float(closed[0, 0]), float(closed[-1, 0])) if len(closed) else (2.0, -1.0)
     ranks = curve_ranks(n, 260)
-    shares = sorted({float(rank / n) for rank in ranks.tolist() if 0.02 <= rank / n < 1} | {float(q) for q in closed[:, 0] if q < 1 - 0.5 / n})
+    shares = sorted(
+        {float(rank / n) for rank in ranks.tolist() if 0.02 <= rank / n < 1} | {float(q) for q in closed[:, 0] if q < 1 - 0.5 / n}
+    )
     rows: list[Row] = []
     for q in shares:
         row: Row = {"name": line.label, "quantile": q, "z": z_of(q), "ms": max(FLOOR_MS, quantile(line.values, q) or 0.0), "n": n}
@@ -243,9 +256,7 @@ def _end_labels(rows: Sequence[Row], lines: Sequence[Line], domain: tuple[float,
     return labels
 
 
-def quantile_differences(
-    rows: Sequence[Row], faster: str, slower: str, description: str, colour: str, height: int = 300
-) -> dict[str, Any]:
+def quantile_differences(rows: Sequence[Row], faster: str, slower: str, description: str, colour: str, height: int = 300) -> dict[str, Any]:
     """a − b in ms at each percentile, symmetric logarithmic; rows have ``z``, ``quantile``, ``ms``, ``low``, ``high`` (null is open)."""
     scale = Symlog.over([row[key] for row in rows for key in ("ms", "low", "high")])
     reach = (0.0, max(max((row["z"] for row in rows), default=2.0), 1.0) * 1.03)
@@ -303,12 +314,27 @@ def parts(rows: Sequence[Row], order: Sequence[str], description: str) -> dict[s
     names = ["network", "broker", "queue", "transfer", "unknown"]
     longest = max((row["end"] for row in rows), default=1.0)
     x_scale = alt.Scale(domain=[0, longest * 1.2], nice=False)
-    y = alt.Y("name:N", sort=list(order), axis=alt.Axis(minExtent=46, maxExtent=120, labelColor="var(--ink)", labelFontWeight=600, labelLimit=120), scale=alt.Scale(paddingInner=0.35))
+    y = alt.Y(
+        "name:N",
+        sort=list(order),
+        axis=alt.Axis(minExtent=46, maxExtent=120, labelColor="var(--ink)", labelFontWeight=600, labelLimit=120),
+        scale=alt.Scale(paddingInner=0.35),
+    )
     fill = alt.Color("part:N", scale=alt.Scale(domain=names, range=[f"var(--{name})" for name in names]), legend=None)
-    ink = alt.Color("part:N", scale=alt.Scale(domain=names, range=[*(f"var(--on-{name})" for name in names[:4]), "var(--ink)"]), legend=None)
-    totals = [{"name": name, "end": max(row["end"] for row in rows if row["name"] == name)} for name in order if any(row["name"] == name for row in rows)]
+    ink = alt.Color(
+        "part:N", scale=alt.Scale(domain=names, range=[*(f"var(--on-{name})" for name in names[:4]), "var(--ink)"]), legend=None
+    )
+    totals = [
+        {"name": name, "end": max(row["end"] for row in rows if row["name"] == name)}
+        for name in order
+        if any(row["name"] == name for row in rows)
+    ]
     base = alt.Chart(_rows())
-    tooltip = [alt.Tooltip("name:N", title="site"), alt.Tooltip("part:N", title="part"), alt.Tooltip("ms:Q", title="mean, ms", format=",.4~r")]
+    tooltip = [
+        alt.Tooltip("name:N", title="site"),
+        alt.Tooltip("part:N", title="part"),
+        alt.Tooltip("ms:Q", title="mean, ms", format=",.4~r"),
+    ]
     chart = alt.layer(
         base.mark_bar(stroke="var(--card)", strokeWidth=1).encode(
             x=alt.X("start:Q", scale=x_scale, axis=None),
@@ -320,7 +346,9 @@ def parts(rows: Sequence[Row], order: Sequence[str], description: str) -> dict[s
             tooltip=tooltip,
         ),
         base.mark_text(align="left", dx=6, aria=False)
-        .transform_calculate(words="(datum.part == 'unknown' ? 'not separable' : datum.part) + ' ' + format(datum.ms, datum.ms < 10 ? '.1f' : ',.0f')")
+        .transform_calculate(
+            words="(datum.part == 'unknown' ? 'not separable' : datum.part) + ' ' + format(datum.ms, datum.ms < 10 ? '.1f' : ',.0f')"
+        )
         .transform_filter(f"datum.ms / {longest * 1.2:.6g} * width > 100")
         .encode(x=alt.X("start:Q", scale=x_scale, axis=None), y=y, text="words:N", color=ink),
         alt.Chart(_named("totals"))
@@ -339,8 +367,8 @@ def _time_x(site: Site, field: str, span: tuple[int, int]) -> alt.X:
     return alt.X(
         f"{field}:T",
         # A plain numeric domain becomes datetime(ms), which Vega's interpreter evaluates to NaN.
-        scale=alt.Scale(type="utc", domain={"expr": f"[{start},{end}]"}, nice=False),  # type: ignore[arg-type]
-        axis=alt.Axis(format=shape, values={"expr": f"[{','.join(map(str, ticks))}]"}),  # type: ignore[arg-type]
+        scale=alt.Scale(type="utc", domain={"expr": f"[{start},{end}]"}, nice=False),
+        axis=alt.Axis(format=shape, values={"expr": f"[{','.join(map(str, ticks))}]"}),
     )
 
 
@@ -378,7 +406,9 @@ def timeline(
         begin, end = (_moment(site, value) for value in worst)
         datasets["worst"] = [{"t": begin["t"], "until": end["t"], "words": "worst minute"}]
         layers += [
-            alt.Chart(_named("worst")).mark_rect(color="var(--shade)", opacity=1, clip=True, aria=False).encode(x=x, x2="until:T", y=alt.value(0), y2=alt.value(height)),
+            alt.Chart(_named("worst"))
+            .mark_rect(color="var(--shade)", opacity=1, clip=True, aria=False)
+            .encode(x=x, x2="until:T", y=alt.value(0), y2=alt.value(height)),
             alt.Chart(_named("worst"))
             .transform_calculate(middle="(datum.t + datum.until) / 2")
             .mark_text(color="var(--warning)", fontWeight=600, fontSize=12, baseline="top", dy=3, aria=False)
@@ -393,7 +423,9 @@ def timeline(
     ]
     y = alt.Y("p50:Q", scale=y_scale, axis=axis)
     layers += [
-        base.mark_area(interpolate="step-after", color=colour, opacity=0.22, clip=True, aria=False).encode(x=x, y=y, y2="p95:Q", detail="piece:N"),
+        base.mark_area(interpolate="step-after", color=colour, opacity=0.22, clip=True, aria=False).encode(
+            x=x, y=y, y2="p95:Q", detail="piece:N"
+        ),
         base.mark_line(interpolate="step-after", color=colour, strokeWidth=1, opacity=0.6, clip=True, aria=False).encode(
             x=x, y=alt.Y("p95:Q", scale=y_scale, axis=axis), detail="piece:N"
         ),
@@ -405,20 +437,29 @@ def timeline(
     for i, (lane, marks) in enumerate(lanes):
         middle = plot + 6 + _LANE_HEIGHT * i + _LANE_HEIGHT / 2
         datasets[f"lane{i}"] = _lane_rows(site, marks, lane)
-        shape: dict[str, Any] = {"retransmitted": {"shape": "stroke", "angle": 90, "size": 60}, "reset": {"shape": "M-.5,-.5L.5,.5M-.5,.5L.5,-.5", "size": 110}}.get(
-            lane, {"shape": "square", "size": 45}
-        )
+        shape: dict[str, Any] = {
+            "retransmitted": {"shape": "stroke", "angle": 90, "size": 60},
+            "reset": {"shape": "M-.5,-.5L.5,.5M-.5,.5L.5,-.5", "size": 110},
+        }.get(lane, {"shape": "square", "size": 45})
         layers.append(
             alt.Chart(_named(f"lane{i}"))
             .mark_point(filled=False, stroke=LANES[lane], strokeWidth=1.6, clip=True, aria=False, **shape)
-            .encode(x=x, y=alt.value(middle), tooltip=[alt.Tooltip("utc:N", title="UTC"), alt.Tooltip("kind:N", title="what"), alt.Tooltip("n:Q", title="how many")])
+            .encode(
+                x=x,
+                y=alt.value(middle),
+                tooltip=[alt.Tooltip("utc:N", title="UTC"), alt.Tooltip("kind:N", title="what"), alt.Tooltip("n:Q", title="how many")],
+            )
         )
     if events:
         datasets["events"] = [_moment(site, event["at"]) | {"words": visible(str(event["label"]))} for event in events]
         marked = alt.Chart(_named("events"))
         layers += [
-            marked.mark_rule(color="var(--ink)", strokeDash=[3, 3], aria=False).encode(x=x, y=alt.value(0), y2=alt.value(height), tooltip=["words:N", "utc:N"]),
-            marked.mark_text(align="left", dx=5, baseline="top", dy=18, color="var(--ink)", fontSize=12, limit=160, aria=False).encode(x=x, y=alt.value(0), text="words:N"),
+            marked.mark_rule(color="var(--ink)", strokeDash=[3, 3], aria=False).encode(
+                x=x, y=alt.value(0), y2=alt.value(height), tooltip=["words:N", "utc:N"]
+            ),
+            marked.mark_text(align="left", dx=5, baseline="top", dy=18, color="var(--ink)", fontSize=12, limit=160, aria=False).encode(
+                x=x, y=alt.value(0), text="words:N"
+            ),
         ]
     return specification(alt.layer(*layers), datasets, description, height)
 
@@ -434,7 +475,12 @@ def _timeline_rows(site: Site, bins: Bins | None) -> list[Row]:
     for i, start in enumerate(bins.start.tolist()):
         begins = i == 0 or start != int(bins.start[i - 1]) + step or wall[i] != ends[i - 1]
         piece += begins
-        values = {"p50": max(FLOOR_MS, float(bins.p50[i])), "p95": max(FLOOR_MS, float(bins.p95[i])), "n": int(bins.count[i]), "piece": piece}
+        values = {
+            "p50": max(FLOOR_MS, float(bins.p50[i])),
+            "p95": max(FLOOR_MS, float(bins.p95[i])),
+            "n": int(bins.count[i]),
+            "piece": piece,
+        }
         rows.append({"t": wall[i], "until": ends[i], "utc": utc_stamp(start)} | values)
         if i + 1 == len(bins.start) or int(bins.start[i + 1]) != start + step or wall[i + 1] != ends[i]:
             rows.append({"t": ends[i], "until": None, "utc": utc_stamp(start + step)} | values)
@@ -443,11 +489,19 @@ def _timeline_rows(site: Site, bins: Bins | None) -> list[Row]:
 
 def _lane_rows(site: Site, marks: Marks, lane: str) -> list[Row]:
     wall = site.zone.wall_ms(marks.time).tolist()
-    return [{"t": t, "utc": utc_stamp(ns), "n": n, "kind": lane} for t, ns, n in zip(wall, marks.time.tolist(), marks.count.tolist(), strict=True)]
+    return [
+        {"t": t, "utc": utc_stamp(ns), "n": n, "kind": lane}
+        for t, ns, n in zip(wall, marks.time.tolist(), marks.number.tolist(), strict=True)
+    ]
 
 
 def heat_map(
-    sites: Sequence[Site], all_bins: Mapping[tuple[str, str], Bins | None], order: Sequence[Site], span: tuple[int, int], domain: tuple[float, float], description: str
+    sites: Sequence[Site],
+    all_bins: Mapping[tuple[str, str], Bins | None],
+    order: Sequence[Site],
+    span: tuple[int, int],
+    domain: tuple[float, float],
+    description: str,
 ) -> dict[str, Any]:
     """Many sites: a row per site, coloured by p95 on one logarithmic hue, the worst on top."""
     rows: list[Row] = []
@@ -458,7 +512,16 @@ def heat_map(
         step = bins.seconds * _SECOND
         wall, ends = site.zone.wall_ms(bins.start).tolist(), site.zone.wall_ms(bins.start + step).tolist()
         for i, start in enumerate(bins.start.tolist()):
-            rows.append({"name": visible(site.name), "t": wall[i], "until": ends[i], "utc": utc_stamp(start), "p95": max(FLOOR_MS, float(bins.p95[i])), "n": int(bins.count[i])})
+            rows.append(
+                {
+                    "name": visible(site.name),
+                    "t": wall[i],
+                    "until": ends[i],
+                    "utc": utc_stamp(start),
+                    "p95": max(FLOOR_MS, float(bins.p95[i])),
+                    "n": int(bins.count[i]),
+                }
+            )
     x = _time_x(sites[0], "t", span)
     chart = (
         alt.Chart(_rows())
@@ -466,9 +529,18 @@ def heat_map(
         .encode(
             x=x,
             x2="until:T",
-            y=alt.Y("name:N", sort=[visible(site.name) for site in order], axis=alt.Axis(minExtent=46, maxExtent=110, labelLimit=110, labelFontSize=11)),
+            y=alt.Y(
+                "name:N",
+                sort=[visible(site.name) for site in order],
+                axis=alt.Axis(minExtent=46, maxExtent=110, labelLimit=110, labelFontSize=11),
+            ),
             color=alt.Color("level:N", scale=alt.Scale(domain=list(range(6)), range=[f"var(--h{i})" for i in range(6)]), legend=None),
-            tooltip=[alt.Tooltip("name:N", title="site"), alt.Tooltip("utc:N", title="from (UTC)"), alt.Tooltip("p95:Q", title="p95, ms", format=",.4~r"), alt.Tooltip("n:Q", title="requests")],
+            tooltip=[
+                alt.Tooltip("name:N", title="site"),
+                alt.Tooltip("utc:N", title="from (UTC)"),
+                alt.Tooltip("p95:Q", title="p95, ms", format=",.4~r"),
+                alt.Tooltip("n:Q", title="requests"),
+            ],
         )
     )
     low, high = np.log(domain[0]), np.log(domain[1])
@@ -478,7 +550,14 @@ def heat_map(
 
 
 def over_time(
-    series: Sequence[tuple[Site, Line, Sequence[tuple[int, float]], float]], span: tuple[int, int], domain: tuple[float, float], unit: str, description: str, *, log: bool, height: int = 200
+    series: Sequence[tuple[Site, Line, Sequence[tuple[int, float]], float]],
+    span: tuple[int, int],
+    domain: tuple[float, float],
+    unit: str,
+    description: str,
+    *,
+    log: bool,
+    height: int = 200,
 ) -> dict[str, Any]:
     """One line per site of a value per time bin (begin in ns, value), the bin's length in seconds; gaps stay gaps."""
     rows: list[Row] = []
@@ -496,13 +575,29 @@ def over_time(
         y = alt.Y("value:Q", scale=alt.Scale(domain=list(domain), nice=False), axis=alt.Axis(tickCount=5, format=",~r"))
     x = _time_x(series[0][0], "t", span)
     base = alt.Chart(_rows())
-    ends = [_above_end([row for row in rows if row["name"] == line.label]) for line in lines if any(row["name"] == line.label for row in rows)]
+    ends = [
+        _above_end([row for row in rows if row["name"] == line.label]) for line in lines if any(row["name"] == line.label for row in rows)
+    ]
     chart = alt.layer(
-        base.mark_line(strokeWidth=1.8, clip=True, aria=False).encode(x=x, y=y, color=alt.Color("name:N", scale=colour, legend=None), strokeDash=alt.StrokeDash("name:N", scale=dash, legend=None), detail="piece:N"),
-        base.mark_point(size=50, opacity=0, filled=True, aria=False).encode(
-            x=x, y=y, tooltip=[alt.Tooltip("name:N", title="site"), alt.Tooltip("utc:N", title="from (UTC)"), alt.Tooltip("value:Q", title=unit, format=",.4~r")]
+        base.mark_line(strokeWidth=1.8, clip=True, aria=False).encode(
+            x=x,
+            y=y,
+            color=alt.Color("name:N", scale=colour, legend=None),
+            strokeDash=alt.StrokeDash("name:N", scale=dash, legend=None),
+            detail="piece:N",
         ),
-        alt.Chart(_named("labels")).mark_text(align="right", dy=-9, fontWeight=600, aria=False).encode(x=x, y=y, text="name:N", color=alt.Color("name:N", scale=text, legend=None)),
+        base.mark_point(size=50, opacity=0, filled=True, aria=False).encode(
+            x=x,
+            y=y,
+            tooltip=[
+                alt.Tooltip("name:N", title="site"),
+                alt.Tooltip("utc:N", title="from (UTC)"),
+                alt.Tooltip("value:Q", title=unit, format=",.4~r"),
+            ],
+        ),
+        alt.Chart(_named("labels"))
+        .mark_text(align="right", dy=-9, fontWeight=600, aria=False)
+        .encode(x=x, y=y, text="name:N", color=alt.Color("name:N", scale=text, legend=None)),
     ).resolve_scale(color="independent", strokeDash="independent")
     return specification(chart, {ROWS: rows, "labels": ends}, description, height)
 

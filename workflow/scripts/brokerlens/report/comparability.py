@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import polars as pl
 from markupsafe import Markup
 
 from brokerlens.report.intervals import LEVELS, Comparison, too_few
@@ -83,7 +82,18 @@ def judge(results: Results, pairs: Sequence[Comparison]) -> Judgement:
 def checks_of(pair: Comparison) -> list[Check]:
     """The facts that decide whether two sides may be compared."""
     a, b = pair.a, pair.b
-    checks = [_tap(a, b), _window(a, b), _covered(a, b), _loss(a, b), _clients(a, b), _apis(a, b), _acks(a, b), _cluster(a, b), _started(a, b), _encrypted(a, b)]
+    checks = [
+        _tap(a, b),
+        _window(a, b),
+        _covered(a, b),
+        _loss(a, b),
+        _clients(a, b),
+        _apis(a, b),
+        _acks(a, b),
+        _cluster(a, b),
+        _started(a, b),
+        _encrypted(a, b),
+    ]
     checks.append(_samples(pair))
     if pair.not_comparable and all(check.grade != "no" for check in checks):
         checks.insert(0, Check("Comparison", "", "", "no", pair.not_comparable))
@@ -97,7 +107,14 @@ def _both(fact: str, a: Site, b: Site, of: Callable[[Site], str], effect: str, g
 
 
 def _tap(a: Site, b: Site) -> Check:
-    return _both("Capture taken at", a, b, lambda site: str(site.facts["tap_found"]), "latencies and round trips hold other parts of the path: not compared", "no")
+    return _both(
+        "Capture taken at",
+        a,
+        b,
+        lambda site: str(site.facts["tap_found"]),
+        "latencies and round trips hold other parts of the path: not compared",
+        "no",
+    )
 
 
 def _window(a: Site, b: Site) -> Check:
@@ -132,30 +149,29 @@ def _loss(a: Site, b: Site) -> Check:
 
 def _clients(a: Site, b: Site) -> Check:
     def software(site: Site) -> str:
-        found = sorted(set(site.connections["client_software"].drop_nulls().to_list()))
+        found = site.software
         return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "") if found else "not captured"
 
     return _both("Client software", a, b, software, "the clients, not only the paths, differ")
 
 
-def _mix(site: Site) -> dict[str, float]:
-    counts = site.answered.group_by("api_name").len().sort("len", "api_name", descending=[True, False])
-    total = max(1, site.answered.height)
-    return {str(api): n / total for api, n in counts.iter_rows()}
-
-
 def _apis(a: Site, b: Site) -> Check:
-    mixes = [_mix(site) for site in (a, b)]
+    mixes = [site.api_mix for site in (a, b)]
     apart = max((abs(mixes[0].get(api, 0.0) - mixes[1].get(api, 0.0)) for api in {*mixes[0], *mixes[1]}), default=0.0)
     texts = [", ".join(f"{api} {percent(share, 0)}" for api, share in list(mix.items())[:3]) or "no requests" for mix in mixes]
-    return Check("Requests that do not wait", texts[0], texts[1], "caution" if apart > 0.1 else "ok", "compare by api: some apis cost more than others" if apart > 0.1 else "")
+    return Check(
+        "Requests that do not wait",
+        texts[0],
+        texts[1],
+        "caution" if apart > 0.1 else "ok",
+        "compare by api: some apis cost more than others" if apart > 0.1 else "",
+    )
 
 
 def _acks(a: Site, b: Site) -> Check:
     def acks(site: Site) -> str:
         words = {-1: "all", 0: "none", 1: "leader"}
-        found = sorted(set(site.requests.filter(pl.col("api_name") == "Produce")["acks"].drop_nulls().to_list()))
-        return ", ".join(words.get(value, str(value)) for value in found) or "no Produce captured"
+        return ", ".join(words.get(value, str(value)) for value in site.acks) or "no Produce captured"
 
     return _both("Produce asks acknowledgement of", a, b, acks, "waiting for all replicas takes longer in the broker")
 
@@ -166,7 +182,7 @@ def _cluster(a: Site, b: Site) -> Check:
 
 def _started(a: Site, b: Site) -> Check:
     def seen(site: Site) -> str:
-        return f"{int(site.connections['started'].sum())} of {site.connections.height}" if site.connections.height else "none"
+        return f"{site.started_connections} of {site.connections.height}" if site.connections.height else "none"
 
     return Check("Connections seen from their start", seen(a), seen(b), "ok")
 
@@ -175,7 +191,7 @@ def _encrypted(a: Site, b: Site) -> Check:
     def share(site: Site) -> str:
         if site.connections.height == 0:
             return "no connections"
-        tls = int(site.connections["encrypted"].sum())
+        tls = site.encrypted_connections
         return "none" if tls == 0 else "all" if tls == site.connections.height else f"{tls} of {site.connections.height}"
 
     return _both("Encrypted connections", a, b, share, "requests inside TLS are not seen without keys")
@@ -206,7 +222,11 @@ def _summary(results: Results, checked: Sequence[PairChecks]) -> Markup:
         said.append(strong(f"{len(refused)} of {plural(len(shown), 'pair')}: no."))
     else:
         said.append(strong("Yes." if not cautious else f"Yes, {len(cautious)} of {plural(len(shown), 'pair')} with cautions."))
-    alike = [check.fact for check in shown[0].checks if all(one_check.grade == "ok" for one in shown for one_check in one.checks if one_check.fact == check.fact)]
+    alike = [
+        check.fact
+        for check in shown[0].checks
+        if all(one_check.grade == "ok" for one in shown for one_check in one.checks if one_check.fact == check.fact)
+    ]
     wanted = {"Capture taken at": "tap", "Client software": "client software", "Window": "window length", "Kafka cluster": "cluster"}
     same = [words for fact, words in wanted.items() if fact in alike]
     if same:
@@ -219,7 +239,9 @@ def _summary(results: Results, checked: Sequence[PairChecks]) -> Markup:
             if check.grade == ("no" if refused else "caution"):
                 reasons.setdefault(f"{check.fact.lower()}: {check.effect}" if check.fact != "Latencies" else check.effect)
     if reasons:
-        label = Markup('<strong class="{}">{}</strong>').format("bad" if refused else "warning", "Not comparable:" if refused else "Caution:" if len(reasons) == 1 else "Cautions:")
+        label = Markup('<strong class="{}">{}</strong>').format(
+            "bad" if refused else "warning", "Not comparable:" if refused else "Caution:" if len(reasons) == 1 else "Cautions:"
+        )
         said.append(Markup("{} {}.").format(label, most(list(reasons), 3)))
     return sentences(said)
 
@@ -233,7 +255,10 @@ def _captures(results: Results) -> Markup:
         cut = sum(1 for capture in site.captures if capture.get("truncated"))
         said.append(
             Markup("{}: {} over {}{}.").format(
-                name(site.label), strong(lost), plural(int(site.facts["captures"]), "capture"), f", {count(cut)} of them cut short" if cut else ""
+                name(site.label),
+                strong(lost),
+                plural(int(site.facts["captures"]), "capture"),
+                f", {count(cut)} of them cut short" if cut else "",
             )
         )
     return sentences(said)

@@ -89,7 +89,9 @@ def _row(site: Site, row: dict[str, object]) -> list[Value]:
     side = "client" if site.facts["tap_found"] == "broker" else "broker"
     rtt50, rtt95 = number.get(f"rtt_{side}_p50_ms"), number.get(f"rtt_{side}_p95_ms")
     share = number["lost"] / number["segments"] if number["segments"] else None
-    ended = {"fin": "closed", "reset": f"reset by {row['reset_by']}" if row["reset_by"] else "reset", "open": "open"}.get(str(row["ended"]), str(row["ended"]))
+    ended = {"fin": "closed", "reset": f"reset by {row['reset_by']}" if row["reset_by"] else "reset", "open": "open"}.get(
+        str(row["ended"]), str(row["ended"])
+    )
     undecided = number["skipped_bytes_to_broker"] + number["skipped_bytes_from_broker"]
     return [
         Value(name(site.label)),

@@ -87,7 +87,12 @@ class Differences:
 
 def differences(results: Results, pairs: Sequence[Comparison]) -> Differences:
     """Cards of all pairs on one scale, zero at the same place; at most two dozen, those that differ most first."""
-    rows = [row for pair in pairs for level in LEVELS if (row := pair.row(level)) is not None and row["verdict"] not in ("not_comparable", "too_few_samples")]
+    rows = [
+        row
+        for pair in pairs
+        for level in LEVELS
+        if (row := pair.row(level)) is not None and row["verdict"] not in ("not_comparable", "too_few_samples")
+    ]
     scale = Symlog.over([row[key] for row in rows for key in ("difference", "difference_low", "difference_high")])
     shown = list(pairs)
     if len(shown) > MOST_CARDS:
@@ -139,9 +144,25 @@ def _figure(pair: Comparison, title: Markup) -> Figure:
             continue
         few = row["verdict"] == "too_few_samples"
         low, high = (None, None) if few else (row["difference_low"], row["difference_high"])
-        rows.append({"statistic": level, "ms": None if few else row["difference"], "low": low, "high": high, "sure": not few and is_sure(row), "verdict": row["verdict"]})
+        rows.append(
+            {
+                "statistic": level,
+                "ms": None if few else row["difference"],
+                "low": low,
+                "high": high,
+                "sure": not few and is_sure(row),
+                "verdict": row["verdict"],
+            }
+        )
     spec = charts.interval_plot(rows, f"Differences of latency percentiles with 95 % intervals, {title.striptags()}")
-    return Figure(f"difference-{pair.slug}", title, "Difference in ms with its 95 % interval, symmetric log axis", "differences", "Differences and intervals", spec)
+    return Figure(
+        f"difference-{pair.slug}",
+        title,
+        "Difference in ms with its 95 % interval, symmetric log axis",
+        "differences",
+        "Differences and intervals",
+        spec,
+    )
 
 
 def _words(pair: Comparison) -> Markup:

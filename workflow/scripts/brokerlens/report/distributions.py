@@ -60,13 +60,14 @@ def _drawn_pairs(results: Results, pairs: Sequence[Comparison]) -> list[Comparis
     latest = results.experiments[0]
     within = [pair for pair in pairs if pair.same_experiment and pair.a.experiment == latest]
     across = [pair for pair in pairs if not pair.same_experiment and latest in (pair.a.experiment, pair.b.experiment)]
-    allowed = [pair for pair in [*within[:2], *across[:2]] if not pair.not_comparable]
-    return allowed
+    return [pair for pair in [*within[:2], *across[:2]] if not pair.not_comparable]
 
 
 def _lines(results: Results, values: Mapping[Key, np.ndarray], sites: Sequence[Site], colours: SiteColours) -> list[charts.Line]:
     return [
-        charts.Line(site.label, values[site.key], colours.mark(site.name), colours.text(site.name), results.experiments.index(site.experiment))
+        charts.Line(
+            site.label, values[site.key], colours.mark(site.name), colours.text(site.name), results.experiments.index(site.experiment)
+        )
         for site in sites
         if site.key in values and len(values[site.key])
     ]
@@ -98,12 +99,16 @@ def _ecdf_title(results: Results, sites: Sequence[Site]) -> Markup:
     ranked = sorted(latest, key=lambda site: quantile(site.latencies, 0.5) or 0.0)
     if len(ranked) == 1:
         site = ranked[0]
-        return Markup("Half of {}’s requests are answered within {}, 95 % within {}").format(name(site.name), ms(quantile(site.latencies, 0.5)), ms(quantile(site.latencies, 0.95)))
+        return Markup("Half of {}’s requests are answered within {}, 95 % within {}").format(
+            name(site.name), ms(quantile(site.latencies, 0.5)), ms(quantile(site.latencies, 0.95))
+        )
     fastest, slowest = ranked[0], ranked[-1]
     crossing = _crossing(fastest, slowest)
     if crossing is None:
         return Markup("{} answers sooner than {} at every percentile").format(name(fastest.name), name(slowest.name))
-    return Markup("{} answers sooner than {} up to p{}, later beyond").format(name(fastest.name), name(slowest.name), f"{100 * crossing:.0f}")
+    return Markup("{} answers sooner than {} up to p{}, later beyond").format(
+        name(fastest.name), name(slowest.name), f"{100 * crossing:.0f}"
+    )
 
 
 def _crossing(a: Site, b: Site) -> float | None:
@@ -153,13 +158,21 @@ def _difference(pair: Comparison, colours: SiteColours) -> Figure | None:
     a, b = (pair.a.name, pair.b.name) if pair.same_experiment else (pair.a.label, pair.b.label)
     signs = [(row["z"], row["quantile"], row["high"] < 0, row["low"] > 0) for row in rows]
     faster, slower = any(s[2] for s in signs), any(s[3] for s in signs)
-    if len({below for _, _, below, _ in signs}) + len({above for _, _, _, above in signs}) > 2 and not (faster and slower) and (signs[0][2] or signs[0][3]):
+    if (
+        len({below for _, _, below, _ in signs}) + len({above for _, _, _, above in signs}) > 2
+        and not (faster and slower)
+        and (signs[0][2] or signs[0][3])
+    ):
         last = [q for _, q, below, above in signs if below or above][-1]
         word = "faster" if signs[0][2] else "slower"
         beyond = "; beyond, no difference was found" if last < signs[-1][1] else ""
         title = Markup("{} is {} than {} up to p{}{}").format(name(a), word, name(b), f"{100 * last:.3g}", beyond)
     elif faster and slower:
-        turn = next((q for _, q, below, _ in signs if not below), signs[0][1]) if signs[0][2] else next((q for _, q, _, above in signs if not above), signs[0][1])
+        turn = (
+            next((q for _, q, below, _ in signs if not below), signs[0][1])
+            if signs[0][2]
+            else next((q for _, q, _, above in signs if not above), signs[0][1])
+        )
         title = Markup("{} is {} up to p{}, not beyond").format(name(a), "faster" if signs[0][2] else "slower", f"{100 * turn:.3g}")
     elif faster:
         title = Markup("{} is faster than {} wherever both have an interval").format(name(a), name(b))
@@ -170,10 +183,18 @@ def _difference(pair: Comparison, colours: SiteColours) -> Figure | None:
     return Figure(
         f"quantiles-{pair.slug}",
         title,
-        Markup("{} − {} in ms at each percentile (symmetric log axis). Band: 95 % interval; ends where one side has none.").format(name(a), name(b)),
+        Markup("{} − {} in ms at each percentile (symmetric log axis). Band: 95 % interval; ends where one side has none.").format(
+            name(a), name(b)
+        ),
         "differences",
         "Difference of quantiles",
-        charts.quantile_differences(rows, f"↓ {a} faster", f"↑ {a} slower", f"Difference of latency at each percentile, {visible(a)} minus {visible(b)}", colours.mark(pair.a.name)),
+        charts.quantile_differences(
+            rows,
+            f"↓ {a} faster",
+            f"↑ {a} slower",
+            f"Difference of latency at each percentile, {visible(a)} minus {visible(b)}",
+            colours.mark(pair.a.name),
+        ),
     )
 
 
@@ -190,9 +211,9 @@ def _reading(sites: Sequence[Site]) -> list[Markup]:
         share = site.metric("kafka_latency", "all", "share_over")
         if tail.value and tail.low and tail.high and tail.high / tail.low > 1.8 and share.value:
             said.append(
-                Markup("{}’s p95 falls on a step of its curve, so its interval is wide ({} to {}): a few requests more or less move it. The share over the threshold, {}, is the steadier figure.").format(
-                    name(site.label), ms(tail.low), ms(tail.high), percent(share.value)
-                )
+                Markup(
+                    "{}’s p95 falls on a step of its curve, so its interval is wide ({} to {}): a few requests more or less move it. The share over the threshold, {}, is the steadier figure."
+                ).format(name(site.label), ms(tail.low), ms(tail.high), percent(share.value))
             )
     return said[:3]
 

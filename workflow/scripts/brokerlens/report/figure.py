@@ -71,7 +71,9 @@ def cleaned(rows: Sequence[Mapping[str, Any]], digits: int = 5) -> list[dict[str
     ]
 
 
-def specification(chart: alt.LayerChart | alt.Chart, datasets: Mapping[str, Sequence[Mapping[str, Any]]], description: str, height: int) -> dict[str, Any]:
+def specification(
+    chart: alt.LayerChart | alt.FacetChart | alt.Chart, datasets: Mapping[str, Sequence[Mapping[str, Any]]], description: str, height: int
+) -> dict[str, Any]:
     """The chart's specification with its named data, sized by its container, in the page's type and colours."""
     spec: dict[str, Any] = (
         chart.properties(width="container", height=height, description=description)

@@ -62,7 +62,14 @@ def headline(
     results: Results, colours: SiteColours, bins: Mapping[Key, Bins | None], worst: WorstMinute | None, states: Mapping[Key, str]
 ) -> Headline:
     """All sites; where they are many, the worst dozen is shown first."""
-    spreads = log_domain([value for site in results.sites if len(site.latencies) for value in (site.latencies[len(site.latencies) // 20], site.latencies[-1])])
+    spreads = log_domain(
+        [
+            value
+            for site in results.sites
+            if len(site.latencies)
+            for value in (site.latencies[len(site.latencies) // 20], site.latencies[-1])
+        ]
+    )
     lines = log_domain([value for one in bins.values() if one is not None for value in (one.p95.min(), one.p95.max())])
     sites = list(results.newest_first)
     if len(sites) > SHOWN:

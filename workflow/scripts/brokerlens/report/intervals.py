@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from brokerlens.report.results import Key, Metric, Results, Site
-from brokerlens.report.words import NONE, digits_for, fixed, grey, percent, short
+from brokerlens.report.words import NONE, digits_for, fixed, grey, percent
 
 Row = Mapping[str, Any]
 LEVELS = ("p50", "p90", "p95", "p99")

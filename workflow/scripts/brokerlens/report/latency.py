@@ -164,7 +164,9 @@ def by_api(sites: list[Site], least: int = 20) -> list[ApiSet]:
     """The apis with at least that many answered requests at one site, those that do not wait first; Fetch with and without data apart."""
     found: dict[tuple[bool, str], dict[tuple[str, str], Floats]] = {}
     for site in sites:
-        answered = site.requests.filter((pl.col("status") == "answered") & pl.col("latency_ms").is_not_null() & pl.col("api_name").is_not_null())
+        answered = site.requests.filter(
+            (pl.col("status") == "answered") & pl.col("latency_ms").is_not_null() & pl.col("api_name").is_not_null()
+        )
         with_data = pl.when(pl.col("record_count") > 0).then(pl.lit("/with_data")).otherwise(pl.lit("/empty"))
         fetch = pl.col("api_name").is_in(["Fetch", "ShareFetch"])
         named = answered.with_columns(pl.when(fetch).then(pl.concat_str("api_name", with_data)).otherwise("api_name").alias("api"))

@@ -86,13 +86,27 @@ def _settings(results: Results) -> list[tuple[str, str]]:
     margin = results.settings.get("margin")
     rows = [("Threshold of the share over", f"{results.threshold_ms:,g} ms")]
     if margin is not None:
-        rows.append(("Equivalence margin", f"{100 * float(margin):g} % of the second side’s value" if isinstance(margin, (int, float)) else str(margin)))
+        rows.append(
+            (
+                "Equivalence margin",
+                f"{100 * float(margin):g} % of the second side’s value" if isinstance(margin, (int, float)) else str(margin),
+            )
+        )
     if results.settings.get("baseline"):
         rows.append(("Baseline", str(results.settings["baseline"])))
     for site in results.newest_first:
         start, end = site.window
-        window = "all captures" if start is None and end is None else f"{site.zone.stamp(start) if start is not None else 'open'} to {site.zone.stamp(end) if end is not None else 'open'}"
-        rows.append((f"{site.experiment}, {site.name}", f"{window}; brokers {', '.join(site.facts['brokers'])}; tap {site.facts['tap_configured']}; condition {site.facts['condition']}"))
+        window = (
+            "all captures"
+            if start is None and end is None
+            else f"{site.zone.stamp(start) if start is not None else 'open'} to {site.zone.stamp(end) if end is not None else 'open'}"
+        )
+        rows.append(
+            (
+                f"{site.experiment}, {site.name}",
+                f"{window}; brokers {', '.join(site.facts['brokers'])}; tap {site.facts['tap_configured']}; condition {site.facts['condition']}",
+            )
+        )
     return rows
 
 

@@ -87,7 +87,11 @@ def first_of(site: Site, metric: str, statistics: Sequence[str], groups: Sequenc
 def _cells(site: Site) -> list[Cell]:
     resets, reset = site.metric("resets"), site.metric("connections_reset")
     zero = site.metric("zero_windows")
-    near = ("half=to_broker", "direction=from_broker", "all") if site.facts["tap_found"] != "broker" else ("half=to_client", "direction=to_broker", "all")
+    near = (
+        ("half=to_broker", "direction=from_broker", "all")
+        if site.facts["tap_found"] != "broker"
+        else ("half=to_client", "direction=to_broker", "all")
+    )
     loss = site.metric("capture_loss", "all", "ratio_of_sums")
     lost = loss.value if loss.value is not None else site.facts["capture_loss"]
     return [
@@ -117,7 +121,9 @@ def _ratio(site: Site, group: str) -> Cell:
     share, number = site.metric("retransmissions", group, "ratio_of_sums"), site.metric("retransmissions", group)
     if share.value is None:
         return Cell(NONE)
-    return Cell(percent(share.value, 2), share_interval(share) or f"{count(number.value)} of {share.n:,}", "bad" if share.value >= 0.01 else "")
+    return Cell(
+        percent(share.value, 2), share_interval(share) or f"{count(number.value)} of {share.n:,}", "bad" if share.value >= 0.01 else ""
+    )
 
 
 def _rate(metric: Metric) -> Cell:
@@ -127,7 +133,9 @@ def _rate(metric: Metric) -> Cell:
 def _coarse(site: Site, metric: str, group: str, statistic: str, *, smallest: bool) -> tuple[list[tuple[int, float]], float]:
     """A series in bins of at least 10 s: the smallest of its bins, or their mean (for rates, where that is exact)."""
     assert site.span is not None
-    rows = site.series.filter((pl.col("metric") == metric) & (pl.col("group") == group) & (pl.col("statistic") == statistic) & pl.col("value").is_not_null())
+    rows = site.series.filter(
+        (pl.col("metric") == metric) & (pl.col("group") == group) & (pl.col("statistic") == statistic) & pl.col("value").is_not_null()
+    )
     if rows.height == 0:
         return [], 0.0
     step = max(float(bin_seconds(site.span)), float(rows["bin_seconds"][0]))
@@ -142,7 +150,9 @@ def _drawn(results: Results, experiment: str) -> list[Site]:
     return sites[:_MOST_LINES]
 
 
-def _lines(results: Results, experiment: str, colours: SiteColours, metric: str, groups: dict[str, str], statistic: str, *, smallest: bool) -> list[Drawn]:
+def _lines(
+    results: Results, experiment: str, colours: SiteColours, metric: str, groups: dict[str, str], statistic: str, *, smallest: bool
+) -> list[Drawn]:
     found = []
     for site in _drawn(results, experiment):
         group = groups.get(str(site.facts["tap_found"]), groups[""])
@@ -160,7 +170,10 @@ def _where(results: Results, experiment: str) -> str:
 def _charts(results: Results, colours: SiteColours) -> list[Figure]:
     """Round trips and goodput over time of the two latest experiments, each kind on one range."""
     shown = results.experiments[:2]
-    trips = {experiment: _lines(results, experiment, colours, "rtt", {"": "half=to_broker", "broker": "half=to_client"}, "min", smallest=True) for experiment in shown}
+    trips = {
+        experiment: _lines(results, experiment, colours, "rtt", {"": "half=to_broker", "broker": "half=to_client"}, "min", smallest=True)
+        for experiment in shown
+    }
     goodput = {experiment: _lines(results, experiment, colours, "goodput", {"": "all"}, "mean", smallest=False) for experiment in shown}
     rtt_domain = log_domain([value for drawn in trips.values() for _, _, values, _ in drawn for _, value in values])
     largest = max((value for drawn in goodput.values() for _, _, values, _ in drawn for _, value in values), default=1.0) / 1000
@@ -180,7 +193,9 @@ def _span(drawn: Sequence[Drawn]) -> tuple[int, int]:
 
 def _round_trips(results: Results, experiment: str, drawn: Sequence[Drawn], domain: tuple[float, float]) -> Figure:
     lowest = [(line.label, min(value for _, value in values)) for _, line, values, _ in drawn]
-    title = Markup("Smallest round trip: {}").format(listed([Markup("{} {}").format(name(label), ms(value)) for label, value in lowest[:3]]))
+    title = Markup("Smallest round trip: {}").format(
+        listed([Markup("{} {}").format(name(label), ms(value)) for label, value in lowest[:3]])
+    )
     return Figure(
         f"rtt-{drawn[0][0].slug}",
         title,

@@ -97,7 +97,11 @@ FIGURES: tuple[NotebookFigure, ...] = (
 def notebook_table(results: Results, colours: SiteColours) -> NotebookTable:
     """All sites, the latest experiment first."""
     rows = [
-        NotebookRow(site, swatch(colours.mark(site.name)), [(_text(figure.theirs(site), figure.unit), _text(figure.ours(site), figure.unit)) for figure in FIGURES])
+        NotebookRow(
+            site,
+            swatch(colours.mark(site.name)),
+            [(_text(figure.theirs(site), figure.unit), _text(figure.ours(site), figure.unit)) for figure in FIGURES],
+        )
         for site in results.newest_first
     ]
     known = any(theirs != NONE for row in rows for theirs, _ in row.values)

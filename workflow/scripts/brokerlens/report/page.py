@@ -137,7 +137,7 @@ def _measured(results: Results) -> list[str | Markup]:
 @cache
 def _bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed as one text; the same bytes in every process."""
-    return str(vl_convert.javascript_bundle())
+    return str(vl_convert.javascript_bundle())  # type: ignore[call-arg]  # the stub forgets that the snippet has a default
 
 
 def _hash(text: str) -> str:
@@ -153,7 +153,9 @@ def _policy(scripts: Sequence[str]) -> str:
 def render(page: Page) -> str:
     """The page as HTML."""
     # select_autoescape goes by a template's ending, and .j2 is not one that it knows.
-    environment = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters |= {"name": name, "count": count, "visible": visible}
     early, late = ((_HERE / "assets" / file).read_text(encoding="utf-8") for file in ("theme.js", "page.js"))
     bundle = f"\n{_bundle()}\n"

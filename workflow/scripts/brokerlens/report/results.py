@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -46,14 +46,14 @@ class Marks(NamedTuple):
     """Moments on a timeline's lane: begin of each stretch (ns) and how many fell into it."""
 
     time: NDArray[np.int64]
-    count: NDArray[np.int64]
+    number: NDArray[np.int64]
 
     @property
     def total(self) -> int:
-        return int(self.count.sum())
+        return int(self.number.sum())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Site:
     """One site of one experiment."""
 
@@ -112,6 +112,33 @@ class Site:
         """The same latencies in time order, with what their intervals are made from."""
         number = self.answered["connection_id"].rank("dense").cast(pl.Int64) if self.answered.height else self.answered["request_first"]
         return Arm(self.answered["request_first"].to_numpy(), self.answered["latency_ms"].to_numpy(), number.to_numpy())
+
+    @cached_property
+    def api_mix(self) -> dict[str, float]:
+        """Share of each api among the requests that do not wait by design, the most frequent first."""
+        counts = self.answered.group_by("api_name").len().sort("len", "api_name", descending=[True, False])
+        return {str(api): n / self.answered.height for api, n in counts.iter_rows()}
+
+    @cached_property
+    def software(self) -> tuple[str, ...]:
+        """Client software as the clients named it."""
+        return tuple(sorted(set(self.connections["client_software"].drop_nulls().to_list())))
+
+    @cached_property
+    def acks(self) -> tuple[int, ...]:
+        """What Produce requests asked to be acknowledged."""
+        produce = self.requests.filter(pl.col("api_name") == "Produce")
+        return tuple(sorted(set(produce["acks"].drop_nulls().to_list())))
+
+    @cached_property
+    def encrypted_connections(self) -> int:
+        """Connections that are TLS."""
+        return int(self.connections["encrypted"].sum() or 0)
+
+    @cached_property
+    def started_connections(self) -> int:
+        """Connections whose SYN was captured."""
+        return int(self.connections["started"].sum() or 0)
 
     @property
     def encrypted(self) -> bool:
@@ -177,7 +204,9 @@ def shortened(names: Sequence[str]) -> dict[str, str]:
     common = 0
     while all(len(name) > common for name in names) and len({name[: common + 1] for name in names}) == 1:
         common += 1
-    while common and any(name[common - 1].isalnum() and name[common - 1].isdigit() == name[common : common + 1].isdigit() for name in names):
+    while common and any(
+        name[common - 1].isalnum() and name[common - 1].isdigit() == name[common : common + 1].isdigit() for name in names
+    ):
         common -= 1
     while common and any(name[common - 1].isdigit() and name[common : common + 1].isdigit() for name in names):
         common -= 1
@@ -282,7 +311,7 @@ def _lanes(paths: Sequence[Path], window: tuple[int | None, int | None]) -> dict
     wanted = ["timestamp", "tcp_flags", "is_retransmission", "is_duplicate", "zero_window_begins"]
     reset = (pl.col("tcp_flags") & _RST) != 0
     marked = (
-        pl.scan_parquet(paths, hive_partitioning=False)
+        pl.scan_parquet(list(paths), hive_partitioning=False)
         .select(wanted)
         .filter(~pl.col("is_duplicate") & (pl.col("is_retransmission") | pl.col("zero_window_begins") | reset))
         .with_columns(pl.col("timestamp").cast(pl.Int64), reset.alias("reset"))
@@ -301,8 +330,3 @@ def _gathered(times: NDArray[np.int64]) -> Marks:
     step = max(1, int(times[-1] - times[0]) // (_MOST_MARKS - 1))
     stretches, counts = np.unique((times - times[0]) // step, return_counts=True)
     return Marks(times[0] + stretches * step, counts.astype(np.int64))
-
-
-def order(keys: Sequence[Any], rank: Callable[[Any], float]) -> list[Any]:
-    """The keys, the highest rank first; those without a rank last, in their order."""
-    return sorted(keys, key=lambda key: -rank(key))

@@ -34,7 +34,9 @@ def _svg(width: int, height: int, body: str, label: str) -> Markup:
 
 def decades(domain: tuple[float, float]) -> list[float]:
     """Powers of ten inside the range; 1-2-5 steps where there are fewer than two."""
-    inside = [10.0**k for k in range(math.floor(math.log10(domain[0])), math.ceil(math.log10(domain[1])) + 1) if domain[0] <= 10.0**k <= domain[1]]
+    inside = [
+        10.0**k for k in range(math.floor(math.log10(domain[0])), math.ceil(math.log10(domain[1])) + 1) if domain[0] <= 10.0**k <= domain[1]
+    ]
     if len(inside) > 1:
         return inside
     return [f * 10.0**k for k in range(-4, 7) for f in (1, 2, 5) if domain[0] <= f * 10.0**k <= domain[1]]
@@ -43,7 +45,9 @@ def decades(domain: tuple[float, float]) -> list[float]:
 def spread_axis(domain: tuple[float, float]) -> Markup:
     """The axis for the heading above the spreads."""
     x = LogScale(domain, 6, SPREAD_WIDTH - 14)
-    body = "".join(f'<text x="{x(tick)}" y="11" text-anchor="middle" fill="var(--third)">{tick_label(tick)}</text>' for tick in decades(domain))
+    body = "".join(
+        f'<text x="{x(tick)}" y="11" text-anchor="middle" fill="var(--third)">{tick_label(tick)}</text>' for tick in decades(domain)
+    )
     return _svg(SPREAD_WIDTH, 14, body, "")
 
 
@@ -62,11 +66,15 @@ def spread(values: Floats, domain: tuple[float, float], colour: str) -> Markup:
         f'<path d="M{p50} 6V24" stroke="{colour}" stroke-width="2.5"/>'
         f'<circle cx="{p95}" cy="15" r="4.2" fill="var(--card)" stroke="{colour}" stroke-width="2"/>'
     )
-    said = ", ".join(f"{name} {tick_label(round(quantile(values, q) or 0.0, 1))}" for name, q in (("5 %", 0.05), ("median", 0.5), ("95 %", 0.95)))
+    said = ", ".join(
+        f"{name} {tick_label(round(quantile(values, q) or 0.0, 1))}" for name, q in (("5 %", 0.05), ("median", 0.5), ("95 %", 0.95))
+    )
     return _svg(SPREAD_WIDTH, 30, body, f"{said}, largest {tick_label(round(float(values[-1]), 1))} ms")
 
 
-def sparkline(bins: Bins | None, span: tuple[int, int] | None, domain: tuple[float, float], colour: str, shaded: tuple[int, int] | None) -> Markup:
+def sparkline(
+    bins: Bins | None, span: tuple[int, int] | None, domain: tuple[float, float], colour: str, shaded: tuple[int, int] | None
+) -> Markup:
     """p95 over time; gaps stay gaps; the worst minute shaded."""
     if bins is None or span is None:
         return _svg(SPARK_WIDTH, 34, "", "no requests")
@@ -102,13 +110,16 @@ def interval_lane(scale: Symlog, value: float | None, low: float | None, high: f
         if low is not None or high is not None:
             dash = ' stroke-dasharray="3 3"' if low is None or high is None else ""
             body += f'<line x1="{left}%" x2="{right}%" y1="12" y2="12" stroke="{colour}" stroke-width="1.8"{dash}/>'
-        body += f'<circle cx="{x(value)}%" cy="12" r="4" fill="{colour if filled else "var(--card)"}" stroke="{colour}" stroke-width="1.8"/>'
+        body += (
+            f'<circle cx="{x(value)}%" cy="12" r="4" fill="{colour if filled else "var(--card)"}" stroke="{colour}" stroke-width="1.8"/>'
+        )
     return Markup(f'<svg class="lane" height="24" width="100%" aria-hidden="true">{body}</svg>')  # noqa: S704
 
 
 def swatch(colour: str) -> Markup:
     """The site's colour beside its name."""
-    return Markup(f'<svg class="swatch" width="10" height="10" aria-hidden="true"><rect width="10" height="10" rx="2" fill="{colour}"/></svg>')  # noqa: S704
+    square = f'<rect width="10" height="10" rx="2" fill="{colour}"/>'
+    return Markup(f'<svg class="swatch" width="10" height="10" aria-hidden="true">{square}</svg>')  # noqa: S704
 
 
 def key(items: Sequence[tuple[str, str]]) -> Markup:

@@ -1,0 +1,343 @@
+"""The report without a browser: what its sentences, tables and charts say, and that the file asks for nothing."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_results import EXAMPLE, SECOND, START, Link, many_sites, write_tree
+
+from brokerlens.report import charts, latency
+from brokerlens.report.figure import json_for_script
+from brokerlens.report.page import build
+from brokerlens.report.results import Results, read_results, shortened
+from brokerlens.report.scales import Symlog, ticks_125
+from brokerlens.report.theme import PALETTE
+from brokerlens.report.words import fixed, name, percent, visible
+from brokerlens.report.zones import Zone
+from report import report
+
+HOSTILE = '"><img src=x onerror="window.hurt=1"><script>window.hurt=1</script>'
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return write_tree(tmp_path_factory.mktemp("example"))
+
+
+@pytest.fixture(scope="module")
+def results(arguments: dict[str, Any]) -> Results:
+    return read_results(**{key: value for key, value in arguments.items() if key != "output"})
+
+
+@pytest.fixture(scope="module")
+def html(arguments: dict[str, Any]) -> str:
+    report(**arguments)
+    return Path(arguments["output"]).read_text(encoding="utf-8")
+
+
+def text_of(html: str) -> str:
+    """The page's words as a reader sees them, scripts and styles left out."""
+    without = re.sub(r"<(script|style)\b.*?</\1>", " ", html, flags=re.DOTALL)
+    return (
+        re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", without))
+        .replace("&#39;", "'")
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&amp;", "&")
+    )
+
+
+def states(tmp_path: Path, links: list[Link], **settings: Any) -> str:
+    arguments = write_tree(tmp_path, links, **settings)
+    report(**arguments)
+    return text_of(Path(arguments["output"]).read_text(encoding="utf-8"))
+
+
+# Answers
+
+
+def test_first_screen_says_what_was_put_into_the_links(html: str) -> None:
+    text = text_of(html)
+    assert "In experiment08 edge is faster in the middle: median" in text
+    assert "What changed since experiment07?edge slowed from 11.3 to" in text.replace("Where the time goes ↓", "")
+    assert "The network accounts for all of it; time in the broker did not change." in text
+    assert "none of cloud’s 348 (at most" in text
+    assert re.search(
+        r"edge, 14:15:\d\d to 14:16:\d\d on 26 December 2025: p95 \d+ ms over \d+ requests, with \d+ of them retransmitted", text
+    )
+    assert "Yes, with 1 caution." in text
+    assert "2 sites · 36 captures" in text
+
+
+def test_a_difference_is_not_printed_for_sides_that_must_not_be_compared(tmp_path: Path) -> None:
+    apart = [EXAMPLE[2], dataclasses.replace(EXAMPLE[3], tap="broker", resets=0)]
+    text = states(tmp_path, apart)
+    assert "Not compared: edge was captured at the client, cloud at the broker" in text
+    assert "✕ Not compared" in text
+    assert "edge: median" in text  # the two numbers stand side by side
+    assert "edge is faster" not in text
+    assert "No. " in text
+
+
+def test_one_site_has_no_comparison_and_other_answers(tmp_path: Path) -> None:
+    text = states(tmp_path, [EXAMPLE[2]])
+    assert "Which is better, and how sure?" not in text
+    for question in ("How fast is it?", "Where does the time go?", "When was it worst?", "May I trust the captures?"):
+        assert question in text
+
+
+@pytest.mark.parametrize(
+    ("link", "sentence"),
+    [
+        (dataclasses.replace(EXAMPLE[2], silent=True), "No packets to or from these brokers in 9 captures: check `brokers`."),
+        (dataclasses.replace(EXAMPLE[2], encrypted=True), "Encrypted: TCP figures only; latency needs a key log."),
+        (
+            dataclasses.replace(EXAMPLE[2], window=(START + 3600 * SECOND, START + 7200 * SECOND)),
+            "Captures cover 2025-12-26 14:14:20 to 14:18:",
+        ),
+        (dataclasses.replace(EXAMPLE[2], per_second=1.0), "too few: 240 of 300"),
+        (dataclasses.replace(EXAMPLE[2], per_second=0.01), "No minute holds the 20 requests that a p95 needs."),
+    ],
+    ids=["no data", "encrypted", "empty window", "too few samples", "hardly any"],
+)
+def test_every_state_is_a_sentence(tmp_path: Path, link: Link, sentence: str) -> None:
+    assert sentence in states(tmp_path, [link])
+
+
+def test_a_site_without_data_stands_beside_one_with(tmp_path: Path) -> None:
+    text = states(tmp_path, [EXAMPLE[2], dataclasses.replace(EXAMPLE[3], encrypted=True)])
+    assert "Encrypted: TCP figures only" in text
+    assert "edge" in text
+
+
+def test_an_open_window_reaches_over_the_captures(tmp_path: Path) -> None:
+    assert "26 December 2025, 14:14:20 to 14:18:1" in states(tmp_path, [dataclasses.replace(EXAMPLE[2], window=(None, None))])
+
+
+# The file
+
+
+def test_nothing_is_loaded_and_only_these_scripts_may_run(html: str) -> None:
+    assert not re.findall(
+        r"<(?:script|img|iframe|object|embed)\b[^>]*\bsrc=|<link\b|@import|url\((?!#)",
+        re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL),
+    )
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', html)
+    assert policy is not None
+    scripts = re.findall(r"<script(?: type=\"module\")?>(.*?)</script>", html, flags=re.DOTALL)
+    hashes = {"'sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() + "'" for script in scripts}
+    assert len(scripts) == 3
+    assert hashes == set(re.findall(r"'sha256-[^']+'", policy[1].replace("&#39;", "'")))
+    assert "unsafe-eval" not in policy[1]
+
+
+def test_every_link_in_the_page_leads_somewhere(html: str) -> None:
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', html)) <= set(ids)
+
+
+def test_specifications_are_json_and_follow_the_theme(html: str) -> None:
+    specs = [json.loads(text) for text in re.findall(r'<script type="application/json" id="spec-[^"]+">(.*?)</script>', html)]
+    assert len(specs) > 10
+    assert not {name for text in re.findall(r"var\(--([a-z0-9-]+)\)", json.dumps(specs)) for name in [text]} - set(PALETTE)
+    for spec in specs:
+        assert spec["datasets"]["rows"]
+        assert "image" not in json.dumps(spec["layer"] if "layer" in spec else spec["encoding"])
+
+
+def test_the_same_results_give_the_same_bytes(arguments: dict[str, Any], html: str, tmp_path: Path) -> None:
+    again = tmp_path / "index.html"
+    report(**arguments | {"output": str(again)})
+    assert again.read_text(encoding="utf-8") == html
+    assert len(html.encode()) < 5_000_000
+
+
+def test_hostile_names_are_text(tmp_path: Path) -> None:
+    links = [
+        dataclasses.replace(EXAMPLE[2], client_id=HOSTILE, capture="a<b>&\u202ec"),
+        dataclasses.replace(EXAMPLE[3], client_id="=cmd()"),
+    ]
+    arguments = write_tree(
+        tmp_path, links, title=HOSTILE, events=[{"experiment": "experiment08", "at": START + 60 * SECOND, "label": HOSTILE}]
+    )
+    report(**arguments)
+    html = Path(arguments["output"]).read_text(encoding="utf-8")
+    assert HOSTILE not in html
+    assert "<img" not in re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
+    assert "a<b>&\\u202ec-00.pcap" in text_of(html)
+
+
+def test_fifty_sites_stay_small_and_short(tmp_path: Path) -> None:
+    arguments = write_tree(tmp_path, many_sites(50))
+    report(**arguments)
+    html = Path(arguments["output"]).read_text(encoding="utf-8")
+    assert len(html.encode()) < 5_000_000
+    assert html.count('<tr class="extra">') == 38
+    assert "Show all 50" in html
+    assert "p95 over time by site" in html  # the heat map instead of fifty strips
+    assert html.count('id="timeline-') == 1
+
+
+# Numbers and names
+
+
+def test_names_show_what_is_there() -> None:
+    assert visible("a\u202eb\x00\n") == "a\\u202eb\\x00\\n"
+    assert visible("Köln 東京 €") == "Köln 東京 €"
+    assert name("<b>") == "<bdi>&lt;b&gt;</bdi>"
+
+
+def test_numbers() -> None:
+    assert fixed(-1234.5, 1) == "−1,234.5"
+    assert fixed(-0.04, 1) == "0.0"
+    assert fixed(None) == "–"
+    assert percent(0.0004) == "0.04 %"
+    assert percent(0.0) == "0 %"
+
+
+def test_json_for_a_script_cannot_leave_it() -> None:
+    text = json_for_script({"a": "</script><!--\u2028&"})
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == {"a": "</script><!--\u2028&"}
+    with pytest.raises(ValueError, match="JSON"):
+        json_for_script(float("nan"))
+
+
+def test_experiments_are_told_apart_by_what_differs() -> None:
+    assert shortened(["experiment07", "experiment08"]) == {"experiment07": "07", "experiment08": "08"}
+    assert shortened(["run1", "run12"]) == {"run1": "1", "run12": "12"}
+    assert shortened(["a", "b"]) == {"a": "a", "b": "b"}
+    assert shortened(["run", "run-late"]) == {"run": "run", "run-late": "run-late"}
+
+
+@given(st.floats(0.001, 1e6), st.floats(1.5, 1e6))
+def test_log_ticks_lie_inside_and_are_few(low: float, factor: float) -> None:
+    ticks = ticks_125(low, low * factor)
+    assert all(low <= tick <= low * factor for tick in ticks)
+    assert len(ticks) <= 8
+
+
+@given(st.lists(st.floats(-1e5, 1e5), min_size=1, max_size=8))
+def test_symmetric_log_scale_holds_all_and_zero(values: list[float]) -> None:
+    scale = Symlog.over(values)
+    assert all(0 <= scale.share(value) <= 1 for value in [0.0, *values])
+    assert 0.0 in scale.ticks()
+    assert all(scale.low <= tick <= scale.high for tick in scale.ticks())
+
+
+# Time
+
+
+@pytest.mark.parametrize(
+    ("zone", "words", "clock"),
+    [
+        ("-03:00", "UTC−03:00", "14:14:20"),
+        ("+05:30", "UTC+05:30", "22:44:20"),
+        ("UTC", "UTC", "17:14:20"),
+        ("Asia/Tokyo", "Asia/Tokyo (UTC+09:00)", "02:14:20"),
+    ],
+)
+def test_zones_in_words_and_on_the_wall(zone: str, words: str, clock: str) -> None:
+    local = Zone(zone)
+    assert local.words(START) == words
+    assert local.clock(START) == clock
+    wall = datetime.fromtimestamp(int(local.wall_ms(np.array([START]))[0]) / 1000, UTC)
+    assert wall.strftime("%H:%M:%S") == clock
+
+
+def test_wall_time_over_a_change_of_clocks() -> None:
+    before = int(datetime(2025, 10, 26, 0, 59, 59, tzinfo=UTC).timestamp()) * SECOND
+    times = before + np.arange(4, dtype=np.int64) * SECOND
+    expected = [
+        datetime.fromtimestamp(t / SECOND, UTC).astimezone(ZoneInfo("Europe/Berlin")).replace(tzinfo=UTC).timestamp() * 1000
+        for t in times.tolist()
+    ]
+    assert Zone("Europe/Berlin").wall_ms(times).tolist() == expected
+
+
+# Points of curves
+
+
+@given(st.integers(1, 200_000))
+def test_ranks_of_a_curve_are_few_and_hold_the_percentiles(n: int) -> None:
+    ranks = latency.curve_ranks(n)
+    assert 1 <= ranks[0] <= ranks[-1] <= n
+    assert ranks[-1] == n
+    assert len(ranks) <= 400
+    assert {int(np.ceil(q * n - 1e-9)) for q in latency.PRINTED} <= set(ranks.tolist())
+
+
+def test_percentiles_by_time_are_those_of_the_bins(results: Results) -> None:
+    site = next(site for site in results.sites if site.key == ("experiment08", "edge"))
+    bins = latency.by_time(site)
+    assert bins is not None
+    assert bins.seconds == 10
+    times, values = site.answered["request_first"].to_numpy(), site.answered["latency_ms"].to_numpy()
+    for start, count, p95 in zip(bins.start, bins.count, bins.p95, strict=True):
+        inside = values[(times >= start) & (times < start + 10 * SECOND)]
+        assert len(inside) == count
+        assert p95 == np.quantile(inside, 0.95, method="inverted_cdf")
+
+
+def test_the_worst_minute_is_the_worst(results: Results) -> None:
+    site = next(site for site in results.sites if site.key == ("experiment08", "edge"))
+    worst = latency.worst_minute(site)
+    assert worst is not None
+    assert site.span is not None
+    times, values = site.answered["request_first"].to_numpy(), site.answered["latency_ms"].to_numpy()
+    found = []
+    for start in range(site.span[0], site.span[1] - 60 * SECOND + 1, 5 * SECOND):
+        inside = values[(times >= start) & (times < start + 60 * SECOND)]
+        if len(inside) >= 20:
+            found.append((float(np.quantile(inside, 0.95, method="inverted_cdf")), -start))
+    assert (worst.p95, -worst.start) == max(found)
+
+
+def test_parts_add_up_to_the_mean(results: Results) -> None:
+    for site in results.sites:
+        means = latency.parts(site)
+        assert means is not None
+        assert sum(means.values()) == pytest.approx(site.answered["total_ms"].mean(), rel=1e-6)
+    unknown = dataclasses.replace(
+        results.sites[0], requests=results.sites[0].requests.with_columns(pl.lit(None, pl.Float64).alias("broker_ms"))
+    )
+    means = latency.parts(unknown)
+    assert means is not None
+    assert means["network"] == means["broker"] == 0
+    assert means["unknown"] > 0
+
+
+def test_gaps_of_a_timeline_stay_gaps(results: Results) -> None:
+    site = results.sites[2]
+    bins = latency.Bins(10, START + np.array([0, 10, 40], dtype=np.int64) * SECOND, np.array([1, 1, 1]), np.ones(3), np.ones(3))
+    assert site.span is not None
+    spec = charts.timeline(site, bins, site.span, (1.0, 10.0), None, "var(--s1)", "x")
+    rows = spec["datasets"]["rows"]
+    assert [row["piece"] for row in rows] == [1, 1, 1, 2, 2]  # each piece ends with its last bin once more
+    assert rows[0]["utc"].endswith("UTC")
+
+
+def test_a_latency_of_zero_stands_at_the_floor(results: Results) -> None:
+    line = charts.Line("edge", np.array([0.0, 1.0, 2.0]), "var(--s1)", "var(--t1)", 0)
+    spec = charts.ecdf([line], (0.5, 3.0), "x", labelled=True)
+    assert min(row["ms"] for row in spec["datasets"]["rows"]) > 0
+
+
+def test_answers_name_a_baseline(arguments: dict[str, Any], tmp_path: Path) -> None:
+    found = write_tree(tmp_path, EXAMPLE, baseline="experiment07")
+    page = build(read_results(**{key: value for key, value in found.items() if key != "output"}))
+    assert page.answers[1].question == "What changed since <bdi>experiment07</bdi>?"
