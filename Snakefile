@@ -8,7 +8,7 @@ min_version("9.0")
 # A configuration given with --configfile counts alone; without one the shipped example runs.
 if "experiments" not in config and not workflow.overwrite_configfiles:
 
-    configfile: Path(workflow.basedir) / "config" / "config.yaml"
+    configfile: Path(workflow.current_basedir.get_path_or_uri(secret_free=False)) / "config" / "config.yaml"
 
 
 include: "workflow/rules/common.smk"

@@ -93,3 +93,21 @@ def test_yaml_that_is_none(fresh: Workbench, tmp_path: Path) -> None:
     broken.write_text("experiments: {")
     said = fresh.failed("--dry-run", "--configfile", str(broken), configured=False)
     assert "not valid JSON or YAML" in said[-1]
+
+
+def test_the_workflow_as_a_module_of_another(fresh: Workbench, tmp_path: Path) -> None:
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    (outer / "Snakefile").write_text(
+        f"""
+module lens:
+    snakefile: "{fresh.code}/Snakefile"
+    config: config["lens"]
+use rule * from lens as lens_*
+rule mine:
+    default_target: True
+    input: rules.lens_all.input
+"""
+    )
+    fresh.config = {"lens": MINE}
+    assert fresh.planned("--snakefile", str(outer / "Snakefile"), "--workflow-profile", str(fresh.code / "profiles/default")) == MY_JOBS

@@ -5,7 +5,8 @@ import os
 import sys
 from pathlib import Path
 
-SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
+# Beside this file: `workflow.basedir` is another workflow's where this one is used as a module.
+SCRIPTS = Path(workflow.current_basedir.get_path_or_uri(secret_free=False)).parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from brokerlens import closure, config as configuration
