@@ -1,3 +1,5 @@
+"""Fixtures of tests/workflow. Other folders may have a conftest of their own; modules to import from have names of their own."""
+
 from __future__ import annotations
 
 from pathlib import Path
