@@ -94,12 +94,16 @@ FIELDS: Final = 24
 @njit(cache=True, nogil=True)
 def be16(buffer: Array, at: Int) -> Int:
     """Two bytes, big endian."""
+    if at < 0:  # never; but told so, the compiler joins the loads instead of counting from the end for each byte
+        return 0
     return np.int64(buffer[at]) << 8 | np.int64(buffer[at + 1])
 
 
 @njit(cache=True, nogil=True)
 def be32(buffer: Array, at: Int) -> Int:
     """Four bytes, big endian."""
+    if at < 0:  # as above
+        return 0
     return np.int64(buffer[at]) << 24 | np.int64(buffer[at + 1]) << 16 | np.int64(buffer[at + 2]) << 8 | np.int64(buffer[at + 3])
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numba import njit
 
-from brokerlens.capture.columns import ROW_COLUMNS, Array
+from brokerlens.capture.columns import ROW_COLUMNS, Array, new_columns
 from brokerlens.capture.lookup import BUCKETS
 from brokerlens.errors import UserError
 
@@ -43,6 +43,9 @@ CONNECTION_SCHEMA: Final = _schema(
     }
 )
 KEPT_SCHEMA: Final = _schema({"bucket": pa.uint16(), "frame_number": pa.uint32(), "offset": pa.uint32(), "data": pa.binary()})
+
+# Numbers with many values: their bytes one column each, which zstd compresses faster and to three quarters of the size.
+SPLIT_BYTES: Final = ("timestamp", "frame_number", "ip_id", "header_hash", "seq", "ack", "notebook_id", "tsval", "tsecr")
 
 CONNECTION_FIELDS: Final = ("client_ip", "client_port", "broker_ip", "broker_port")
 
@@ -127,11 +130,10 @@ def _arrow(array: Array, kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(array), [None, pa.py_buffer(np.ascontiguousarray(array))])
 
 
-def _in_order(values: Array, order: Array) -> Array:
-    """The values in another order. Constant columns, of which there are many, are in order."""
+def _in_order(values: Array, order: Array, gathered: Array) -> Array:
+    """The values in another order, in ``gathered``. Constant columns, of which there are many, are in order already."""
     if len(values) == 0 or (values[0] == values).all():
         return values
-    gathered = np.empty_like(values)
     unsigned = f"u{values.itemsize}"  # so that four compiled kernels serve all types
     gather(values.view(unsigned), order, gathered.view(unsigned))
     return gathered
@@ -165,6 +167,7 @@ class Writer:
         self._packet_schema = _schema(ARROW_TYPES, metadata)
         self._packets = self._open(PACKETS, self._packet_schema)
         self._kept = self._open(KEPT, KEPT_SCHEMA)
+        self._gathered = new_columns(0)
         self.rows = 0
 
     def _temporary(self, name: str) -> Path:
@@ -173,7 +176,15 @@ class Writer:
     def _open(self, name: str, schema: pa.Schema) -> pq.ParquetWriter:
         """Begin a file. Without dictionaries: on rows ordered by bucket zstd alone makes files as small, in less time."""
         path = _private(self._temporary(name))
-        return pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=False, write_statistics=["bucket"])
+        return pq.ParquetWriter(
+            path,
+            schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=False,
+            write_statistics=["bucket"],
+            column_encoding={name: "BYTE_STREAM_SPLIT" for name in SPLIT_BYTES if schema is not KEPT_SCHEMA},
+        )
 
     def add_group(self, columns: Mapping[str, Array], row: Array, offset: Array, length: Array, data: Array) -> None:
         """Write one row group: columns of ``ROW_COLUMNS`` of equal length, and kept runs.
@@ -183,7 +194,10 @@ class Writer:
         """
         order = order_by_bucket(columns["bucket"])
         count = len(order)
-        arrays = [_arrow(_in_order(columns[name], order), kind) for name, kind in ARROW_TYPES.items()]
+        if count > len(self._gathered.bucket):
+            self._gathered = new_columns(count)
+        places = self._gathered._asdict()
+        arrays = [_arrow(_in_order(columns[name], order, places[name][:count]), kind) for name, kind in ARROW_TYPES.items()]
         self._packets.write_table(pa.Table.from_arrays(arrays, schema=self._packet_schema), row_group_size=max(count, 1))
         self.rows += count
 
