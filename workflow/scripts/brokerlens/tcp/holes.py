@@ -37,6 +37,8 @@ def larger(holes: Int64s, count: Int64s) -> Int64s:
 @njit(cache=True, nogil=True)
 def first_behind(holes: Int64s, side: int, count: int, position: int) -> int:
     """The first hole that ends behind ``position``."""
+    if count == 0 or holes[side, count - 1, TO] <= position:  # nothing is missing any more where most packets are
+        return count
     lo, hi = 0, count
     while lo < hi:
         middle = (lo + hi) // 2

@@ -343,30 +343,30 @@ def _label_old(
 
 
 @njit(cache=True, nogil=True)
-def _count_label(counters: Int64s, label: int, seen_payload: int, fill_payload: int) -> None:
+def _count_label(tally: Int64s, side: int, label: int, seen_payload: int, fill_payload: int) -> None:
     """Count a segment by its label."""
     if label == KEEPALIVE:
-        counters[KEEPALIVES] += 1
+        tally[side, KEEPALIVES] += 1
     elif label == WINDOW_PROBE:
-        counters[WINDOW_PROBES] += 1
+        tally[side, WINDOW_PROBES] += 1
     elif label != NOTHING:
-        counters[DATA_SEGMENTS] += 1
+        tally[side, DATA_SEGMENTS] += 1
     if label == RETRANSMITTED:
-        counters[RETRANSMITTED_SEGMENTS] += 1
-        counters[RETRANSMITTED_BYTES] += seen_payload
-        counters[FILLED_BYTES] += fill_payload
+        tally[side, RETRANSMITTED_SEGMENTS] += 1
+        tally[side, RETRANSMITTED_BYTES] += seen_payload
+        tally[side, FILLED_BYTES] += fill_payload
     elif label == FILLED:
-        counters[FILLED_SEGMENTS] += 1
-        counters[FILLED_BYTES] += fill_payload
+        tally[side, FILLED_SEGMENTS] += 1
+        tally[side, FILLED_BYTES] += fill_payload
     elif label == REORDERED:
-        counters[REORDERED_SEGMENTS] += 1
+        tally[side, REORDERED_SEGMENTS] += 1
     elif label == AMBIGUOUS:
-        counters[AMBIGUOUS_SEGMENTS] += 1
+        tally[side, AMBIGUOUS_SEGMENTS] += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _follow_data(
-    state: Int64s, side: int, holes: Int64s, hole_count: Int64s, queue: Int64s, ends: Int64s, counters: Int64s, unseen: Int64s,
+    state: Int64s, side: int, holes: Int64s, hole_count: Int64s, queue: Int64s, ends: Int64s, tally: Int64s, unseen: Int64s,
     position: int, payload: int, flags: int, time: int, ip_id: int, tsval: int,
 ) -> int:  # fmt: skip
     """Take a packet into its direction's space; returns its label."""
@@ -375,15 +375,15 @@ def _follow_data(
         if _is_window_probe(state, side, position, payload):
             if payload == 1 and position >= state[side, EDGE]:
                 state[side, PROBE] = position
-            _count_label(counters, WINDOW_PROBE, 0, 0)
+            _count_label(tally, side, WINDOW_PROBE, 0, 0)
             return WINDOW_PROBE
         if _is_keepalive(state, side, position, payload):
-            _count_label(counters, KEEPALIVE, 0, 0)
+            _count_label(tally, side, KEEPALIVE, 0, 0)
             return KEEPALIVE
     start, end = position, position + length
     if state[side, ISN] >= 0 and start < state[side, ISN]:  # a stray of an earlier connection: it says nothing of this one
         if length > 0:
-            _count_label(counters, AMBIGUOUS, 0, 0)
+            _count_label(tally, side, AMBIGUOUS, 0, 0)
         return AMBIGUOUS if length > 0 else NOTHING
     unknown = state[side, PACKETS_SEEN] == 0 and state[side, ISN] < 0
     if state[side, EDGE] < 0:
@@ -414,7 +414,7 @@ def _follow_data(
             hl.fill(holes, side, hole_count, start, old_end)
         if unknown:
             label = AMBIGUOUS
-        _count_label(counters, label, seen_payload, fill_payload)
+        _count_label(tally, side, label, seen_payload, fill_payload)
         if start < old_end and not late:
             rt.taint(queue, side, ends, start, end)
     if start > edge:
@@ -437,7 +437,7 @@ def _follow_data(
     return label
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _advance(
     state: Int64s,
     peer: int,
@@ -448,7 +448,7 @@ def _advance(
     i: int,
     acked: Int64s,
     unseen: Int64s,
-    counters: Int64s,
+    tally: Int64s,
 ) -> None:
     """Take an acknowledgement beyond the last one into the other side's space: bytes acknowledged first, and those never captured."""
     before = state[peer, ACKED]
@@ -478,45 +478,46 @@ def _advance(
         hl.append(holes, peer, hole_count, state[peer, EDGE], ack, time, -1, -1, False)
         state[peer, EDGE] = ack
     acked[i] = amount
-    counters[ACKED_BYTES] += amount
+    tally[peer, ACKED_BYTES] += amount
     unseen[i] = hl.acknowledge(holes, peer, hole_count, before, ack, i, time)
     state[peer, ACKED] = ack
 
 
 @njit(cache=True, nogil=True)
-def _follow_ack(
-    state: Int64s, side: int, holes: Int64s, hole_count: Int64s, queue: Int64s, ends: Int64s, ack: int, time: int, i: int, acked: Int64s, unseen: Int64s,
-    sent: Int64s, answered: Int64s, h: Headers, row: int, pure: bool, window: int,
-) -> int:  # fmt: skip
-    """Take a packet's acknowledgement into the other side's space; returns the round trip that it ended (ns, -1).
-
-    ``sent`` are the counters of the packet's own direction, ``answered`` those of the data that it acknowledges.
-    """
-    peer = 1 - side
-    sacked = state[peer, SACKED]
+def _follow_sacks(state: Int64s, peer: int, queue: Int64s, ends: Int64s, ack: int, time: int, h: Headers, row: int) -> int:
+    """Take selective acknowledgements in (RFC 2018); returns the shortest round trip that they ended (ns, -1)."""
     round_trip = -1
-    for k in range(at(h.sack_count, row)):
+    for k in range(min(at(h.sack_count, row), 4)):
         left = ack + wrapped_difference(at(h.sacks[2 * k], row), at(h.ack, row))
         right = ack + wrapped_difference(at(h.sacks[2 * k + 1], row), at(h.ack, row))
         if left >= ack and right > left and ack >= state[peer, ACKED]:  # one below the acknowledgement reports a duplicate (RFC 2883)
             since = rt.acknowledge_selectively(queue, peer, ends, left, right)
             if since >= 0 and (round_trip < 0 or time - since < round_trip):
                 round_trip = time - since
-            sacked = max(sacked, right)
+            state[peer, SACKED] = max(state[peer, SACKED], right)
+    return round_trip
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _follow_ack(
+    state: Int64s, peer: int, holes: Int64s, hole_count: Int64s, queue: Int64s, ends: Int64s, tally: Int64s, ack: int, time: int, i: int,
+    acked: Int64s, unseen: Int64s, pure: bool, repeats: bool,
+) -> int:  # fmt: skip
+    """Take an acknowledgement into the space of ``peer``, whose data it answers; returns the round trip that it ended (ns, -1).
+
+    ``pure``: the packet carries nothing else; ``repeats``: its window is the one before, or it reports data behind a hole.
+    """
     if ack > state[peer, ACKED]:
-        _advance(state, peer, holes, hole_count, ack, time, i, acked, unseen, answered)
+        _advance(state, peer, holes, hole_count, ack, time, i, acked, unseen, tally)
         mss = min(state[0, MSS], state[1, MSS])
         since = rt.acknowledge(queue, peer, ends, ack, mss if mss > 0 else USUAL_MSS)
-        if since >= 0:
-            round_trip = time - since
         state[peer, REPEATS] = 0
-    elif ack == state[peer, ACKED] and pure and state[peer, END] > ack:
-        asked = state[peer, LAST_LABEL] == KEEPALIVE or state[peer, LAST_LABEL] == WINDOW_PROBE
-        if not asked and (window == state[side, WINDOW] or sacked > state[peer, SACKED]):
-            sent[DUPLICATE_ACKS] += 1
+        return time - since if since >= 0 else -1
+    if ack == state[peer, ACKED] and pure and repeats and state[peer, END] > ack:
+        if state[peer, LAST_LABEL] != KEEPALIVE and state[peer, LAST_LABEL] != WINDOW_PROBE:
+            tally[1 - peer, DUPLICATE_ACKS] += 1
             state[peer, REPEATS] += 1
-    state[peer, SACKED] = sacked
-    return round_trip
+    return -1
 
 
 @njit(cache=True, nogil=True)
@@ -532,15 +533,26 @@ def _reset_is_valid(state: Int64s, side: int, seq: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _follow_window(state: Int64s, side: int, window: int, time: int, counters: Int64s) -> bool:
+def _follow_reset(state: Int64s, side: int, seq: int, facts: Int64s) -> None:
+    """Note who reset the connection; after the sender's own FIN it is an ordinary end."""
+    if not _reset_is_valid(state, side, seq):
+        return
+    if facts[RESET_CODE] == 0:
+        facts[RESET_CODE] = 1 + side
+    if state[side, FIN_SEEN] == 0:
+        facts[END_CODE] = 2
+
+
+@njit(cache=True, nogil=True)
+def _follow_window(state: Int64s, side: int, window: int, time: int, tally: Int64s) -> bool:
     """Take an advertised window in; returns whether it begins a zero-window episode."""
     if window == 0:
         if state[side, CLOSED_SINCE] < 0:
             state[side, CLOSED_SINCE] = time
-            counters[ZERO_WINDOW_EPISODES] += 1
+            tally[side, ZERO_WINDOW_EPISODES] += 1
             return True
     elif state[side, CLOSED_SINCE] >= 0:
-        counters[ZERO_WINDOW_NS] += time - state[side, CLOSED_SINCE]
+        tally[side, ZERO_WINDOW_NS] += time - state[side, CLOSED_SINCE]
         state[side, CLOSED_SINCE] = -1
     return False
 
@@ -560,8 +572,9 @@ def _handshake_leg(state: Int64s, side: int, flags: int, ack: int, round_trip: i
 
 
 @njit(cache=True, nogil=True)
-def _begin(state: Int64s, holes_count: Int64s, ends: Int64s, facts: Int64s) -> None:
+def _begin(state: Int64s, tally: Int64s, holes_count: Int64s, ends: Int64s, facts: Int64s) -> None:
     state[:] = -1
+    tally[:] = 0
     for side in range(2):
         for k in (REPEATS, IDS_TELL, PACKETS_SEEN, DATA_SEEN, LAST_LABEL, FIN_SEEN, SYNS):
             state[side, k] = 0
@@ -595,82 +608,83 @@ def _follow(sequence: Sequence, h: Headers) -> tuple[NDArray[np.uint8], Int64s, 
     closes = np.zeros(n, np.bool_)
     counters = np.zeros((2 * connections, len(COUNTERS)), np.int64)
     facts = np.empty((connections, CONNECTION_FACTS), np.int64)
+    # Of the connection at hand. Columns have names of their own here: looked up in a tuple, each would be counted as referenced once per row.
     state = np.empty((2, STATE), np.int64)
+    tally = np.empty((2, len(COUNTERS)), np.int64)
+    fact = np.empty(CONNECTION_FACTS, np.int64)
     holes = np.empty((2, 64, hl.WORDS), np.int64)
     hole_count = np.zeros(2, np.int64)
     queue = np.empty((2, 1024, rt.WORDS), np.int64)
     ends = np.zeros((2, 2), np.int64)
+    rows, sides, times, is_duplicate, first = sequence.row, sequence.side, sequence.time, sequence.is_duplicate, sequence.first
+    positions, ack_positions = sequence.position, sequence.ack_position
+    all_flags, windows, payloads, ip_ids = h.flags, h.window, h.payload_len, h.ip_id
+    all_options, tsvals, sack_counts = h.options, h.tsval, h.sack_count
     for c in range(connections):
-        lo, hi = sequence.first[c], sequence.first[c + 1]
-        _begin(state, hole_count, ends, facts[c])
-        _survey(sequence, h, lo, hi, state, facts[c])
+        lo, hi = first[c], first[c + 1]
+        _begin(state, tally, hole_count, ends, fact)
+        _survey(sequence, h, lo, hi, state, fact)
         for side in range(2):
             if state[side, ISN] >= 0:
                 for k in (EDGE, ACKED, FLOOR):
                     state[side, k] = state[side, ISN]
         for i in range(lo, hi):
-            row, side, time = sequence.row[i], sequence.side[i], sequence.time[i]
-            d = 2 * c + side
-            flags, window = at(h.flags, row), at(h.window, row)
+            row, side, time = rows[i], sides[i], times[i]
+            flags, window = at(all_flags, row), at(windows, row)
             window_bytes[i] = _scaled(state, side, window, flags)
-            if sequence.is_duplicate[i]:
-                counters[d, DUPLICATE_SEGMENTS] += 1
+            if is_duplicate[i]:
+                tally[side, DUPLICATE_SEGMENTS] += 1
                 continue
-            counters[d, PACKETS] += 1
+            tally[side, PACKETS] += 1
             if flags & RST:
-                counters[d, RESETS] += 1
-                if _reset_is_valid(state, side, at(h.seq, row)):
-                    if facts[c, RESET_CODE] == 0:
-                        facts[c, RESET_CODE] = 1 + side
-                    if state[side, FIN_SEEN] == 0 and facts[c, END_CODE] != 2:
-                        facts[c, END_CODE] = 2
+                tally[side, RESETS] += 1
+                _follow_reset(state, side, at(h.seq, row), fact)
                 continue
-            payload, ip_id = at(h.payload_len, row), at(h.ip_id, row)
-            tsval = at(h.tsval, row) if at(h.options, row) & HAS_TIMESTAMPS else -1
-            counters[d, PAYLOAD_BYTES] += payload
+            payload, ip_id = at(payloads, row), at(ip_ids, row)
+            tsval = at(tsvals, row) if at(all_options, row) & HAS_TIMESTAMPS else -1
+            tally[side, PAYLOAD_BYTES] += payload
             if hl.HEADROOM + max(hole_count[0], hole_count[1]) > holes.shape[1]:
                 holes = hl.larger(holes, hole_count)
             if ends[side, rt.TAIL] >= queue.shape[1]:
                 queue = rt.make_room(queue, ends)
-            if sequence.position[i] >= 0:
-                label[i] = _follow_data(
-                    state,
-                    side,
-                    holes,
-                    hole_count,
-                    queue,
-                    ends,
-                    counters[d],
-                    unseen,
-                    sequence.position[i],
-                    payload,
-                    flags,
-                    time,
-                    ip_id,
-                    tsval,
-                )
-                state[side, LAST_LABEL] = label[i]
-                state[side, PACKETS_SEEN] += 1
-            if sequence.ack_position[i] >= 0:
-                answers_syn = state[1 - side, ISN] >= 0 and state[1 - side, ACKED] == state[1 - side, ISN]
-                pure = payload == 0 and flags & (SYN | FIN) == 0 and label[i] == NOTHING
-                round_trip = _follow_ack(
-                    state, side, holes, hole_count, queue, ends, sequence.ack_position[i], time, i, acked, unseen, counters[d], counters[d ^ 1], h, row, pure, window
+            said = NOTHING
+            if positions[i] >= 0:
+                said = _follow_data(
+                    state, side, holes, hole_count, queue, ends, tally, unseen, positions[i], payload, flags, time, ip_id, tsval
                 )  # fmt: skip
-                rtt[i] = _handshake_leg(state, side, flags, sequence.ack_position[i], round_trip, facts[c]) if answers_syn else round_trip
-                if rtt[i] >= 0:
-                    state[side, LEAST_RTT] = rtt[i] if state[side, LEAST_RTT] < 0 else min(state[side, LEAST_RTT], rtt[i])
+                label[i] = said
+                state[side, LAST_LABEL] = said
+                state[side, PACKETS_SEEN] += 1
+            ack, peer = ack_positions[i], 1 - side
+            if ack >= 0:
+                answers_syn = state[peer, ISN] >= 0 and state[peer, ACKED] == state[peer, ISN]
+                pure = payload == 0 and flags & (SYN | FIN) == 0 and said == NOTHING
+                sacked = state[peer, SACKED]
+                selective = -1
+                if at(sack_counts, row) > 0:
+                    selective = _follow_sacks(state, peer, queue, ends, ack, time, h, row)
+                repeats = window == state[side, WINDOW] or state[peer, SACKED] > sacked
+                trip = _follow_ack(state, peer, holes, hole_count, queue, ends, tally, ack, time, i, acked, unseen, pure, repeats)
+                if trip < 0:
+                    trip = selective
+                if answers_syn:
+                    trip = _handshake_leg(state, side, flags, ack, trip, fact)
+                if trip >= 0:
+                    rtt[i] = trip
+                    state[side, LEAST_RTT] = trip if state[side, LEAST_RTT] < 0 else min(state[side, LEAST_RTT], trip)
             if flags & FIN:
                 state[side, FIN_SEEN] = 1
-                facts[c, END_CODE] = max(facts[c, END_CODE], 1)
+                fact[END_CODE] = max(fact[END_CODE], 1)
             if flags & (SYN | FIN) == 0 and flags & ACK:
-                closes[i] = _follow_window(state, side, window, time, counters[d])
+                closes[i] = _follow_window(state, side, window, time, tally)
             state[side, WINDOW] = window
             if ip_id > 0 and (state[side, LATEST_ID] < 0 or _wrapped16(ip_id, state[side, LATEST_ID]) > 0):
                 state[side, LATEST_ID] = ip_id
         for side in range(2):
             if state[side, CLOSED_SINCE] >= 0:
-                counters[2 * c + side, ZERO_WINDOW_NS] += facts[c, LAST_SEEN] - state[side, CLOSED_SINCE]
+                tally[side, ZERO_WINDOW_NS] += fact[LAST_SEEN] - state[side, CLOSED_SINCE]
+            counters[2 * c + side] = tally[side]
+        facts[c] = fact
     return label, rtt, window_bytes, acked, unseen, closes, counters, facts
 
 
