@@ -89,12 +89,15 @@ def test_nothing_overflows(opened: Opened, width: int, theme: str) -> None:
 def test_sorting_and_filtering_connections(page: Page) -> None:
     table = page.locator("#connections-table")
     heading = table.locator("th", has_text="RTT p50, ms")
-    lost = lambda: [float(v) for v in table.locator("tbody tr td:nth-child(9)").evaluate_all("cells => cells.map(cell => cell.dataset.v)")]  # noqa: E731
+
+    def trips() -> list[float]:
+        return [float(v) for v in table.locator("tbody tr td:nth-child(9)").evaluate_all("cells => cells.map(cell => cell.dataset.v)")]
+
     heading.locator("button").click()
     assert heading.get_attribute("aria-sort") == "descending"
-    assert lost() == sorted(lost(), reverse=True)
+    assert trips() == sorted(trips(), reverse=True)
     heading.locator("button").click()
-    assert lost() == sorted(lost())
+    assert trips() == sorted(trips())
     page.fill("[data-filter=connections-table]", "reset by client")
     assert table.locator("tbody tr:visible").count() == 1
     assert page.locator("#connections-table-count").inner_text() == "1 of 12 shown"
@@ -103,7 +106,10 @@ def test_sorting_and_filtering_connections(page: Page) -> None:
 
 def test_theme_is_chosen_without_a_redraw(page: Page) -> None:
     page.emulate_media(color_scheme="light")
-    colour = lambda: page.evaluate("getComputedStyle(document.querySelector('.chart svg .mark-line path')).stroke")  # noqa: E731
+
+    def colour() -> str:
+        return str(page.evaluate("getComputedStyle(document.querySelector('.chart svg .mark-line path')).stroke"))
+
     light = colour()
     page.click("[data-choose=dark]")
     assert page.get_attribute("[data-choose=dark]", "aria-pressed") == "true"
@@ -176,13 +182,6 @@ def test_printing_uses_the_paper_and_light_colours(page: Page) -> None:
     assert page.evaluate("document.documentElement.dataset.theme") is None
 
 
-def test_keyboard_reaches_the_contents_and_the_table(page: Page) -> None:
-    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "Skip to the summary"
-    assert page.locator("#headline").evaluate("table => table.parentElement.tabIndex") == 0
-
-
 def test_without_javascript_answers_tables_and_small_pictures_stay(browser: Browser, path: Path) -> None:
     opened = open_report(browser, path, javascript=False)
     assert opened.page.locator("#headline svg").count() >= 12
@@ -200,6 +199,8 @@ def test_a_page_full_of_states_is_quiet(browser: Browser, tmp_path: Path) -> Non
         dataclasses.replace(EXAMPLE[2], site="few", per_second=0.5),
     ]
     opened = open_report(browser, write_report(tmp_path, links), width=360)
+    opened.page.keyboard.press("Tab")
+    assert opened.page.evaluate("document.activeElement.textContent") == "Skip to the summary"
     opened.page.evaluate("window.drawAll()")
     assert opened.seen == []
     assert opened.page.evaluate("document.documentElement.scrollWidth") == 360

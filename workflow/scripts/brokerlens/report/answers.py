@@ -307,10 +307,10 @@ def _carried_by(old: Site, new: Site) -> Markup:
 
 def _where_it_goes(results: Results) -> Markup:
     said = []
-    for site in results.newest_first[:AT_MOST]:
-        means = parts(site)
-        if means is None:
-            continue
+    measured = [(site, means) for site in results.of(results.experiments[0]) if (means := parts(site)) is not None]
+    if len(measured) > AT_MOST:
+        measured.sort(key=lambda one: -sum(one[1].values()))
+    for site, means in measured[:AT_MOST]:
         total = sum(means.values())
         ranked = sorted((part for part in means if means[part] > 0), key=lambda part: -means[part])
         first = ranked[0] if ranked else "network"

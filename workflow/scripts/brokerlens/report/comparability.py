@@ -8,14 +8,15 @@ from typing import Literal
 
 from markupsafe import Markup
 
+from brokerlens.comparisons.pairs import MOST_CAPTURE_LOSS, MOST_UNCOVERED
 from brokerlens.report.intervals import LEVELS, Comparison, too_few
 from brokerlens.report.results import Results, Site
 from brokerlens.report.words import NONE, count, duration, listed, most, name, percent, plural, sentences, strong
 
 Grade = Literal["ok", "caution", "no"]
 CAPTURE_LOSS_CAUTION = 0.001
-CAPTURE_LOSS_LIMIT = 0.01
 _EDGE_SECONDS = 10
+_OFFLOAD_APART = 0.05
 _WORD = {"ok": "alike", "caution": "caution", "no": "not comparable"}
 SIGNS = {"ok": "✓", "caution": "!", "no": "✕"}
 
@@ -88,11 +89,13 @@ def checks_of(pair: Comparison) -> list[Check]:
         _covered(a, b),
         _loss(a, b),
         _clients(a, b),
+        _versions(a, b),
         _apis(a, b),
         _acks(a, b),
         _cluster(a, b),
         _started(a, b),
         _encrypted(a, b),
+        _offload(a, b),
     ]
     checks.append(_samples(pair))
     if pair.not_comparable and all(check.grade != "no" for check in checks):
@@ -107,14 +110,10 @@ def _both(fact: str, a: Site, b: Site, of: Callable[[Site], str], effect: str, g
 
 
 def _tap(a: Site, b: Site) -> Check:
-    return _both(
-        "Capture taken at",
-        a,
-        b,
-        lambda site: str(site.facts["tap_found"]),
-        "latencies and round trips hold other parts of the path: not compared",
-        "no",
-    )
+    if "unknown" in (a.tap, b.tap):
+        return Check("Capture taken at", a.tap, b.tap, "caution", "it is not known whether both latencies hold the same part of the path")
+    effect = "latencies and round trips hold other parts of the path: not compared"
+    return _both("Capture taken at", a, b, lambda site: site.tap, effect, "no")
 
 
 def _window(a: Site, b: Site) -> Check:
@@ -134,7 +133,7 @@ def _uncovered(site: Site) -> float:
 def _covered(a: Site, b: Site) -> Check:
     gaps = [_uncovered(site) for site in (a, b)]
     worst = max(gap / (60 * (site.minutes or 1)) for gap, site in zip(gaps, (a, b), strict=True))
-    grade: Grade = "no" if worst > 0.2 else "caution" if max(gaps) > _EDGE_SECONDS else "ok"
+    grade: Grade = "no" if worst > MOST_UNCOVERED else "caution" if max(gaps) > _EDGE_SECONDS else "ok"
     texts = ["whole window" if gap <= _EDGE_SECONDS else f"{duration(gap)} missing" for gap in gaps]
     return Check("Captures hold", texts[0], texts[1], grade, "" if grade == "ok" else "the sides were measured at different times")
 
@@ -142,7 +141,7 @@ def _covered(a: Site, b: Site) -> Check:
 def _loss(a: Site, b: Site) -> Check:
     losses = [site.facts["capture_loss"] for site in (a, b)]
     worst = max((loss for loss in losses if loss is not None), default=0.0)
-    grade: Grade = "no" if worst > CAPTURE_LOSS_LIMIT else "caution" if worst > CAPTURE_LOSS_CAUTION else "ok"
+    grade: Grade = "no" if worst > MOST_CAPTURE_LOSS else "caution" if worst > CAPTURE_LOSS_CAUTION else "ok"
     effect = "" if grade == "ok" else "packets that the capture missed look like loss before the tap, and their requests are missing"
     return Check("Lost by the capture", percent(losses[0], 2), percent(losses[1], 2), grade, effect)
 
@@ -153,6 +152,23 @@ def _clients(a: Site, b: Site) -> Check:
         return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "") if found else "not captured"
 
     return _both("Client software", a, b, software, "the clients, not only the paths, differ")
+
+
+def _versions(a: Site, b: Site) -> Check:
+    both = sorted(set(a.api_versions) & set(b.api_versions))
+    apart = [api for api in both if a.api_versions[api] != b.api_versions[api]]
+    if not apart:
+        alike = "alike where both ask" if both else NONE
+        return Check("Api versions", alike, alike, "ok")
+    texts = [", ".join(f"{api} {'/'.join(map(str, site.api_versions[api]))}" for api in apart[:3]) for site in (a, b)]
+    return Check("Api versions", texts[0], texts[1], "caution", "requests of other versions may cost the broker other work")
+
+
+def _offload(a: Site, b: Site) -> Check:
+    shares = [site.oversized for site in (a, b)]
+    apart = None not in shares and abs((shares[0] or 0) - (shares[1] or 0)) > _OFFLOAD_APART
+    effect = "counts of packets and segments do not compare (offload at the capturing host); bytes and latencies do" if apart else ""
+    return Check("Segments over 1,500 bytes", percent(shares[0]), percent(shares[1]), "caution" if apart else "ok", effect)
 
 
 def _apis(a: Site, b: Site) -> Check:
@@ -219,9 +235,9 @@ def _summary(results: Results, checked: Sequence[PairChecks]) -> Markup:
     if len(shown) == 1:
         said.append(strong(shown[0].verdict + "."))
     elif refused:
-        said.append(strong(f"{len(refused)} of {plural(len(shown), 'pair')}: no."))
+        said.append(strong(f"{count(len(refused))} of {plural(len(shown), 'pair')}: no."))
     else:
-        said.append(strong("Yes." if not cautious else f"Yes, {len(cautious)} of {plural(len(shown), 'pair')} with cautions."))
+        said.append(strong("Yes." if not cautious else f"Yes, with cautions for {count(len(cautious))} of {plural(len(shown), 'pair')}."))
     alike = [
         check.fact
         for check in shown[0].checks
@@ -233,17 +249,27 @@ def _summary(results: Results, checked: Sequence[PairChecks]) -> Markup:
         said.append(Markup("Same {}.").format(listed(same)))
     if "Lost by the capture" in alike:
         said.append(Markup("The captures lost nothing that matters."))
-    reasons: dict[str, None] = {}
-    for one in [*refused, *cautious]:
-        for check in one.checks:
-            if check.grade == ("no" if refused else "caution"):
-                reasons.setdefault(f"{check.fact.lower()}: {check.effect}" if check.fact != "Latencies" else check.effect)
+    reasons = _reasons(refused or cautious, "no" if refused else "caution")
     if reasons:
         label = Markup('<strong class="{}">{}</strong>').format(
             "bad" if refused else "warning", "Not comparable:" if refused else "Caution:" if len(reasons) == 1 else "Cautions:"
         )
-        said.append(Markup("{} {}.").format(label, most(list(reasons), 3)))
+        said.append(Markup("{} {}.").format(label, most(reasons, 3)))
     return sentences(said)
+
+
+def _reasons(pairs: Sequence[PairChecks], grade: Grade) -> list[str]:
+    """What differs, each fact once; sites with too few samples counted where they are several."""
+    reasons: dict[str, None] = {}
+    small: dict[str, None] = {}
+    for one in pairs:
+        for check in one.checks:
+            if check.grade == grade and check.fact == "Latencies":
+                small.setdefault(check.effect)
+            elif check.grade == grade:
+                reasons.setdefault(f"{check.fact[:1].lower()}{check.fact[1:]}: {check.effect}")
+    few = list(small) if len(small) < 2 else [f"{len(small)} sites have too few requests for some percentiles"]
+    return [*reasons, *few]
 
 
 def _captures(results: Results) -> Markup:

@@ -86,7 +86,7 @@ def address(ip: str, port: int) -> str:
 def _row(site: Site, row: dict[str, object]) -> list[Value]:
     number = {key: value for key, value in row.items() if isinstance(value, (int, float))}
     first, last = int(number["first_seen"]), int(number["last_seen"])
-    side = "client" if site.facts["tap_found"] == "broker" else "broker"
+    side = "client" if site.tap == "broker" else "broker"
     rtt50, rtt95 = number.get(f"rtt_{side}_p50_ms"), number.get(f"rtt_{side}_p95_ms")
     share = number["lost"] / number["segments"] if number["segments"] else None
     ended = {"fin": "closed", "reset": f"reset by {row['reset_by']}" if row["reset_by"] else "reset", "open": "open"}.get(

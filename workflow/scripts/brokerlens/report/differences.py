@@ -17,7 +17,7 @@ from brokerlens.report.spread import interval_lane
 from brokerlens.report.words import NONE, digits_for, fixed, name, short, visible
 from brokerlens.statistics.sentences import beside, difference_sentence
 
-MOST_CARDS = 24
+MOST_CARDS = 8
 _VERDICTS = {
     "differs": "differs",
     "equivalent_within_margin": "differs by less than the margin",
@@ -86,7 +86,7 @@ class Differences:
 
 
 def differences(results: Results, pairs: Sequence[Comparison]) -> Differences:
-    """Cards of all pairs on one scale, zero at the same place; at most two dozen, those that differ most first."""
+    """Cards of all pairs on one scale, zero at the same place; where they are many, the eight that differ most at p95."""
     rows = [
         row
         for pair in pairs

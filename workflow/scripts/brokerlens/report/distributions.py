@@ -59,6 +59,8 @@ def _drawn_pairs(results: Results, pairs: Sequence[Comparison]) -> list[Comparis
     """At most four pairs: sites of the latest experiment, then what changed."""
     latest = results.experiments[0]
     within = [pair for pair in pairs if pair.same_experiment and pair.a.experiment == latest]
+    if len(within) > 2:
+        within = sorted(within, key=lambda pair: -abs((pair.row("p95") or {}).get("difference") or 0.0))
     across = [pair for pair in pairs if not pair.same_experiment and latest in (pair.a.experiment, pair.b.experiment)]
     return [pair for pair in [*within[:2], *across[:2]] if not pair.not_comparable]
 
@@ -125,14 +127,16 @@ def _percentiles(results: Results, sites: Sequence[Site], colours: SiteColours, 
     lines = [charts.Line(site.name, site.latencies, colours.mark(site.name), colours.text(site.name), 0) for site in shown]
     if many:
         lines[0].colour, lines[0].text = "var(--s1)", "var(--t1)"
-    bands = [percentile_band(site) for site in shown]
+    # Bands of many lines cover each other: only the worst keeps its own.
+    bands = [percentile_band(site) for site in shown[: 1 if many else None]] + [[] for _ in shown[1:] if many]
     experiment = sites[0].experiment
     where = f", {visible(experiment)}" if len(results.experiments) > 1 else ""
+    key = "Band: 95 % interval, of the first one only" if many else "Band: 95 % interval; dotted: too few samples for one"
     which = f" The {MOST_LABELLED} sites with the highest p95." if many else ""
     return Figure(
         f"percentiles-{shown[0].slug}",
         _tail_title(shown),
-        f"Latency in ms at each percentile{where} (log axis). Band: 95 % interval; dotted: too few samples for one.{which}",
+        f"Latency in ms at each percentile{where} (log axis). {key}.{which}",
         "percentiles",
         "Percentiles and intervals",
         charts.percentiles(lines, bands, domain, f"Latency at each percentile{where}"),

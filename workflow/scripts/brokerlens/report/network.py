@@ -87,11 +87,7 @@ def first_of(site: Site, metric: str, statistics: Sequence[str], groups: Sequenc
 def _cells(site: Site) -> list[Cell]:
     resets, reset = site.metric("resets"), site.metric("connections_reset")
     zero = site.metric("zero_windows")
-    near = (
-        ("half=to_broker", "direction=from_broker", "all")
-        if site.facts["tap_found"] != "broker"
-        else ("half=to_client", "direction=to_broker", "all")
-    )
+    near = ("half=to_broker", "direction=from_broker", "all") if site.tap != "broker" else ("half=to_client", "direction=to_broker", "all")
     loss = site.metric("capture_loss", "all", "ratio_of_sums")
     lost = loss.value if loss.value is not None else site.facts["capture_loss"]
     return [
@@ -155,7 +151,7 @@ def _lines(
 ) -> list[Drawn]:
     found = []
     for site in _drawn(results, experiment):
-        group = groups.get(str(site.facts["tap_found"]), groups[""])
+        group = groups.get(site.tap, groups[""])
         values, step = _coarse(site, metric, group, statistic, smallest=smallest)
         if values:
             line = charts.Line(site.name, np.array([v for _, v in values]), colours.mark(site.name), colours.text(site.name), 0)

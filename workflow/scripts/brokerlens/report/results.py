@@ -21,10 +21,12 @@ from brokerlens.statistics.arms import Arm
 
 _PARTITIONS = re.compile(r"experiment=([^/]+)/site=([^/]+)/")
 _RST = 0x04
+# Ethernet carries at most 1,500 bytes; what is larger was cut up after the capture, or put together before it.
+_LARGEST_ON_THE_WIRE = 1500
 _MOST_MARKS = 400
 _REQUEST_COLUMNS = [
     "connection_id", "client_id", "client_software", "api_name", "status", "request_first", "latency_ms", "total_ms", "queue_ms", "service_ms",
-    "broker_ms", "waits_by_design", "record_count", "retransmitted", "acks",
+    "broker_ms", "waits_by_design", "record_count", "retransmitted", "acks", "api_version",
 ]  # fmt: skip
 Key = tuple[str, str]
 
@@ -67,12 +69,19 @@ class Site:
     requests: pl.DataFrame
     connections: pl.DataFrame
     lanes: Mapping[str, Marks]
+    oversized: float | None
     captures: Sequence[Mapping[str, Any]]
     events: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
     @property
     def key(self) -> Key:
         return self.experiment, self.name
+
+    @property
+    def tap(self) -> str:
+        """Where the capture was taken: as configured, else as found."""
+        configured = str(self.facts["tap_configured"])
+        return configured if configured in ("client", "broker") else str(self.facts["tap_found"])
 
     @property
     def slug(self) -> str:
@@ -118,6 +127,13 @@ class Site:
         """Share of each api among the requests that do not wait by design, the most frequent first."""
         counts = self.answered.group_by("api_name").len().sort("len", "api_name", descending=[True, False])
         return {str(api): n / self.answered.height for api, n in counts.iter_rows()}
+
+    @cached_property
+    def api_versions(self) -> dict[str, tuple[int, ...]]:
+        """Versions of each api that was asked for."""
+        named = self.requests.filter(pl.col("api_name").is_not_null() & pl.col("api_version").is_not_null())
+        found = named.group_by("api_name").agg(pl.col("api_version").unique().sort()).sort("api_name")
+        return {str(api): tuple(versions) for api, versions in found.iter_rows()}
 
     @cached_property
     def software(self) -> tuple[str, ...]:
@@ -236,6 +252,7 @@ def read_results(
     for row in rows:
         key = row["experiment"], row["site"]
         window = row["window_start"], row["window_end"]
+        lanes, oversized = _traffic(by_packet.get(key, []), window)
         found.append(
             Site(
                 experiment=key[0],
@@ -247,7 +264,8 @@ def read_results(
                 series=_read(by_series.get(key, []), "series"),
                 requests=_inside(_read(by_request.get(key, []), "requests", _REQUEST_COLUMNS), window, "request_first"),
                 connections=_inside(_read(by_connection.get(key, []), "connections"), window, "last_seen", "first_seen"),
-                lanes=_lanes(by_packet.get(key, []), window),
+                lanes=lanes,
+                oversized=oversized,
                 captures=by_facts.get(key, []),
                 events=[event for event in settings.get("events", ()) if event["experiment"] == key[0]],
             )
@@ -304,22 +322,25 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _lanes(paths: Sequence[Path], window: tuple[int | None, int | None]) -> dict[str, Marks]:
-    """Retransmissions, resets and zero windows of a site, gathered into at most some hundred marks each."""
+def _traffic(paths: Sequence[Path], window: tuple[int | None, int | None]) -> tuple[dict[str, Marks], float | None]:
+    """Retransmissions, resets and zero windows of a site, gathered into at most some hundred marks each; share of oversized segments."""
     if not paths:
-        return {}
-    wanted = ["timestamp", "tcp_flags", "is_retransmission", "is_duplicate", "zero_window_begins"]
+        return {}, None
     reset = (pl.col("tcp_flags") & _RST) != 0
-    marked = (
-        pl.scan_parquet(list(paths), hive_partitioning=False)
-        .select(wanted)
-        .filter(~pl.col("is_duplicate") & (pl.col("is_retransmission") | pl.col("zero_window_begins") | reset))
-        .with_columns(pl.col("timestamp").cast(pl.Int64), reset.alias("reset"))
-        .collect()
+    packets = pl.scan_parquet(list(paths), hive_partitioning=False).filter(~pl.col("is_duplicate")).with_columns(reset.alias("reset"))
+    lanes = {"retransmitted": "is_retransmission", "reset": "reset", "zero window": "zero_window_begins"}
+    marked, sizes = pl.collect_all(
+        [
+            packets.filter(pl.any_horizontal(lanes.values())).select(pl.col("timestamp").cast(pl.Int64), *lanes.values()),
+            packets.select(
+                (pl.col("payload_len") > 0).sum().alias("data"), (pl.col("payload_len") > _LARGEST_ON_THE_WIRE).sum().alias("large")
+            ),
+        ]
     )
     marked = _inside(marked, window, "timestamp")
-    lanes = {"retransmitted": "is_retransmission", "reset": "reset", "zero window": "zero_window_begins"}
-    return {lane: _gathered(marked.filter(pl.col(column))["timestamp"].to_numpy()) for lane, column in lanes.items()}
+    data, large = sizes.row(0)
+    found = {lane: _gathered(marked.filter(pl.col(column))["timestamp"].to_numpy()) for lane, column in lanes.items()}
+    return found, large / data if data else None
 
 
 def _gathered(times: NDArray[np.int64]) -> Marks:

@@ -24,6 +24,7 @@ class Timelines:
 
     figures: Sequence[Figure]
     seconds: str
+    as_heat_map: bool = False
 
 
 def timelines(
@@ -41,7 +42,7 @@ def timelines(
     seconds = duration(lengths[0]) if lengths else "10 s"
     if len(results.sites) > MOST_STRIPS:
         figures = [_heat_map(results, experiment, bins, minutes, domain) for experiment in results.experiments]
-        return Timelines([figure for figure in figures if figure is not None], seconds)
+        return Timelines([figure for figure in figures if figure is not None], seconds, as_heat_map=True)
     return Timelines(
         [_strip(site, bins[site.key], minutes[site.key], run_worst, domain, colours, states) for site in results.newest_first], seconds
     )
