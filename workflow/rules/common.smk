@@ -93,6 +93,11 @@ def capture_size(wildcards):
     return {"bytes": capture.bytes, "modified": capture.modified}
 
 
+def split_minutes(wildcards, attempt):
+    """Time limit by the capture's size. From our own table: Snakemake's `input.size_mb` costs a tenth of the start at 10,000 captures."""
+    return int(5 + CAPTURES[wildcards.experiment, wildcards.site, wildcards.capture].bytes / 5e8) * attempt
+
+
 def brokers_of(wildcards):
     """Whose packets to keep."""
     return {"brokers": list(site_of(wildcards).brokers)}

@@ -17,7 +17,7 @@ rule split_capture:
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 1000 * attempt,
-        runtime=lambda wildcards, input, attempt: int(5 + input.size_mb / 500) * attempt,
+        runtime=split_minutes,
     params:
         brokers=brokers_of,
         size=capture_size,
