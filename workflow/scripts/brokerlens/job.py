@@ -87,7 +87,9 @@ def compile_kernels_once() -> None:
         if compiled.exists():
             return
         path = os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
-        done = subprocess.run([sys.executable, "-m", "brokerlens.warm"], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "brokerlens.warm"], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
+        )
         if done.returncode == 0:
             compiled.touch()
         else:  # not fatal: this job then compiles what it needs, and says here what went wrong
@@ -100,7 +102,9 @@ def logged(snakemake: Any) -> Iterator[None]:
     with Path(snakemake.log[0]).open("w", buffering=1) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", force=True)
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", force=True
+    )
     began = time.monotonic()
     try:
         yield
