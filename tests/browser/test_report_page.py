@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import Opened, open_report
 from report_results import EXAMPLE, SECOND, START, many_sites, write_report
+
+from conftest import Opened, open_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -265,7 +265,10 @@ def quantile_differences(rows: Sequence[Row], faster: str, slower: str, descript
     x = alt.X("z:Q", scale=alt.Scale(domain=list(reach), nice=False), axis=_percentile_axis(*reach))
     y = alt.Y("ms:Q", scale=y_scale, axis=axis)
     base = alt.Chart(_rows())
-    sides = [{"z": 0.0, "ms": 0.0, "text": visible(text), "side": side} for side, text in (("up", slower), ("down", faster))]
+    # The words stand at the end where the line is farther from zero.
+    at_right = bool(rows) and abs(scale.share(rows[0]["ms"]) - scale.share(0)) < abs(scale.share(rows[-1]["ms"]) - scale.share(0))
+    place = reach[1] if at_right else 0.0
+    sides = [{"z": place, "ms": 0.0, "text": visible(text), "side": side} for side, text in (("up", slower), ("down", faster))]
     layers: list[alt.Chart] = [
         base.mark_area(opacity=0.18, interpolate="linear", clip=True, aria=False, color=colour)
         .transform_filter("isValid(datum.low) && isValid(datum.high)")
@@ -284,7 +287,9 @@ def quantile_differences(rows: Sequence[Row], faster: str, slower: str, descript
         ),
         *(
             alt.Chart(_named("sides"))
-            .mark_text(align="left", dx=6, dy=dy, fontSize=12, color="var(--third)", aria=False)
+            .mark_text(
+                align="right" if at_right else "left", dx=-6 if at_right else 6, dy=dy, fontSize=12, color="var(--third)", aria=False
+            )
             .transform_filter(alt.FieldEqualPredicate(field="side", equal=side))
             .encode(x=x, y=y, text="text:N")
             for side, dy in (("up", -9), ("down", 10))

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from brokerlens.comparisons.pairs import MOST_CAPTURE_LOSS, MOST_UNCOVERED
 from brokerlens.report.intervals import LEVELS, Comparison, too_few
 from brokerlens.report.results import Results, Site
-from brokerlens.report.words import NONE, count, duration, listed, most, name, percent, plural, sentences, strong
+from brokerlens.report.words import NONE, count, duration, listed, name, percent, plural, sentences, strong
 
 Grade = Literal["ok", "caution", "no"]
 CAPTURE_LOSS_CAUTION = 0.001
@@ -112,7 +112,7 @@ def _both(fact: str, a: Site, b: Site, of: Callable[[Site], str], effect: str, g
 def _tap(a: Site, b: Site) -> Check:
     if "unknown" in (a.tap, b.tap):
         return Check("Capture taken at", a.tap, b.tap, "caution", "it is not known whether both latencies hold the same part of the path")
-    effect = "latencies and round trips hold other parts of the path: not compared"
+    effect = "the captures were taken at different ends, so latencies and round trips hold other parts of the path"
     return _both("Capture taken at", a, b, lambda site: site.tap, effect, "no")
 
 
@@ -120,7 +120,13 @@ def _window(a: Site, b: Site) -> Check:
     lengths = [site.minutes for site in (a, b)]
     alike = None not in lengths and abs((lengths[0] or 0) - (lengths[1] or 0)) <= 0.01 * max(lengths[0] or 0, lengths[1] or 0)
     texts = [NONE if minutes is None else duration(60 * minutes) for minutes in lengths]
-    return Check("Window", texts[0], texts[1], "ok" if alike else "caution", "" if alike else "the shorter side saw fewer rare events")
+    return Check(
+        "Window",
+        texts[0],
+        texts[1],
+        "ok" if alike else "caution",
+        "" if alike else "the windows differ in length, and the shorter one saw fewer rare events",
+    )
 
 
 def _uncovered(site: Site) -> float:
@@ -135,14 +141,20 @@ def _covered(a: Site, b: Site) -> Check:
     worst = max(gap / (60 * (site.minutes or 1)) for gap, site in zip(gaps, (a, b), strict=True))
     grade: Grade = "no" if worst > MOST_UNCOVERED else "caution" if max(gaps) > _EDGE_SECONDS else "ok"
     texts = ["whole window" if gap <= _EDGE_SECONDS else f"{duration(gap)} missing" for gap in gaps]
-    return Check("Captures hold", texts[0], texts[1], grade, "" if grade == "ok" else "the sides were measured at different times")
+    return Check(
+        "Captures hold",
+        texts[0],
+        texts[1],
+        grade,
+        "" if grade == "ok" else "captures miss a part of a window, so the sides were measured at different times",
+    )
 
 
 def _loss(a: Site, b: Site) -> Check:
     losses = [site.facts["capture_loss"] for site in (a, b)]
     worst = max((loss for loss in losses if loss is not None), default=0.0)
     grade: Grade = "no" if worst > MOST_CAPTURE_LOSS else "caution" if worst > CAPTURE_LOSS_CAUTION else "ok"
-    effect = "" if grade == "ok" else "packets that the capture missed look like loss before the tap, and their requests are missing"
+    effect = "" if grade == "ok" else "a capture lost packets: their requests are missing, and repairs look like loss before the tap"
     return Check("Lost by the capture", percent(losses[0], 2), percent(losses[1], 2), grade, effect)
 
 
@@ -151,7 +163,7 @@ def _clients(a: Site, b: Site) -> Check:
         found = site.software
         return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "") if found else "not captured"
 
-    return _both("Client software", a, b, software, "the clients, not only the paths, differ")
+    return _both("Client software", a, b, software, "client software differs, not only the path")
 
 
 def _versions(a: Site, b: Site) -> Check:
@@ -161,13 +173,15 @@ def _versions(a: Site, b: Site) -> Check:
         alike = "alike where both ask" if both else NONE
         return Check("Api versions", alike, alike, "ok")
     texts = [", ".join(f"{api} {'/'.join(map(str, site.api_versions[api]))}" for api in apart[:3]) for site in (a, b)]
-    return Check("Api versions", texts[0], texts[1], "caution", "requests of other versions may cost the broker other work")
+    return Check("Api versions", texts[0], texts[1], "caution", "api versions differ and may cost the broker other work")
 
 
 def _offload(a: Site, b: Site) -> Check:
     shares = [site.oversized for site in (a, b)]
     apart = None not in shares and abs((shares[0] or 0) - (shares[1] or 0)) > _OFFLOAD_APART
-    effect = "counts of packets and segments do not compare (offload at the capturing host); bytes and latencies do" if apart else ""
+    effect = (
+        "the capturing hosts offload differently: counts of packets and segments do not compare, bytes and latencies do" if apart else ""
+    )
     return Check("Segments over 1,500 bytes", percent(shares[0]), percent(shares[1]), "caution" if apart else "ok", effect)
 
 
@@ -180,7 +194,7 @@ def _apis(a: Site, b: Site) -> Check:
         texts[0],
         texts[1],
         "caution" if apart > 0.1 else "ok",
-        "compare by api: some apis cost more than others" if apart > 0.1 else "",
+        "the mix of apis differs, and some cost more than others: compare by api" if apart > 0.1 else "",
     )
 
 
@@ -189,11 +203,17 @@ def _acks(a: Site, b: Site) -> Check:
         words = {-1: "all", 0: "none", 1: "leader"}
         return ", ".join(words.get(value, str(value)) for value in site.acks) or "no Produce captured"
 
-    return _both("Produce asks acknowledgement of", a, b, acks, "waiting for all replicas takes longer in the broker")
+    return _both(
+        "Produce asks acknowledgement of",
+        a,
+        b,
+        acks,
+        "Produce asks other acknowledgements, and waiting for all replicas takes longer in the broker",
+    )
 
 
 def _cluster(a: Site, b: Site) -> Check:
-    return _both("Kafka cluster", a, b, lambda site: str(site.facts["cluster"]), "the brokers, not only the paths, differ")
+    return _both("Kafka cluster", a, b, lambda site: str(site.facts["cluster"]), "the clusters differ, not only the path")
 
 
 def _started(a: Site, b: Site) -> Check:
@@ -210,7 +230,7 @@ def _encrypted(a: Site, b: Site) -> Check:
         tls = site.encrypted_connections
         return "none" if tls == 0 else "all" if tls == site.connections.height else f"{tls} of {site.connections.height}"
 
-    return _both("Encrypted connections", a, b, share, "requests inside TLS are not seen without keys")
+    return _both("Encrypted connections", a, b, share, "encryption differs, and requests inside TLS are not seen without keys")
 
 
 def _samples(pair: Comparison) -> Check:
@@ -254,7 +274,8 @@ def _summary(results: Results, checked: Sequence[PairChecks]) -> Markup:
         label = Markup('<strong class="{}">{}</strong>').format(
             "bad" if refused else "warning", "Not comparable:" if refused else "Caution:" if len(reasons) == 1 else "Cautions:"
         )
-        said.append(Markup("{} {}.").format(label, most(reasons, 3)))
+        more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+        said.append(Markup("{} {}{}.").format(label, "; ".join(reasons[:3]), more))
     return sentences(said)
 
 
@@ -267,7 +288,7 @@ def _reasons(pairs: Sequence[PairChecks], grade: Grade) -> list[str]:
             if check.grade == grade and check.fact == "Latencies":
                 small.setdefault(check.effect)
             elif check.grade == grade:
-                reasons.setdefault(f"{check.fact[:1].lower()}{check.fact[1:]}: {check.effect}")
+                reasons.setdefault(check.effect)
     few = list(small) if len(small) < 2 else [f"{len(small)} sites have too few requests for some percentiles"]
     return [*reasons, *few]
 

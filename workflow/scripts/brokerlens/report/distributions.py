@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -160,30 +161,7 @@ def _difference(pair: Comparison, colours: SiteColours) -> Figure | None:
     if len(rows) < 3:
         return None
     a, b = (pair.a.name, pair.b.name) if pair.same_experiment else (pair.a.label, pair.b.label)
-    signs = [(row["z"], row["quantile"], row["high"] < 0, row["low"] > 0) for row in rows]
-    faster, slower = any(s[2] for s in signs), any(s[3] for s in signs)
-    if (
-        len({below for _, _, below, _ in signs}) + len({above for _, _, _, above in signs}) > 2
-        and not (faster and slower)
-        and (signs[0][2] or signs[0][3])
-    ):
-        last = [q for _, q, below, above in signs if below or above][-1]
-        word = "faster" if signs[0][2] else "slower"
-        beyond = "; beyond, no difference was found" if last < signs[-1][1] else ""
-        title = Markup("{} is {} than {} up to p{}{}").format(name(a), word, name(b), f"{100 * last:.3g}", beyond)
-    elif faster and slower:
-        turn = (
-            next((q for _, q, below, _ in signs if not below), signs[0][1])
-            if signs[0][2]
-            else next((q for _, q, _, above in signs if not above), signs[0][1])
-        )
-        title = Markup("{} is {} up to p{}, not beyond").format(name(a), "faster" if signs[0][2] else "slower", f"{100 * turn:.3g}")
-    elif faster:
-        title = Markup("{} is faster than {} wherever both have an interval").format(name(a), name(b))
-    elif slower:
-        title = Markup("{} is slower than {} wherever both have an interval").format(name(a), name(b))
-    else:
-        title = Markup("Between {} and {} no difference was found").format(name(a), name(b))
+    title = _difference_title(name(a), name(b), rows)
     return Figure(
         f"quantiles-{pair.slug}",
         title,
@@ -200,6 +178,30 @@ def _difference(pair: Comparison, colours: SiteColours) -> Figure | None:
             colours.mark(pair.a.name),
         ),
     )
+
+
+def _difference_title(a: Markup, b: Markup, rows: Sequence[Mapping[str, Any]]) -> Markup:
+    """Between which percentiles the band leaves zero out, and on which side."""
+    below = [i for i, row in enumerate(rows) if row["high"] < 0]
+    above = [i for i, row in enumerate(rows) if row["low"] > 0]
+
+    def p(i: int) -> str:
+        return f"p{100 * rows[i]['quantile']:.3g}"
+
+    if below and above:
+        first, second = ("faster", "slower") if below[0] < above[0] else ("slower", "faster")
+        early, late = (below, above) if below[0] < above[0] else (above, below)
+        return Markup("{} is {} than {} up to {}, {} from {} on").format(a, first, b, p(early[-1]), second, p(late[0]))
+    found = below or above
+    if not found:
+        return Markup("Between {} and {} no difference was found").format(a, b)
+    word = "faster" if below else "slower"
+    if len(found) == len(rows):
+        return Markup("{} is {} than {} at every percentile that both can carry").format(a, word, b)
+    if found[0] == 0:
+        return Markup("{} is {} than {} up to {}; beyond, no difference was found").format(a, word, b, p(found[-1]))
+    where = Markup("at {}").format(p(found[0])) if len(found) == 1 else Markup("between {} and {}").format(p(found[0]), p(found[-1]))
+    return Markup("{} is {} than {} {}; elsewhere no difference was found").format(a, word, b, where)
 
 
 def _reading(sites: Sequence[Site]) -> list[Markup]:
