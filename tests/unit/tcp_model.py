@@ -66,6 +66,7 @@ class Side:
     label: str = ""
     fin: bool = False
     syns: int = 0
+    syn_passed: bool = False
     missing: dict[int, Missing] = field(default_factory=dict)
     waiting: list[Sent] = field(default_factory=list)
 
@@ -147,6 +148,15 @@ class Model:
                     self.facts["ended"] = "reset"
             return None
         self.count(packet.side, "payload_bytes", packet.payload)
+        me.syn_passed |= bool(packet.flags & SYN)
+        if me.isn is not None and not packet.flags & SYN:
+            early = not me.syn_passed and not me.isn <= position < me.isn + 2**20
+            if early or 0 <= position < me.isn:
+                if packet.payload or packet.flags & FIN:
+                    row.label = "ambiguous"
+                    self.count(packet.side, "data_segments")
+                    self.count(packet.side, "ambiguous_segments")
+                return None
         if position >= 0:
             row.label = me.label = self.data(packet, position)
             me.packets += 1
@@ -200,11 +210,6 @@ class Model:
         first = start + (1 if packet.flags & SYN else 0)
         end = first + size + (1 if packet.flags & FIN else 0)
         length = end - start
-        if me.isn is not None and start < me.isn:
-            if length:
-                self.count(side, "data_segments")
-                self.count(side, "ambiguous_segments")
-            return "ambiguous" if length else ""
         unknown = me.packets == 0 and me.isn is None
         if me.edge is None or me.floor is None:
             me.edge = me.floor = start
@@ -342,7 +347,7 @@ class Model:
 
     def advance(self, number: int, side: int, ack: int) -> None:
         me, time = self.sides[side], self.input[number][0].time
-        if me.acked is None:
+        if me.acked is None or (me.acked == me.isn and ack > me.acked + 2**20):
             me.acked = ack
             if me.edge is None:
                 me.floor = me.edge = ack

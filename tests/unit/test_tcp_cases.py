@@ -420,6 +420,23 @@ def test_one_wrong_number_shifts_nothing() -> None:
     assert found.rtt_ms()[-1] == 41.0
 
 
+def test_strays_of_the_connection_before_say_nothing() -> None:
+    """Ports used again while the broker still sends for the connection before: its numbers lie elsewhere in both spaces."""
+    stray = Packet(10 * MS, BROKER, B0 + 2**29, C0 + 2**29, ACK | FIN, 100, ip_id=900)
+    found = follow([handshake()[0], stray, *handshake()[1:], client(50, 0, 10), broker(91, 0, 20, acked=10), client_ack(92, 20)])
+    assert found.labels() == ["new", "ambiguous", "new", "", "new", "new", ""]
+    assert found.packets.unseen_bytes.sum() == 0
+    assert found.rtt_ms() == [None, None, 40.0, 0.05, None, 41.0, 1.0]
+    assert ENDED[found.connections.ended[0]] == "open"
+
+
+def test_a_challenge_acknowledges_nothing() -> None:
+    """The broker answers a SYN with the numbers of the connection that it still has (RFC 5961), and the client resets that."""
+    found = follow([handshake()[0], Packet(40 * MS, BROKER, 77, C0 + 2**29, ACK), Packet(41 * MS, CLIENT, C0 + 2**29, 0, RST)])
+    assert found.packets.unseen_bytes.sum() == found.packets.acked_bytes.sum() == 0
+    assert found.rtt_ms() == [None, None, None]
+
+
 def test_acknowledgement_that_waited_for_another_segment_gives_no_round_trip() -> None:
     """The second of three segments is lost behind the tap and sent again: the third one's acknowledgement waited for it."""
     found = follow(

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from split_capture import split_capture
 
 from brokerlens.capture.working import Rows, read_rows
 from brokerlens.tcp import order, segments, stream
+from split_capture import split_capture
 
 EXAMPLE = Path(__file__).parents[2] / "resources" / "example"
 BROKERS = {"edge": "192.0.2.10:31289", "cloud": "198.51.100.10:32289"}

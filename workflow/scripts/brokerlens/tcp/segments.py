@@ -32,6 +32,7 @@ REORDER_SLACK: Final = MILLISECOND  # data captured this much behind its acknowl
 SHORT: Final = 3 * MILLISECOND  # reordering in a network is shorter than this
 TIMEOUT: Final = 200 * MILLISECOND  # the smallest retransmission timeout in use
 USUAL_MSS: Final = 1460
+NEAR: Final = 1 << 20  # what may be sent or acknowledged before the SYN itself turns up
 ID_REACH: Final = 5000  # packets within which IP ids are compared
 MASK32: Final = (1 << 32) - 1
 
@@ -40,6 +41,7 @@ HAS_TIMESTAMPS: Final = 1
 HAS_MSS: Final = 2
 HAS_WINDOW_SCALE: Final = 4
 OPTIONS_DAMAGED: Final = 16
+MORE_FRAGMENTS: Final = 32
 
 # The state of a direction: the sender's sequence space, its packets, and the window that it advertises; -1 where not known.
 EDGE: Final = 0  # end of the known space: of what was captured or acknowledged
@@ -63,7 +65,8 @@ DATA_SEEN: Final = 17
 LAST_LABEL: Final = 18  # label of this side's latest packet
 FIN_SEEN: Final = 19
 SYNS: Final = 20  # SYNs captured, over the whole connection
-STATE: Final = 21
+SYN_PASSED: Final = 21  # 1: nothing more is to come of the connection before this one, as this side's SYN was passed or is not there
+STATE: Final = 22
 
 # Counters per direction, as in tables.DIRECTION_COLUMNS; zero windows in ns.
 COUNTERS: Final = (
@@ -381,10 +384,6 @@ def _follow_data(
             _count_label(tally, side, KEEPALIVE, 0, 0)
             return KEEPALIVE
     start, end = position, position + length
-    if state[side, ISN] >= 0 and start < state[side, ISN]:  # a stray of an earlier connection: it says nothing of this one
-        if length > 0:
-            _count_label(tally, side, AMBIGUOUS, 0, 0)
-        return AMBIGUOUS if length > 0 else NOTHING
     unknown = state[side, PACKETS_SEEN] == 0 and state[side, ISN] < 0
     if state[side, EDGE] < 0:
         state[side, EDGE] = start
@@ -452,10 +451,10 @@ def _advance(
 ) -> None:
     """Take an acknowledgement beyond the last one into the other side's space: bytes acknowledged first, and those never captured."""
     before = state[peer, ACKED]
-    if before < 0:
+    if before < 0 or (before == state[peer, ISN] and ack > before + NEAR):
+        # The first one: what it acknowledges was sent before the capture began, or is a number of an earlier connection.
         state[peer, ACKED] = ack
         if state[peer, EDGE] < ack:
-            # With nothing captured of that side its space begins here; else the bytes up to here were sent before the capture began or lost by it.
             if state[peer, EDGE] < 0:
                 state[peer, FLOOR] = ack
             else:
@@ -521,6 +520,19 @@ def _follow_ack(
 
 
 @njit(cache=True, nogil=True)
+def _is_stray(state: Int64s, side: int, position: int, flags: int) -> bool:
+    """Whether a packet belongs to an earlier connection on the same addresses: its side's SYN is still to come, and its number is elsewhere.
+
+    Below its own SYN there is nothing at any time.
+    """
+    if state[side, ISN] < 0 or flags & SYN:
+        return False
+    if position >= 0 and position < state[side, ISN]:
+        return True
+    return bool(state[side, SYN_PASSED] == 0 and (position < 0 or position >= state[side, ISN] + NEAR))
+
+
+@njit(cache=True, nogil=True)
 def _reset_is_valid(state: Int64s, side: int, seq: int) -> bool:
     """Whether an RST's number lies where its sender is (RFC 5961, with room for captures that lack something)."""
     end = max(state[side, END], state[side, ACKED])
@@ -576,7 +588,7 @@ def _begin(state: Int64s, tally: Int64s, holes_count: Int64s, ends: Int64s, fact
     state[:] = -1
     tally[:] = 0
     for side in range(2):
-        for k in (REPEATS, IDS_TELL, PACKETS_SEEN, DATA_SEEN, LAST_LABEL, FIN_SEEN, SYNS):
+        for k in (REPEATS, IDS_TELL, PACKETS_SEEN, DATA_SEEN, LAST_LABEL, FIN_SEEN, SYNS, SYN_PASSED):
             state[side, k] = 0
     holes_count[:] = 0
     ends[:] = 0
@@ -641,14 +653,22 @@ def _follow(sequence: Sequence, h: Headers) -> tuple[NDArray[np.uint8], Int64s, 
                 _follow_reset(state, side, at(h.seq, row), fact)
                 continue
             payload, ip_id = at(payloads, row), at(ip_ids, row)
-            tsval = at(tsvals, row) if at(all_options, row) & HAS_TIMESTAMPS else -1
+            options = at(all_options, row)
+            tsval = at(tsvals, row) if options & HAS_TIMESTAMPS else -1
             tally[side, PAYLOAD_BYTES] += payload
             if hl.HEADROOM + max(hole_count[0], hole_count[1]) > holes.shape[1]:
                 holes = hl.larger(holes, hole_count)
             if ends[side, rt.TAIL] >= queue.shape[1]:
                 queue = rt.make_room(queue, ends)
+            if flags & SYN:
+                state[side, SYN_PASSED] = 1
+            if _is_stray(state, side, positions[i], flags):
+                if payload > 0 or flags & FIN:
+                    label[i] = AMBIGUOUS
+                    _count_label(tally, side, AMBIGUOUS, 0, 0)
+                continue
             said = NOTHING
-            if positions[i] >= 0:
+            if positions[i] >= 0 and options & MORE_FRAGMENTS == 0:  # the rest of a fragment was not captured as TCP
                 said = _follow_data(
                     state, side, holes, hole_count, queue, ends, tally, unseen, positions[i], payload, flags, time, ip_id, tsval
                 )  # fmt: skip

@@ -17,25 +17,25 @@ U_WORDS: Final = 3
 
 
 @njit(cache=True, nogil=True)
-def _place(value: int, number: int, space: Int64s, places: Int64s) -> int:
+def _place(value: int, number: int, spaces: Int64s, space: int, places: Int64s) -> int:
     """Unwrap a 32-bit number of a sequence space; ``number`` is its index in ``places``, where a value that waited may be put.
 
     A value more than 2^30 away (no window is larger) gets no place, -1, unless the next one agrees with it: one wrong value
     shifts nothing, and a capture that lacks gigabytes goes on.
     """
-    if space[U_LAST] < 0:
-        space[U_LAST] = EPOCH + value
+    if spaces[space, U_LAST] < 0:
+        spaces[space, U_LAST] = EPOCH + value
         return EPOCH + value
-    step = wrapped_difference(value, space[U_LAST] & (EPOCH - 1))
-    place = int(space[U_LAST] + step)
+    step = wrapped_difference(value, spaces[space, U_LAST] & (EPOCH - 1))
+    place = int(spaces[space, U_LAST] + step)
     if abs(step) > FAR:
-        if space[U_WAITS] < 0 or abs(place - space[U_WAITS]) > FAR:
-            space[U_WAITS] = place
-            space[U_ROW] = number
+        if spaces[space, U_WAITS] < 0 or abs(place - spaces[space, U_WAITS]) > FAR:
+            spaces[space, U_WAITS] = place
+            spaces[space, U_ROW] = number
             return -1
-        places[space[U_ROW]] = space[U_WAITS]
-    space[U_LAST] = place
-    space[U_WAITS] = -1
+        places[spaces[space, U_ROW]] = spaces[space, U_WAITS]
+    spaces[space, U_LAST] = place
+    spaces[space, U_WAITS] = -1
     return place
 
 
@@ -55,7 +55,7 @@ def unwrap(rows: Int64s, first: Int64s, content: Content) -> Int64s:
             flags = at(content.flags, row)
             side = at(content.from_broker, row)
             if flags & RST == 0:
-                places[2 * i] = _place(at(content.seq, row), 2 * i, spaces[side], places)
+                places[2 * i] = _place(at(content.seq, row), 2 * i, spaces, side, places)
                 if flags & ACK:
-                    places[2 * i + 1] = _place(at(content.ack, row), 2 * i + 1, spaces[1 - side], places)
+                    places[2 * i + 1] = _place(at(content.ack, row), 2 * i + 1, spaces, 1 - side, places)
     return places
