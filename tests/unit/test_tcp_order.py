@@ -183,3 +183,29 @@ def test_a_run_sorts_however_many_packets_share_a_time() -> None:
     ordered = order.order_packets(rows)
     assert rows.columns["seq"][ordered.row].tolist() == [100 + 10 * k for k in range(200)]
     assert segments.follow_segments(rows, ordered)[1].retransmitted_segments.tolist() == [0, 0]
+
+
+def test_segments_joined_by_offload_leave_the_byte_facts() -> None:
+    """Neighbours captured as one larger segment: other counts of segments, the same bytes, retransmitted ones too."""
+    split = [Packet(k * MS, CLIENT, 100 + 10 * k, 1, ACK, 10, ip_id=k + 1) for k in range(6)]
+    split += [Packet((300 + k) * MS, CLIENT, 120 + 10 * k, 1, ACK, 10, ip_id=90 + k) for k in range(2)]
+    joined = [Packet(2 * k * MS, CLIENT, 100 + 20 * k, 1, ACK, 20, ip_id=2 * k + 1) for k in range(3)]
+    joined += [Packet(300 * MS, CLIENT, 120, 1, ACK, 20, ip_id=90)]
+    answer = Packet(340 * MS, BROKER, 1, 160, ACK)
+    one, two = seen(rows_of([*split, answer])), seen(rows_of([*joined, answer]))
+    for name in ("retransmitted_bytes", "payload_bytes", "unseen_bytes", "acked_bytes", "filled_bytes"):
+        assert one[f"connection {name}"] == two[f"connection {name}"]
+    assert (one["again_from"], one["again_to"]) == (two["again_from"], two["again_to"])
+    assert one["connection retransmitted_bytes"] == "[20, 0]"
+
+
+def test_at_the_other_tap_the_halves_are_exchanged() -> None:
+    """Exchange who is client and who is broker: what was one half is the other, and the tap is at the other side."""
+    packets = talk(6, ids=True)
+    near = seen(rows_of(packets))
+    mirrored = [replace(packet, side=1 - packet.side) for packet in packets if not packet.flags & SYN]
+    far, plain = seen(rows_of(mirrored)), seen(rows_of([packet for packet in packets if not packet.flags & SYN]))
+    assert far["connection rtt_client_p50_ms"] == plain["connection rtt_broker_p50_ms"]
+    assert far["connection rtt_broker_n"] == plain["connection rtt_client_n"]
+    assert near["connection tap"] == "[1]"
+    assert (plain["connection tap"], far["connection tap"]) == ("[1]", "[2]")
