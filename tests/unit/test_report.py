@@ -17,9 +17,11 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markupsafe import Markup
 from report_results import EXAMPLE, SECOND, START, Link, many_sites, write_tree
 
 from brokerlens.report import charts, latency
+from brokerlens.report.distributions import difference_title
 from brokerlens.report.figure import json_for_script
 from brokerlens.report.page import build
 from brokerlens.report.results import Results, read_results, shortened
@@ -341,3 +343,20 @@ def test_answers_name_a_baseline(arguments: dict[str, Any], tmp_path: Path) -> N
     found = write_tree(tmp_path, EXAMPLE, baseline="experiment07")
     page = build(read_results(**{key: value for key, value in found.items() if key != "output"}))
     assert page.answers[1].question == "What changed since <bdi>experiment07</bdi>?"
+
+
+@pytest.mark.parametrize(
+    ("bounds", "title"),
+    [
+        ([(-2, -1)] * 10, "a is faster than b at every percentile that both can carry"),
+        ([(1, 2)] * 10, "a is slower than b at every percentile that both can carry"),
+        ([(-2, -1)] * 6 + [(-1, 1)] * 4, "a is faster than b up to p60; beyond, no difference was found"),
+        ([(-2, -1)] * 6 + [(-1, 1)] * 2 + [(1, 2)] * 2, "a is faster than b up to p60, slower from p90 on"),
+        ([(-1, 1)] * 10, "Between a and b no difference was found"),
+        ([(-1, 1)] * 4 + [(-2, -1)] + [(-1, 1)] * 5, "Between a and b no difference was found at 9 of 10 percentiles"),
+        ([(-1, 1)] * 4 + [(1, 2)] * 3 + [(-1, 1)] * 3, "a is slower than b between p50 and p70; elsewhere no difference was found"),
+    ],
+)
+def test_a_difference_of_quantiles_is_titled_by_where_its_band_leaves_zero(bounds: list[tuple[float, float]], title: str) -> None:
+    rows = [{"quantile": (i + 1) / 10, "low": low, "high": high} for i, (low, high) in enumerate(bounds)]
+    assert difference_title(Markup("a"), Markup("b"), rows) == title

@@ -265,8 +265,12 @@ def quantile_differences(rows: Sequence[Row], faster: str, slower: str, descript
     x = alt.X("z:Q", scale=alt.Scale(domain=list(reach), nice=False), axis=_percentile_axis(*reach))
     y = alt.Y("ms:Q", scale=y_scale, axis=axis)
     base = alt.Chart(_rows())
+
     # The words stand at the end where the line is farther from zero.
-    at_right = bool(rows) and abs(scale.share(rows[0]["ms"]) - scale.share(0)) < abs(scale.share(rows[-1]["ms"]) - scale.share(0))
+    def room(end: Sequence[Row]) -> float:
+        return min((abs(scale.share(row["ms"]) - scale.share(0)) for row in end), default=1.0)
+
+    at_right = room([row for row in rows if row["z"] > 0.7 * reach[1]]) > room([row for row in rows if row["z"] < 0.3 * reach[1]])
     place = reach[1] if at_right else 0.0
     sides = [{"z": place, "ms": 0.0, "text": visible(text), "side": side} for side, text in (("up", slower), ("down", faster))]
     layers: list[alt.Chart] = [

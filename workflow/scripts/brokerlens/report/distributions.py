@@ -161,7 +161,7 @@ def _difference(pair: Comparison, colours: SiteColours) -> Figure | None:
     if len(rows) < 3:
         return None
     a, b = (pair.a.name, pair.b.name) if pair.same_experiment else (pair.a.label, pair.b.label)
-    title = _difference_title(name(a), name(b), rows)
+    title = difference_title(name(a), name(b), rows)
     return Figure(
         f"quantiles-{pair.slug}",
         title,
@@ -180,7 +180,7 @@ def _difference(pair: Comparison, colours: SiteColours) -> Figure | None:
     )
 
 
-def _difference_title(a: Markup, b: Markup, rows: Sequence[Mapping[str, Any]]) -> Markup:
+def difference_title(a: Markup, b: Markup, rows: Sequence[Mapping[str, Any]]) -> Markup:
     """Between which percentiles the band leaves zero out, and on which side."""
     below = [i for i, row in enumerate(rows) if row["high"] < 0]
     above = [i for i, row in enumerate(rows) if row["low"] > 0]
@@ -195,6 +195,8 @@ def _difference_title(a: Markup, b: Markup, rows: Sequence[Mapping[str, Any]]) -
     found = below or above
     if not found:
         return Markup("Between {} and {} no difference was found").format(a, b)
+    if len(found) < 0.15 * len(rows):
+        return Markup("Between {} and {} no difference was found at {} of {} percentiles").format(a, b, len(rows) - len(found), len(rows))
     word = "faster" if below else "slower"
     if len(found) == len(rows):
         return Markup("{} is {} than {} at every percentile that both can carry").format(a, word, b)

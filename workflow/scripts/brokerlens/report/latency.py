@@ -129,8 +129,8 @@ def worst_minute(site: Site) -> WorstMinute | None:
 def parts(site: Site, *, slowest: float | None = None) -> dict[str, float] | None:
     """Mean ms per request of each part of the time from the request's first byte to the response's last one.
 
-    network = latency − queue − broker; broker; queue; transfer = total − latency: the time that request and response themselves took to pass. ``unknown`` is what a request whose
-    broker time cannot be told spent outside the queue. ``slowest``: only the requests at or above that quantile of latency.
+    network = latency − queue − broker, waits for retransmissions included; broker; queue; transfer = total − latency: the time that request and
+    response themselves took to pass. ``unknown`` is what requests without a round trip spent outside the queue. ``slowest``: only the requests at or above that quantile of latency.
     """
     frame = site.answered
     if slowest is not None and frame.height:
@@ -139,15 +139,20 @@ def parts(site: Site, *, slowest: float | None = None) -> dict[str, float] | Non
     if frame.height == 0:
         return None
     queue = pl.col("queue_ms").fill_null(0.0)
-    known = pl.col("broker_ms").is_not_null()
+    # A single request's share of the broker is noise around the truth: where it comes out negative it counts, too, or the mean would be too high.
+    broker = pl.coalesce("broker_ms", pl.when(~pl.col("retransmitted")).then(pl.col("latency_ms") - pl.col("network_rtt_ms")))
+    known = broker.is_not_null() | pl.col("retransmitted")
+    outside = pl.col("latency_ms") - queue
     means = frame.select(
-        pl.when(known).then(pl.col("latency_ms") - queue - pl.col("broker_ms")).otherwise(0.0).mean().alias("network"),
-        pl.col("broker_ms").fill_null(0.0).mean().alias("broker"),
+        pl.when(known).then(outside).otherwise(0.0).mean().alias("both"),
+        broker.fill_null(0.0).mean().alias("broker"),
         queue.mean().alias("queue"),
         (pl.col("total_ms") - pl.col("latency_ms")).mean().alias("transfer"),
-        pl.when(known).then(0.0).otherwise(pl.col("latency_ms") - queue).mean().alias("unknown"),
+        pl.when(known).then(0.0).otherwise(outside).mean().alias("unknown"),
     ).row(0, named=True)
-    return {part: max(0.0, float(means[part] or 0.0)) for part in PARTS}
+    in_broker = max(0.0, means["broker"])
+    found = {"network": means["both"] - in_broker, "broker": in_broker, "queue": means["queue"], "transfer": means["transfer"]}
+    return {part: max(0.0, float((found | {"unknown": means["unknown"]})[part] or 0.0)) for part in PARTS}
 
 
 @dataclass(frozen=True)
