@@ -45,10 +45,10 @@ def read_pcap(data: bytes) -> tuple[list[Record], bool]:
 
 
 def ticks_to_ns(ticks: int, resolution: int, offset: int) -> int:
-    """A pcapng time as ns since 1970, -1 where that is no time between 1970 and 2262."""
+    """A pcapng time as ns since 1970, -1 where that, with or without the offset, is no time before 2262, or it is one before 1970."""
     unit = Fraction(1, 2 ** (resolution & 127)) if resolution & 128 else Fraction(1, 10**resolution)
-    time = int(ticks * unit * 10**9) + offset * 10**9
-    return time if 0 <= time < 1 << 63 else -1
+    time = int(ticks * unit * 10**9)
+    return time + offset * 10**9 if time < 1 << 63 and 0 <= time + offset * 10**9 < 1 << 63 else -1
 
 
 def read_pcapng(data: bytes) -> tuple[list[Record], bool]:

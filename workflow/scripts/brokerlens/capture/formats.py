@@ -114,7 +114,7 @@ def index_pcap(
 def nanoseconds(high: Int, low: Int, base: Int, exponent: Int, offset: Int) -> Int:
     """A pcapng time stamp (64 bits in two halves, in units of ``base`` ** -``exponent`` s, plus ``offset`` s) as ns since 1970, cut, not rounded.
 
-    -1 where it is before 1970 or after 2262.
+    -1 where it is before 1970, or after 2262 with or without the offset.
     """
     if offset < -LATEST // NANOSECONDS or offset > LATEST // NANOSECONDS:
         return NO_TIME

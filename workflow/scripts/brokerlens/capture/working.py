@@ -297,17 +297,15 @@ def _runs(column: pa.ChunkedArray) -> tuple[Array, Array]:
     return np.concatenate(lengths), np.concatenate(data)
 
 
-class _Pieces:
-    """Arrays collected piece by piece, joined at the end one column after another so that little is held twice."""
+class _Room:
+    """Arrays that are filled group by group. Room is reserved for all rows and bytes that could come; what is not filled is never touched, so costs nothing."""
 
-    def __init__(self) -> None:
-        self._pieces: dict[str, list[Array]] = {}
-
-    def add(self, name: str, piece: Array) -> None:
-        self._pieces.setdefault(name, []).append(piece)
-
-    def join(self, name: str, kind: Any) -> Array:
-        return np.concatenate([np.empty(0, kind), *self._pieces.pop(name, [])], dtype=kind)
+    def __init__(self, rows: int, runs: int, size: int) -> None:
+        kinds = {name: kind for name, kind in ROW_COLUMNS.items() if name != "bucket"} | {"capture": np.int32}
+        self.columns: dict[str, Array] = {name: np.empty(rows, kind) for name, kind in kinds.items()}
+        self.kept_row, self.kept_offset, self.kept_length = (np.empty(runs, np.int64) for _ in range(3))
+        self.data = np.empty(size, np.uint8)
+        self.rows = self.runs = self.bytes = 0
 
 
 def _groups(file: pq.ParquetFile, low: int, high: int) -> list[int]:
@@ -331,61 +329,70 @@ def read_rows(folders: Sequence[str | Path], buckets: tuple[int, int] | None = N
     tables = [read_connections(folder) for _, folder in facts]
     wanted = sorted({row[:4] for table in tables for row in table if low <= row[4] < high})
     numbers = {ends: number for number, ends in enumerate(wanted)}
-    columns, kept = _Pieces(), _Pieces()
-    count = 0
+    room = _room([folder for _, folder in facts], low, high)
     for capture, (_, folder) in enumerate(facts):
         renumbered = np.array([numbers.get(row[:4], 0) for row in tables[capture]], np.uint32)
-        packets, runs = pq.ParquetFile(Path(folder) / PACKETS), pq.ParquetFile(Path(folder) / KEPT)
-        for group in _groups(packets, low, high):
-            count += _read_group(packets, runs, group, (low, high), folder, columns, kept, renumbered, capture, count)
-    capture_of_rows = columns.join("capture", np.int32)
-    lengths = kept.join("length", np.int64)
+        with pq.ParquetFile(Path(folder) / PACKETS) as packets, pq.ParquetFile(Path(folder) / KEPT) as runs:
+            for group in _groups(packets, low, high):
+                if not _read_group(packets, runs, group, (low, high), room, renumbered, capture):
+                    raise UserError(
+                        f"{folder}: kept payload without its packet; expected working files of one run. Remove the folder and run again."
+                    )
+    columns = {name: column[: room.rows] for name, column in room.columns.items()}
+    lengths = room.kept_length[: room.runs]
     return Rows(
-        columns={name: columns.join(name, kind) for name, kind in ROW_COLUMNS.items() if name != "bucket"},
-        capture=capture_of_rows,
+        capture=columns.pop("capture"),
+        columns=columns,
         captures=[name for name, _ in facts],
         connections={name: [row[place] for row in wanted] for place, name in enumerate(CONNECTION_FIELDS)},
-        kept_row=kept.join("row", np.int64),
-        kept_offset=kept.join("offset", np.int64),
+        kept_row=room.kept_row[: room.runs],
+        kept_offset=room.kept_offset[: room.runs],
         kept_length=lengths,
         kept_at=np.cumsum(lengths) - lengths,
-        data=kept.join("data", np.uint8),
+        data=room.data[: room.bytes],
     )
 
 
+def _room(folders: Sequence[str], low: int, high: int) -> _Room:
+    """Room for the row groups that hold rows of these buckets."""
+    rows = runs = size = 0
+    for folder in folders:
+        with pq.ParquetFile(Path(folder) / PACKETS) as packets, pq.ParquetFile(Path(folder) / KEPT) as kept:
+            for group in _groups(packets, low, high):
+                metadata = kept.metadata.row_group(group)
+                rows += packets.metadata.row_group(group).num_rows
+                runs += metadata.num_rows
+                size += metadata.column(KEPT_SCHEMA.names.index("data")).total_uncompressed_size  # the lengths among them
+    return _Room(rows, runs, size)
+
+
 def _read_group(
-    packets: pq.ParquetFile,
-    runs: pq.ParquetFile,
-    group: int,
-    buckets: tuple[int, int],
-    folder: str,
-    columns: _Pieces,
-    kept: _Pieces,
-    renumbered: Array,
-    capture: int,
-    before: int,
-) -> int:
-    """Add one row group's rows of the buckets and their kept runs; returns the number of rows."""
+    packets: pq.ParquetFile, kept: pq.ParquetFile, group: int, buckets: tuple[int, int], room: _Room, renumbered: Array, capture: int
+) -> bool:
+    """Add one row group's rows of the buckets and their kept runs; False if a run has no row."""
     table = packets.read_row_group(group, use_threads=False)
     bucket = _numpy(table.column("bucket"))
     begin, end = np.searchsorted(bucket, buckets).tolist()
-    for name in ROW_COLUMNS:
-        if name == "bucket":
-            continue
-        column = _numpy(table.column(name))[begin:end]
-        columns.add(name, renumbered[column] if name == "connection" else column)
-    columns.add("capture", np.full(end - begin, capture, np.int32))
+    rows = slice(room.rows, room.rows + end - begin)
+    for name, column in room.columns.items():
+        if name == "capture":
+            column[rows] = capture
+        elif name == "connection":
+            column[rows] = renumbered[_numpy(table.column(name))[begin:end]]
+        else:
+            column[rows] = _numpy(table.column(name))[begin:end]
 
-    table = runs.read_row_group(group, use_threads=False)
-    run_bucket, run_frame = _numpy(table.column("bucket")), _numpy(table.column("frame_number"))
+    table = kept.read_row_group(group, use_threads=False)
+    run_bucket = _numpy(table.column("bucket"))
     first, last = np.searchsorted(run_bucket, buckets).tolist()
+    run_frame = _numpy(table.column("frame_number"))[first:last]
     lengths, data = _runs(table.column("data").slice(first, last - first))
-    rows = np.empty(last - first, np.int64)
-    frame_number = _numpy(packets.read_row_group(group, columns=["frame_number"], use_threads=False).column(0))[begin:end]
-    if not rows_of_runs(frame_number, bucket[begin:end], run_frame[first:last], run_bucket[first:last], rows):
-        raise UserError(f"{folder}: kept payload without its packet; expected working files of one run. Remove the folder and run again.")
-    kept.add("row", rows + before)
-    kept.add("offset", _numpy(table.column("offset"))[first:last].astype(np.int64))
-    kept.add("length", lengths)
-    kept.add("data", data)
-    return int(end - begin)
+    runs = slice(room.runs, room.runs + last - first)
+    if not rows_of_runs(room.columns["frame_number"][rows], bucket[begin:end], run_frame, run_bucket[first:last], room.kept_row[runs]):
+        return False
+    room.kept_row[runs] += room.rows
+    room.kept_offset[runs] = _numpy(table.column("offset"))[first:last]
+    room.kept_length[runs] = lengths
+    room.data[room.bytes : room.bytes + len(data)] = data
+    room.rows, room.runs, room.bytes = rows.stop, runs.stop, room.bytes + len(data)
+    return True
