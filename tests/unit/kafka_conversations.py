@@ -68,7 +68,14 @@ def _payload(rng: random.Random, client: bytes | None, correlation: int, most: i
             own = rng.random() < 0.5
             number = correlation + rng.randint(0, 30) if own else rng.randint(0, 5)
             if rng.random() < 0.6:
-                frame = request(rng.choice((0, 1, 3, 12)), rng.randint(0, 9), _int32(number), client if own else b"other", bytes(rng.randint(0, 30)), False)
+                frame = request(
+                    rng.choice((0, 1, 3, 12)),
+                    rng.randint(0, 9),
+                    _int32(number),
+                    client if own else b"other",
+                    bytes(rng.randint(0, 30)),
+                    False,
+                )
             else:
                 frame = response(_int32(number), bytes(rng.randint(0, 30)), False)
             out += frame if rng.random() < 0.8 else frame[: rng.randint(1, len(frame))]
@@ -97,7 +104,13 @@ Write = tuple[int, int, bytes]
 
 
 def _dialogue(
-    rng: random.Random, client: bytes | None, correlation: int, step: int, payload: Callable[[random.Random], bytes], count: int, in_flight: int
+    rng: random.Random,
+    client: bytes | None,
+    correlation: int,
+    step: int,
+    payload: Callable[[random.Random], bytes],
+    count: int,
+    in_flight: int,
 ) -> tuple[list[Write], tuple[list[int], list[int]]]:
     """Writes (time, side, bytes) in the order of time, and where in each stream frames begin."""
     writes: list[Write] = []

@@ -20,13 +20,84 @@ Records = Callable[[random.Random], tuple[bytes, list[Field]]]
 APIS = {
     key: name
     for key, name in enumerate(
-        "Produce Fetch ListOffsets Metadata - - - - OffsetCommit OffsetFetch FindCoordinator JoinGroup Heartbeat LeaveGroup SyncGroup DescribeGroups "
-        "ListGroups SaslHandshake ApiVersions CreateTopics DeleteTopics DeleteRecords InitProducerId OffsetForLeaderEpoch AddPartitionsToTxn "
-        "AddOffsetsToTxn EndTxn WriteTxnMarkers TxnOffsetCommit DescribeAcls CreateAcls DeleteAcls DescribeConfigs AlterConfigs AlterReplicaLogDirs "
-        "DescribeLogDirs SaslAuthenticate CreatePartitions - - - - DeleteGroups ElectLeaders IncrementalAlterConfigs AlterPartitionReassignments "
-        "ListPartitionReassignments OffsetDelete DescribeClientQuotas AlterClientQuotas DescribeUserScramCredentials AlterUserScramCredentials - - - "
-        "DescribeQuorum - UpdateFeatures - - DescribeCluster DescribeProducers - - - DescribeTransactions ListTransactions - - - - - - - "
-        "ListConfigResources DescribeTopicPartitions".split()
+        [
+            "Produce",
+            "Fetch",
+            "ListOffsets",
+            "Metadata",
+            "-",
+            "-",
+            "-",
+            "-",
+            "OffsetCommit",
+            "OffsetFetch",
+            "FindCoordinator",
+            "JoinGroup",
+            "Heartbeat",
+            "LeaveGroup",
+            "SyncGroup",
+            "DescribeGroups",
+            "ListGroups",
+            "SaslHandshake",
+            "ApiVersions",
+            "CreateTopics",
+            "DeleteTopics",
+            "DeleteRecords",
+            "InitProducerId",
+            "OffsetForLeaderEpoch",
+            "AddPartitionsToTxn",
+            "AddOffsetsToTxn",
+            "EndTxn",
+            "WriteTxnMarkers",
+            "TxnOffsetCommit",
+            "DescribeAcls",
+            "CreateAcls",
+            "DeleteAcls",
+            "DescribeConfigs",
+            "AlterConfigs",
+            "AlterReplicaLogDirs",
+            "DescribeLogDirs",
+            "SaslAuthenticate",
+            "CreatePartitions",
+            "-",
+            "-",
+            "-",
+            "-",
+            "DeleteGroups",
+            "ElectLeaders",
+            "IncrementalAlterConfigs",
+            "AlterPartitionReassignments",
+            "ListPartitionReassignments",
+            "OffsetDelete",
+            "DescribeClientQuotas",
+            "AlterClientQuotas",
+            "DescribeUserScramCredentials",
+            "AlterUserScramCredentials",
+            "-",
+            "-",
+            "-",
+            "DescribeQuorum",
+            "-",
+            "UpdateFeatures",
+            "-",
+            "-",
+            "DescribeCluster",
+            "DescribeProducers",
+            "-",
+            "-",
+            "-",
+            "DescribeTransactions",
+            "ListTransactions",
+            "-",
+            "-",
+            "-",
+            "-",
+            "-",
+            "-",
+            "-",
+            "ListConfigResources",
+            "DescribeTopicPartitions",
+        ]
     )
     if name != "-"
 }
@@ -140,7 +211,9 @@ INTEGERS = {"int8": "b", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I
 class Encoder:
     """One message; `fields` grows with what is reported."""
 
-    def __init__(self, api: str, side: str, version: int, rng: random.Random, records: Records, most: int = 2, fixed: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, api: str, side: str, version: int, rng: random.Random, records: Records, most: int = 2, fixed: dict[str, Any] | None = None
+    ) -> None:
         self.api, self.side, self.version, self.rng, self.records, self.most = api, side, version, rng, records, most
         self.fixed = fixed or {}
         spec = specification(api + side)
@@ -235,7 +308,22 @@ def batch(rng: random.Random, payload: bytes, count: int, base: int = 0, codec: 
     producer = rng.choice((-1, -1, 4_000_000_001))
     epoch, sequence = (3, 17) if producer >= 0 else (-1, -1)
     first, last = 1_766_000_000_000 + rng.randrange(1000), 1_766_000_001_000
-    head = struct.pack(">qiibIhiqqqhii", base, 49 + len(payload), -1, 2, rng.getrandbits(32), codec, count - 1, first, last, producer, epoch, sequence, count)
+    head = struct.pack(
+        ">qiibIhiqqqhii",
+        base,
+        49 + len(payload),
+        -1,
+        2,
+        rng.getrandbits(32),
+        codec,
+        count - 1,
+        first,
+        last,
+        producer,
+        epoch,
+        sequence,
+        count,
+    )
     fields: list[Field] = [
         ("batch_magic", 2),
         ("batch_base_offset", base),
@@ -252,13 +340,19 @@ def batch(rng: random.Random, payload: bytes, count: int, base: int = 0, codec: 
 
 def old_message(rng: random.Random, magic: int, payload: bytes, base: int = 0, codec: int = 0) -> tuple[bytes, list[Field]]:
     """One entry of a message set of format 0 or 1."""
-    rest = struct.pack(">Ibb", rng.getrandbits(32), magic, codec) + (struct.pack(">q", 1_500_000_000_000) if magic else b"") + b"\xff\xff\xff\xff"
+    rest = (
+        struct.pack(">Ibb", rng.getrandbits(32), magic, codec)
+        + (struct.pack(">q", 1_500_000_000_000) if magic else b"")
+        + b"\xff\xff\xff\xff"
+    )
     rest += struct.pack(">i", len(payload)) + payload
     data = struct.pack(">qi", base, len(rest)) + rest
     return data, [("batch_magic", magic), ("batch_base_offset", base), ("batch_size", len(data)), ("batch_attributes", codec)]
 
 
-def some_records(rng: random.Random, payload: Callable[[random.Random], bytes] = lambda rng: rng.randbytes(rng.choice((0, 1, 40, 700)))) -> tuple[bytes, list[Field]]:
+def some_records(
+    rng: random.Random, payload: Callable[[random.Random], bytes] = lambda rng: rng.randbytes(rng.choice((0, 1, 40, 700)))
+) -> tuple[bytes, list[Field]]:
     """Batches of one format, the last of them cut off now and then."""
     data, fields = b"", []
     old = rng.random() < 0.2
@@ -294,7 +388,11 @@ def response(correlation: int, body: bytes, tagged: bool) -> bytes:
 
 def front(api: str, version: int, encoder: Encoder) -> list[str]:
     """Of a response without a table of its own: which of throttle time and error code are its first fields."""
-    names = [field["name"] for field in specification(api + "Response")["fields"] if within(field["versions"], version) and "taggedVersions" not in field]
+    names = [
+        field["name"]
+        for field in specification(api + "Response")["fields"]
+        if within(field["versions"], version) and "taggedVersions" not in field
+    ]
     found = []
     for name in names[:2]:
         if name not in {"ThrottleTimeMs", "ErrorCode"}:

@@ -53,7 +53,17 @@ def split(capture: Sequence[Packet], chunk: int = 1 << 30, group: int = 1 << 30)
     buffer = bytearray(64)
     columns: list[tuple[int, ...]] = []
     for number, packet in enumerate(capture):
-        columns.append((2 * packet.connection + packet.side, packet.seq & 0xFFFFFFFF, packet.flags, len(buffer), len(packet.there), len(packet.payload), number))
+        columns.append(
+            (
+                2 * packet.connection + packet.side,
+                packet.seq & 0xFFFFFFFF,
+                packet.flags,
+                len(buffer),
+                len(packet.there),
+                len(packet.payload),
+                number,
+            )
+        )
         buffer += packet.there
     table = np.array(columns, np.int64).reshape(-1, 7)
     data = np.frombuffer(bytes(buffer), np.uint8).copy()
@@ -62,7 +72,9 @@ def split(capture: Sequence[Packet], chunk: int = 1 << 30, group: int = 1 << 30)
 
     def flush() -> None:
         at = 0
-        for row, offset, length in zip(kept.row[: kept.runs].tolist(), kept.offset[: kept.runs].tolist(), kept.length[: kept.runs].tolist(), strict=True):
+        for row, offset, length in zip(
+            kept.row[: kept.runs].tolist(), kept.offset[: kept.runs].tolist(), kept.length[: kept.runs].tolist(), strict=True
+        ):
             arrived[row].runs.append((offset, kept.data[at : at + length].tobytes()))
             at += length
         kept.clear()
@@ -216,7 +228,16 @@ def rows(frames: Frames, fields: Fields) -> list[Row]:
     reported: list[list[tuple[str, int | bytes | None]]] = [[] for _ in frames.start]
     for frame, number, value, start, size in zip(*(column.tolist() for column in fields[:5]), strict=True):
         name = layouts.FIELD_NAMES[number]
-        is_text = name in {"topic", "topic_id", "forgotten_topic", "forgotten_topic_id", "host", "cluster_id", "software_name", "software_version"}
+        is_text = name in {
+            "topic",
+            "topic_id",
+            "forgotten_topic",
+            "forgotten_topic_id",
+            "host",
+            "cluster_id",
+            "software_name",
+            "software_version",
+        }
         reported[frame].append((name, (text[start : start + size] if size >= 0 else None) if is_text else value))
     out = []
     for i, values in enumerate(zip(*(column.tolist() for column in frames), strict=True)):
@@ -224,7 +245,20 @@ def rows(frames: Frames, fields: Fields) -> list[Row]:
         size = by_name["client_size"]
         out.append(
             Row(
-                *(by_name[name] for name in ("connection", "side", "start", "size", "first_time", "last_time", "api_key", "api_version", "correlation_id")),
+                *(
+                    by_name[name]
+                    for name in (
+                        "connection",
+                        "side",
+                        "start",
+                        "size",
+                        "first_time",
+                        "last_time",
+                        "api_key",
+                        "api_version",
+                        "correlation_id",
+                    )
+                ),
                 text[by_name["client_from"] : by_name["client_from"] + size] if size >= 0 else None,
                 by_name["partner"],
                 by_name["body"],
@@ -255,7 +289,8 @@ def facts_of(packets: Sequence[Arrived]) -> StreamFacts:
 def segmented(side: int, data: bytes, seq: int, time: int, size: int, first: int = 0) -> list[Packet]:
     """A write as packets of at most `size` bytes, 10 µs apart."""
     return [
-        Packet(first + i, time + 10_000 * i, side, (seq + at) & 0xFFFFFFFF, data[at : at + size]) for i, at in enumerate(range(0, len(data), size))
+        Packet(first + i, time + 10_000 * i, side, (seq + at) & 0xFFFFFFFF, data[at : at + size])
+        for i, at in enumerate(range(0, len(data), size))
     ]
 
 

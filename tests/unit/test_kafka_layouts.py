@@ -68,7 +68,10 @@ def test_replica_of_a_follower_stands_in_a_tag_from_version_15() -> None:
     for _ in range(40):
         ask = Encoder("Fetch", "Request", 17, rng, no_records)
         rows = exchange(request(1, 17, 1, None, ask.bytes, True), b"")
-        found.add([value for name, value in rows[0].fields if name == "replica_id"] == [value for name, value in ask.fields if name == "replica_id"])
+        found.add(
+            [value for name, value in rows[0].fields if name == "replica_id"]
+            == [value for name, value in ask.fields if name == "replica_id"]
+        )
     assert found == {True}
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from brokerlens.kafka.layouts import Tables
+from brokerlens.kafka.compiled import kernel
 from brokerlens.kafka.machine import CLIENT_LIMIT, REQUEST_LIMIT, known_api, signed
 
 # Steps that a client's correlation id may take: Java counts once for all its connections.
@@ -29,8 +28,8 @@ H_SIZE, H_KEY, H_VERSION, H_ID, H_CLIENT, H_BYTES = range(6)
 HEADER_FACTS: Final = 6
 
 
-@njit(cache=True, nogil=True)
-def read_header(source: NDArray[np.uint8], at: int, end: int, tables: Tables, facts: NDArray[np.int64]) -> bool:
+@kernel
+def read_header(source: NDArray[np.uint8], at: int, end: int, memory: NDArray[np.int64], facts: NDArray[np.int64]) -> bool:
     """A plausible request frame begins at source[at], its whole header before `end`: its facts are in `facts`.
 
     Plausible: the length fits a header and a broker's limit, key and version are (or may become) known, the client id is printable UTF-8.
@@ -41,7 +40,7 @@ def read_header(source: NDArray[np.uint8], at: int, end: int, tables: Tables, fa
     key = signed(source, at + 4, 2)
     version = signed(source, at + 6, 2)
     client = signed(source, at + 12, 2)
-    if size < HEAD_BYTES - 4 or size > REQUEST_LIMIT or not known_api(key, version, tables):
+    if size < HEAD_BYTES - 4 or size > REQUEST_LIMIT or not known_api(key, version, memory):
         return False
     if client < -1 or client > CLIENT_LIMIT or HEAD_BYTES - 4 + client > size or at + HEAD_BYTES + client > end:
         return False
@@ -71,26 +70,26 @@ def read_header(source: NDArray[np.uint8], at: int, end: int, tables: Tables, fa
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def is_reserved(correlation: int) -> bool:
     """An id from outside the client's count."""
     return RESERVED_FIRST <= correlation <= RESERVED_LAST
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def rises(before: int, after: int) -> bool:
     """The id goes on from the one before, modulo 2^32."""
     step = (after - before) & 0xFFFFFFFF
     return 1 <= step <= ID_STEP
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def is_tls_hello(source: NDArray[np.uint8], at: int, end: int) -> bool:
     """A TLS handshake record (RFC 8446, 5.1) begins here: as Kafka's length prefix it would be beyond every limit."""
     return end - at >= 3 and source[at] == 0x16 and source[at + 1] == 3 and source[at + 2] <= 4
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def tls_record(source: NDArray[np.uint8], at: int, end: int) -> int:
     """Bytes of the TLS record that begins here with its header, 0 where none does."""
     if end - at < 5 or at < 0:

@@ -7,12 +7,12 @@ for (scan), and gives rows only where its requests were answered: what cannot be
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from brokerlens.kafka.compiled import kernel
 from brokerlens.kafka import machine as m
 from brokerlens.kafka.chain import (
     HEAD_BYTES,
@@ -28,7 +28,8 @@ from brokerlens.kafka.chain import (
     rises,
     tls_record,
 )
-from brokerlens.kafka.layouts import TABLES, Tables
+from brokerlens.kafka.layouts import PACKED
+from brokerlens.kafka.machine import Bytes, Int64s
 
 if TYPE_CHECKING:
     from brokerlens.tcp.stream import Streams
@@ -105,44 +106,47 @@ COUNTERS: Final = C_ODDITIES + len(ODDITIES)
 class Content(NamedTuple):
     """`tcp.stream.Streams` with one type per array, as the kernel takes it."""
 
-    origin: NDArray[np.int64]
-    seen_first: NDArray[np.int64]
-    seen_from: NDArray[np.int64]
-    seen_to: NDArray[np.int64]
-    seen_time: NDArray[np.int64]
-    first: NDArray[np.int64]
-    start: NDArray[np.int64]
-    stop: NDArray[np.int64]
-    at: NDArray[np.int64]
+    origin: Int64s
+    seen_first: Int64s
+    seen_from: Int64s
+    seen_to: Int64s
+    seen_time: Int64s
+    first: Int64s
+    start: Int64s
+    stop: Int64s
+    at: Int64s
     segment: NDArray[np.bool_]
-    data: NDArray[np.uint8]
+    data: Bytes
 
 
 class Work(NamedTuple):
-    """The kernel's memory. state: int64[2, MACHINE_COLUMNS], a row per side. frames: int64[FRAME_COLUMNS, n]. sections: int64[n, SECTION_COLUMNS] of the
-    connection that is being followed. forbidden: int64[n], positions that are no frame's beginning. scratch: uint8[HEADER_BYTES]."""
+    """The kernel's memory. memory: of the machine; state: int64[2, MACHINE_COLUMNS], its rows, one per side. frames: int64[FRAME_COLUMNS, n]. sections: int64[n, SECTION_COLUMNS] of the
+    connection that is being followed. forbidden: int64[n], positions that are no frame's beginning. scratch: uint8[HEADER_BYTES].
+    """
 
-    state: NDArray[np.int64]
-    hold: NDArray[np.uint8]
-    frames: NDArray[np.int64]
-    sections: NDArray[np.int64]
-    forbidden: NDArray[np.int64]
-    scratch: NDArray[np.uint8]
-    facts: NDArray[np.int64]
-    counters: NDArray[np.int64]
+    memory: Int64s
+    state: Int64s
+    hold: Bytes
+    frames: Int64s
+    sections: Int64s
+    forbidden: Int64s
+    scratch: Bytes
+    facts: Int64s
+    counters: Int64s
+    odd: Int64s
 
 
 class PerConnection(NamedTuple):
     """Results per direction and connection: framing uint8[2C], frames int64[2C], skipped_bytes int64[2C], encrypted bool[C]."""
 
-    framing: NDArray[np.uint8]
-    frames: NDArray[np.int64]
-    skipped_bytes: NDArray[np.int64]
+    framing: Bytes
+    frames: Int64s
+    skipped_bytes: Int64s
     encrypted: NDArray[np.bool_]
 
 
-@njit(cache=True, nogil=True)
-def search(ends: NDArray[np.int64], low: int, high: int, position: int) -> int:
+@kernel
+def search(ends: Int64s, low: int, high: int, position: int) -> int:
     """First of low..high whose end is beyond the position."""
     while low < high:
         middle = (low + high) >> 1
@@ -153,24 +157,30 @@ def search(ends: NDArray[np.int64], low: int, high: int, position: int) -> int:
     return low
 
 
-@njit(cache=True, nogil=True)
-def first_sight(content: Content, d: int, position: int) -> int:
+@kernel
+def first_sight(seen_first: Int64s, seen_from: Int64s, seen_to: Int64s, seen_time: Int64s, d: int, position: int) -> int:
     """When the byte at this position was first seen, -1 never."""
-    last = content.seen_first[d + 1]
-    i = search(content.seen_to, content.seen_first[d], last, position)
-    if i < last and content.seen_from[i] <= position:
-        return content.seen_time[i]
+    last = seen_first[d + 1]
+    i = search(seen_to, seen_first[d], last, position)
+    if i < last and seen_from[i] <= position:
+        return seen_time[i]
     return -1
 
 
-@njit(cache=True, nogil=True)
-def gather(content: Content, d: int, piece: int, position: int, scratch: NDArray[np.uint8]) -> int:
-    """Copy what is there from this position on, up to the scratch's size; `piece` is a piece at or before it."""
+@kernel
+def sight(content: Content, d: int, position: int) -> int:
+    """When the byte at this position was first seen, -1 never."""
+    return first_sight(content.seen_first, content.seen_from, content.seen_to, content.seen_time, d, position)
+
+
+@kernel
+def gather(content: Content, d: int, piece: int, position: int, scratch: Bytes, most: int) -> int:
+    """Copy what is there from this position on, up to `most` bytes; `piece` is a piece at or before it."""
     last = content.first[d + 1]
     piece = search(content.stop, piece, last, position)
     count = 0
-    while piece < last and content.start[piece] <= position and count < scratch.shape[0]:
-        size = min(content.stop[piece] - position, scratch.shape[0] - count)
+    while piece < last and content.start[piece] <= position and count < most:
+        size = min(content.stop[piece] - position, most - count)
         at = content.at[piece] + position - content.start[piece]
         for i in range(size):
             scratch[count + i] = content.data[at + i]
@@ -182,14 +192,14 @@ def gather(content: Content, d: int, piece: int, position: int, scratch: NDArray
     return count
 
 
-@njit(cache=True, nogil=True)
-def header_at(content: Content, d: int, piece: int, position: int, tables: Tables, work: Work) -> bool:
+@kernel
+def header_at(content: Content, d: int, piece: int, position: int, work: Work) -> bool:
     """A plausible request header stands at this position and is all there; its facts are in `work.facts`."""
-    size = gather(content, d, piece, position, work.scratch)
-    return read_header(work.scratch, 0, size, tables, work.facts)
+    size = gather(content, d, piece, position, work.scratch, HEADER_BYTES)
+    return read_header(work.scratch, 0, size, work.memory, work.facts)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def is_forbidden(work: Work, position: int, side: int) -> bool:
     """A chain that began here was given up before."""
     for i in range(work.counters[C_FORBIDDEN]):
@@ -198,8 +208,8 @@ def is_forbidden(work: Work, position: int, side: int) -> bool:
     return False
 
 
-@njit(cache=True, nogil=True)
-def scan_requests(content: Content, d: int, piece: int, position: int, tables: Tables, work: Work, found: NDArray[np.int64]) -> bool:
+@kernel
+def scan_requests(content: Content, d: int, piece: int, position: int, work: Work, found: Int64s) -> bool:
     """Where the requests' chain goes on from `position`: found[0] position, found[1] SCAN_…, found[2] it begins a segment.
 
     A plausible header with two more on its chain, one client id and rising ids; at a segment's start one header with the connection's client id.
@@ -209,7 +219,7 @@ def scan_requests(content: Content, d: int, piece: int, position: int, tables: T
     data_end = content.seen_to[content.seen_first[d + 1] - 1] if content.seen_first[d + 1] > content.seen_first[d] else 0
     best_end = np.int64(EVER)
     resort = np.int64(-1)
-    keys = tables.newest.shape[0]
+    keys = work.memory[0]
     facts = work.facts
     for i in range(piece, last):
         low = max(position, content.start[i])
@@ -221,11 +231,17 @@ def scan_requests(content: Content, d: int, piece: int, position: int, tables: T
                 break
             if high - p >= HEAD_BYTES:
                 at = base + p
-                if content.data[at] > 6 or content.data[at + 4] != 0 or content.data[at + 5] >= keys or content.data[at + 6] != 0 or content.data[at + 12] not in (0, 1, 255):
+                if (
+                    content.data[at] > 6
+                    or content.data[at + 4] != 0
+                    or content.data[at + 5] >= keys
+                    or content.data[at + 6] != 0
+                    or content.data[at + 12] not in (0, 1, 255)
+                ):
                     continue
             elif not joined:
                 break
-            if not header_at(content, d, i, p, tables, work) or is_forbidden(work, p, 0):
+            if not header_at(content, d, i, p, work) or is_forbidden(work, p, 0):
                 continue
             begins = content.segment[i] and p == content.start[i]
             client, correlation = facts[H_CLIENT], facts[H_ID]
@@ -236,7 +252,7 @@ def scan_requests(content: Content, d: int, piece: int, position: int, tables: T
                 for _ in range(2):
                     if following == data_end and begins and resort < 0:
                         resort = p
-                    if not header_at(content, d, i, following, tables, work) or facts[H_CLIENT] != client or not rises(correlation, facts[H_ID]):
+                    if not header_at(content, d, i, following, work) or facts[H_CLIENT] != client or not rises(correlation, facts[H_ID]):
                         holds = False
                         break
                     correlation = facts[H_ID]
@@ -261,11 +277,10 @@ def scan_requests(content: Content, d: int, piece: int, position: int, tables: T
     return False
 
 
-@njit(cache=True, nogil=True)
-def open_request(work: Work, first: int, correlation: int, time: int) -> int:
+@kernel
+def open_request(frames: Int64s, counters: Int64s, first: int, correlation: int, time: int) -> int:
     """The first request from `first` on that has this id, expects an answer, and was there when the response was seen; -1 none."""
-    frames = work.frames
-    for j in range(first, min(work.counters[C_REQUESTS_END], first + WINDOW)):
+    for j in range(first, min(counters[C_REQUESTS_END], first + WINDOW)):
         if frames[F_LAST, j] > time + SWAPPED or (frames[F_LAST, j] < 0 and frames[F_FIRST, j] > time + SWAPPED):
             return -1
         if frames[F_ID, j] == correlation and not (frames[F_KEY, j] == 0 and frames[F_ACKS, j] == 0):
@@ -273,19 +288,19 @@ def open_request(work: Work, first: int, correlation: int, time: int) -> int:
     return -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def response_at(content: Content, d: int, piece: int, position: int, first: int, work: Work) -> int:
     """The request, from `first` on, that a response at this position would answer, -1 none; its size is in facts[H_SIZE]."""
-    if gather(content, d, piece, position, work.scratch[:8]) < 8:
+    if gather(content, d, piece, position, work.scratch, 8) < 8:
         return -1
     size = m.signed(work.scratch, 0, 4)
     if size < 4 or size > m.REQUEST_LIMIT:
         return -1
     work.facts[H_SIZE] = size
-    return open_request(work, first, m.signed(work.scratch, 4, 4), first_sight(content, d, position))
+    return open_request(work.frames, work.counters, first, m.signed(work.scratch, 4, 4), sight(content, d, position))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def is_boundary(content: Content, d: int, position: int) -> bool:
     """A segment was seen to begin or to end at this position."""
     first, last = content.seen_first[d], content.seen_first[d + 1]
@@ -293,8 +308,8 @@ def is_boundary(content: Content, d: int, position: int) -> bool:
     return i < last and (content.seen_to[i] == position or content.seen_from[i] == position)
 
 
-@njit(cache=True, nogil=True)
-def scan_responses(content: Content, d: int, piece: int, position: int, work: Work, found: NDArray[np.int64]) -> bool:
+@kernel
+def scan_responses(content: Content, d: int, piece: int, position: int, work: Work, found: Int64s) -> bool:
     """Where the responses' chain goes on from `position`: an outstanding request's id, and on its chain that of a later one.
 
     One is enough where the response begins with a segment and ends with one: payload that holds responses seldom does.
@@ -312,7 +327,7 @@ def scan_responses(content: Content, d: int, piece: int, position: int, work: Wo
             continue
         joined = i + 1 < last and content.start[i + 1] == high
         base = content.at[i] - content.start[i]
-        if frames[F_FIRST, first] > first_sight(content, d, high - 1) + SWAPPED:
+        if frames[F_FIRST, first] > sight(content, d, high - 1) + SWAPPED:
             continue
         for p in range(low, high):
             if p >= best_end or p >= work.counters[C_LIMIT]:
@@ -343,7 +358,7 @@ def scan_responses(content: Content, d: int, piece: int, position: int, work: Wo
     return best_end < EVER
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def open_section(work: Work, side: int, position: int, scan: int, begins: int) -> bool:
     """The chain holds from this position on. False where there is no room."""
     counters = work.counters
@@ -360,14 +375,23 @@ def open_section(work: Work, side: int, position: int, scan: int, begins: int) -
     counters[C_SECTION] = section
     counters[C_SECTIONS] = section + 1
     counters[C_CHAINED] = 0
-    m.begin(work.state, side, position)
+    m.begin(work.memory, work.memory[m.STATE_AT] + side * m.MACHINE_COLUMNS, position)
     return True
 
 
-@njit(cache=True, nogil=True)
-def add_frame(content: Content, c: int, side: int, work: Work, out: m.Out) -> int:
+@kernel
+def add_frame(
+    seen_first: Int64s,
+    seen_from: Int64s,
+    seen_to: Int64s,
+    seen_time: Int64s,
+    c: int,
+    side: int,
+    state: Int64s,
+    frames: Int64s,
+    counters: Int64s,
+) -> int:
     """A row for the frame whose header the machine has read; -1 where there is no room."""
-    state, frames, counters = work.state, work.frames, work.counters
     row = counters[C_FRAMES]
     if row >= frames.shape[1]:
         return -1
@@ -376,8 +400,8 @@ def add_frame(content: Content, c: int, side: int, work: Work, out: m.Out) -> in
     frames[F_SIDE, row] = side
     frames[F_START, row] = start
     frames[F_SIZE, row] = end - start
-    frames[F_FIRST, row] = first_sight(content, 2 * c + side, start)
-    frames[F_LAST, row] = first_sight(content, 2 * c + side, end - 1)
+    frames[F_FIRST, row] = first_sight(seen_first, seen_from, seen_to, seen_time, 2 * c + side, start)
+    frames[F_LAST, row] = first_sight(seen_first, seen_from, seen_to, seen_time, 2 * c + side, end - 1)
     frames[F_KEY, row] = -1
     frames[F_VERSION, row] = -1
     frames[F_ID, row] = state[side, m.CORRELATION]
@@ -393,10 +417,9 @@ def add_frame(content: Content, c: int, side: int, work: Work, out: m.Out) -> in
     return row
 
 
-@njit(cache=True, nogil=True)
-def chain_holds(work: Work) -> bool:
+@kernel
+def chain_holds(state: Int64s, counters: Int64s) -> bool:
     """A request's header goes on with the chain that was found: one client id, rising ids, everything plausible (as `keep.on_request`)."""
-    state, counters = work.state, work.counters
     header = state[0, m.HEADER]
     if header & (m.HEADER_UNKNOWN | m.HEADER_CLIENT_BAD):
         return False
@@ -412,43 +435,62 @@ def chain_holds(work: Work) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
-def on_request(content: Content, c: int, work: Work, out: m.Out) -> int:
+@kernel
+def on_request(
+    seen_first: Int64s,
+    seen_from: Int64s,
+    seen_to: Int64s,
+    seen_time: Int64s,
+    c: int,
+    state: Int64s,
+    frames: Int64s,
+    sections: Int64s,
+    counters: Int64s,
+) -> int:
     """A request's header was read: 1 its row is there, 0 it ends the chain, -1 no room."""
-    state, counters = work.state, work.counters
-    if work.sections[counters[C_SECTION], S_SCAN] != SCAN_NO and not chain_holds(work):
+    if sections[counters[C_SECTION], S_SCAN] != SCAN_NO and not chain_holds(state, counters):
         return 0
-    row = add_frame(content, c, 0, work, out)
+    row = add_frame(seen_first, seen_from, seen_to, seen_time, c, 0, state, frames, counters)
     if row < 0:
         return -1
-    work.frames[F_KEY, row] = state[0, m.KEY]
-    work.frames[F_VERSION, row] = state[0, m.VERSION]
+    frames[F_KEY, row] = state[0, m.KEY]
+    frames[F_VERSION, row] = state[0, m.VERSION]
     if state[0, m.HEADER] & m.HEADER_CLIENT:
         counters[C_KNOWN] = state[0, m.CLIENT_HASH]
-        work.frames[F_CLIENT_SIZE, row] = state[0, m.CLIENT_SIZE]
+        frames[F_CLIENT_SIZE, row] = state[0, m.CLIENT_SIZE]
         if state[0, m.CLIENT_SIZE] >= 0:
-            work.frames[F_CLIENT_FROM, row] = state[0, m.CLIENT_TEXT]
+            frames[F_CLIENT_FROM, row] = state[0, m.CLIENT_TEXT]
     state[0, m.RAW] = 1 if state[0, m.KEY] == 17 and state[0, m.VERSION] == 0 else 0
-    work.sections[counters[C_SECTION], S_REQUESTS] += 1
+    sections[counters[C_SECTION], S_REQUESTS] += 1
     return 1
 
 
-@njit(cache=True, nogil=True)
-def on_response(content: Content, c: int, tables: Tables, work: Work, out: m.Out) -> int:
+@kernel
+def on_response(
+    seen_first: Int64s,
+    seen_from: Int64s,
+    seen_to: Int64s,
+    seen_time: Int64s,
+    c: int,
+    state: Int64s,
+    frames: Int64s,
+    sections: Int64s,
+    counters: Int64s,
+    memory: Int64s,
+) -> int:
     """A response's id was read: 1 dealt with, 0 it ends the chain, -1 no room."""
-    state, counters, frames = work.state, work.counters, work.frames
-    time = first_sight(content, 2 * c + 1, state[1, m.FRAME_START])
-    request = open_request(work, counters[C_HEAD], state[1, m.CORRELATION], time)
+    time = first_sight(seen_first, seen_from, seen_to, seen_time, 2 * c + 1, state[1, m.FRAME_START])
+    request = open_request(frames, counters, counters[C_HEAD], state[1, m.CORRELATION], time)
     if request < 0:
-        if work.sections[counters[C_SECTION], S_SCAN] != SCAN_NO:
+        if sections[counters[C_SECTION], S_SCAN] != SCAN_NO:
             return 0
         if state[1, m.RAW] != 0:
             state[1, m.HEADER] = 0
             counters[C_ODDITIES + ODD_RAW] += 1
             return 1
         counters[C_ODDITIES + ODD_NO_REQUEST] += 1
-        return 1 if add_frame(content, c, 1, work, out) >= 0 else -1
-    row = add_frame(content, c, 1, work, out)
+        return 1 if add_frame(seen_first, seen_from, seen_to, seen_time, c, 1, state, frames, counters) >= 0 else -1
+    row = add_frame(seen_first, seen_from, seen_to, seen_time, c, 1, state, frames, counters)
     if row < 0:
         return -1
     key, version = frames[F_KEY, request], frames[F_VERSION, request]
@@ -458,23 +500,22 @@ def on_response(content: Content, c: int, tables: Tables, work: Work, out: m.Out
     frames[F_PARTNER, request] = row
     counters[C_HEAD] = request + 1
     state[1, m.RAW] = 1 if key == 17 and version == 0 else 0
-    m.begin_body(state, 1, key, version, tables)
+    m.begin_body(memory, memory[m.STATE_AT] + m.MACHINE_COLUMNS, key, version)
     return 1
 
 
-@njit(cache=True, nogil=True)
-def on_end(side: int, work: Work) -> int:
+@kernel
+def on_end(side: int, state: Int64s, frames: Int64s, sections: Int64s, counters: Int64s) -> int:
     """The frame is passed: 1 dealt with, 0 it had no header and ends the chain."""
-    state, counters, frames = work.state, work.counters, work.frames
     header = state[side, m.HEADER]
     row = state[side, m.FRAME]
     if header & m.HEADER_HOLE:
         counters[C_ODDITIES + ODD_HOLES] += 1
     if header & m.HEADER_MALFORMED:
         counters[C_ODDITIES + ODD_MALFORMED] += 1
-    close_row(side, work)
+    close_row(side, state, frames)
     if row < 0 and header & (m.HEADER_HOLE | m.HEADER_READ) == 0:
-        certain = work.sections[counters[C_SECTION], S_SCAN] == SCAN_NO
+        certain = sections[counters[C_SECTION], S_SCAN] == SCAN_NO
         if side == 0:
             counters[C_ODDITIES + ODD_RAW] += 1
             if state[0, m.RAW] != 0:
@@ -482,35 +523,46 @@ def on_end(side: int, work: Work) -> int:
                 return 1
         return 1 if certain or state[side, m.RAW] != 0 else 0
     if side == 0 and row >= 0 and not (frames[F_KEY, row] == 0 and frames[F_ACKS, row] == 0):
-        work.sections[counters[C_SECTION], S_EXPECTED] += 1
+        sections[counters[C_SECTION], S_EXPECTED] += 1
     return 1
 
 
-@njit(cache=True, nogil=True)
-def close_row(side: int, work: Work) -> None:
+@kernel
+def close_row(side: int, state: Int64s, frames: Int64s) -> None:
     """What became of the frame's body."""
-    row = work.state[side, m.FRAME]
+    row = state[side, m.FRAME]
     if row >= 0:
-        work.frames[F_BODY, row] = work.state[side, m.BODY]
-        work.frames[F_HEADER, row] = work.state[side, m.HEADER]
-        work.frames[F_ACKS, row] = work.state[side, m.ACKS]
+        frames[F_BODY, row] = state[side, m.BODY]
+        frames[F_HEADER, row] = state[side, m.HEADER]
+        frames[F_ACKS, row] = state[side, m.ACKS]
 
 
-@njit(cache=True, nogil=True)
-def answer(content: Content, c: int, side: int, tables: Tables, work: Work, out: m.Out) -> int:
+@kernel
+def answer(
+    seen_first: Int64s,
+    seen_from: Int64s,
+    seen_to: Int64s,
+    seen_time: Int64s,
+    c: int,
+    side: int,
+    state: Int64s,
+    frames: Int64s,
+    sections: Int64s,
+    counters: Int64s,
+    memory: Int64s,
+) -> int:
     """Deal with the machine's event: 1 go on, 0 the chain is at its end and POSITION is where it ended, -1 no room."""
-    state, counters = work.state, work.counters
     event = state[side, m.EVENT]
     done = 1
     if event == m.EVENT_LOST:
         counters[C_ODDITIES + ODD_LOST] += 1
         return 0
     if event == m.EVENT_HEADER:
-        done = on_request(content, c, work, out)
+        done = on_request(seen_first, seen_from, seen_to, seen_time, c, state, frames, sections, counters)
     elif event == m.EVENT_RESPONSE:
-        done = on_response(content, c, tables, work, out)
+        done = on_response(seen_first, seen_from, seen_to, seen_time, c, state, frames, sections, counters, memory)
     elif event == m.EVENT_FRAME:
-        done = on_end(side, work)
+        done = on_end(side, state, frames, sections, counters)
         state[side, m.FRAME] = -1
     if done == 0:
         counters[C_ODDITIES + ODD_BROKEN] += 1
@@ -521,82 +573,88 @@ def answer(content: Content, c: int, side: int, tables: Tables, work: Work, out:
     return done
 
 
-@njit(cache=True, nogil=True)
-def walk(content: Content, c: int, side: int, tables: Tables, work: Work, out: m.Out, found: NDArray[np.int64]) -> bool:
+@kernel
+def walk(content: Content, c: int, side: int, work: Work, text: Bytes, found: Int64s) -> bool:
     """Follow one direction of a connection from its first byte to its last; False where there is no room."""
-    state, counters = work.state, work.counters
+    memory, state, frames, sections, counters, hold = work.memory, work.state, work.frames, work.sections, work.counters, work.hold
+    own = memory[m.STATE_AT] + side * m.MACHINE_COLUMNS
+    seen_first, seen_from, seen_to, seen_time = content.seen_first, content.seen_from, content.seen_to, content.seen_time
+    starts, stops, places, data = content.start, content.stop, content.at, content.data
     d = 2 * c + side
     first, last = content.first[d], content.first[d + 1]
-    m.reset(state, side, side)
+    m.reset(memory, own, side, side * m.HOLD)
     state[side, m.FRAME] = -1
     if first == last:
         return True
     piece = first
-    data_end = content.seen_to[content.seen_first[d + 1] - 1] if content.seen_first[d + 1] > content.seen_first[d] else 0
+    data_end = seen_to[seen_first[d + 1] - 1] if seen_first[d + 1] > seen_first[d] else 0
     if content.origin[d] >= 0:
         if not open_section(work, side, content.origin[d], SCAN_NO, 1):
             return False
         state[side, m.RAW] = 1 if side == 0 else counters[C_RAW]
     else:
-        state[side, m.POSITION] = content.start[first]
+        state[side, m.POSITION] = starts[first]
     while True:
         if state[side, m.PHASE] == m.IDLE:
             position = state[side, m.POSITION]
-            close_row(side, work)
+            close_row(side, state, frames)
             state[side, m.FRAME] = -1
-            piece = search(content.stop, first, last, position)
-            there = scan_requests(content, d, piece, position, tables, work, found) if side == 0 else scan_responses(content, d, piece, position, work, found)
+            piece = search(stops, first, last, position)
+            there = (
+                scan_requests(content, d, piece, position, work, found)
+                if side == 0
+                else scan_responses(content, d, piece, position, work, found)
+            )
             if not there:
                 break
             if not open_section(work, side, found[0], found[1], found[2]):
                 return False
             state[side, m.RAW] = 0
-            piece = search(content.stop, piece, last, found[0])
+            piece = search(stops, piece, last, found[0])
         position = state[side, m.POSITION]
         if piece > last or (piece == last and position >= data_end):
             break
-        if piece < last and content.stop[piece] <= position:
+        if piece < last and stops[piece] <= position:
             piece += 1
             continue
         done = 1
-        missing = (content.start[piece] if piece < last else data_end) - position
+        missing = (starts[piece] if piece < last else data_end) - position
         while missing > 0 and done == 1:
-            missing = m.gap(missing, state, side, tables, out)
+            missing = m.gap(missing, memory, own)
             if state[side, m.EVENT] == m.EVENT_NONE:
                 break
-            done = answer(content, c, side, tables, work, out)
+            done = answer(seen_first, seen_from, seen_to, seen_time, c, side, state, frames, sections, counters, memory)
         if done == 1 and piece == last:
             break
         if done == 1:
-            at = content.at[piece] + state[side, m.POSITION] - content.start[piece]
-            end = content.at[piece] + content.stop[piece] - content.start[piece]
+            at = places[piece] + state[side, m.POSITION] - starts[piece]
+            end = places[piece] + stops[piece] - starts[piece]
             while done == 1:
-                at = m.advance(content.data, at, end, state, side, work.hold, tables, out)
+                at = m.advance(data, at, end, memory, own, hold, text)
                 if state[side, m.EVENT] == m.EVENT_NONE:
                     break
-                done = answer(content, c, side, tables, work, out)
+                done = answer(seen_first, seen_from, seen_to, seen_time, c, side, state, frames, sections, counters, memory)
             piece += 1
-        if done < 0 or out.counts[m.OVERFLOW] != 0:
+        if done < 0 or memory[m.OVERFLOW] != 0:
             return False
         if done == 0:
-            work.sections[counters[C_SECTION], S_END] = state[side, m.POSITION]
+            sections[counters[C_SECTION], S_END] = state[side, m.POSITION]
     if state[side, m.PHASE] != m.IDLE:
-        finish(content, d, side, work)
+        finish(side, state, frames, sections, counters)
     return True
 
 
-@njit(cache=True, nogil=True)
-def finish(content: Content, d: int, side: int, work: Work) -> None:
+@kernel
+def finish(side: int, state: Int64s, frames: Int64s, sections: Int64s, counters: Int64s) -> None:
     """The direction's data end inside or behind a frame."""
-    state, counters, frames = work.state, work.counters, work.frames
     row = state[side, m.FRAME]
-    close_row(side, work)
+    close_row(side, state, frames)
     if row >= 0 and side == 0 and not (frames[F_KEY, row] == 0 and state[0, m.ACKS] == 0):
-        work.sections[counters[C_SECTION], S_EXPECTED] += 1
+        sections[counters[C_SECTION], S_EXPECTED] += 1
     state[side, m.FRAME] = -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def forbid_rejected(content: Content, c: int, work: Work) -> bool:
     """Look at the chains of requests that were found: those that nothing confirms are forbidden. True where there was one."""
     counters, sections, frames = work.counters, work.sections, work.frames
@@ -623,7 +681,7 @@ def forbid_rejected(content: Content, c: int, work: Work) -> bool:
     return rejected
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def first_rejected(work: Work) -> int:
     """Position of the first chain of requests that was found and not confirmed (after the last retry)."""
     start = np.int64(EVER)
@@ -632,7 +690,7 @@ def first_rejected(work: Work) -> int:
     return start
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def tls_records(content: Content, d: int, work: Work) -> bool:
     """Five TLS records in a row, from a segment's start."""
     count = 0
@@ -643,7 +701,9 @@ def tls_records(content: Content, d: int, work: Work) -> bool:
                 continue
             following = content.start[i]
         while content.start[i] <= following < content.stop[i]:
-            size = tls_record(content.data, content.at[i] + following - content.start[i], content.at[i] + content.stop[i] - content.start[i])
+            size = tls_record(
+                content.data, content.at[i] + following - content.start[i], content.at[i] + content.stop[i] - content.start[i]
+            )
             if size == 0:
                 count = 0
                 break
@@ -654,7 +714,7 @@ def tls_records(content: Content, d: int, work: Work) -> bool:
     return False
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def is_encrypted(content: Content, c: int, work: Work) -> bool:
     """The connection carries TLS: by its first bytes, or where its start was not seen by chained records in both directions."""
     started = False
@@ -662,13 +722,13 @@ def is_encrypted(content: Content, c: int, work: Work) -> bool:
         origin = content.origin[2 * c + side]
         if origin >= 0:
             started = True
-            size = gather(content, 2 * c + side, content.first[2 * c + side], origin, work.scratch)
+            size = gather(content, 2 * c + side, content.first[2 * c + side], origin, work.scratch, 8)
             if is_tls_hello(work.scratch, 0, size):
                 return True
     return not started and tls_records(content, 2 * c, work) and tls_records(content, 2 * c + 1, work)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def skipped(content: Content, d: int, side: int, work: Work) -> int:
     """Bytes of the direction that were seen and lie in no section."""
     total = np.int64(0)
@@ -686,31 +746,31 @@ def skipped(content: Content, d: int, side: int, work: Work) -> int:
     return total
 
 
-@njit(cache=True, nogil=True)
-def follow_connection(content: Content, c: int, tables: Tables, work: Work, out: m.Out, found: NDArray[np.int64], per: PerConnection) -> bool:
+@kernel
+def follow_connection(content: Content, c: int, work: Work, text: Bytes, found: Int64s, per: PerConnection) -> bool:
     """Frames, fields and facts of one connection; False where there is no room for them."""
     counters = work.counters
     counters[C_FORBIDDEN] = 0
     counters[C_LIMIT] = EVER
     counters[C_SECTIONS] = 0
     first = counters[C_FRAMES]
-    fields, text = out.counts[m.FIELD_ROWS], out.counts[m.TEXT_BYTES]
+    fields, texts = work.memory[m.ROWS], work.memory[m.TEXT_BYTES]
     per.encrypted[c] = is_encrypted(content, c, work)
     counters[C_FIRST] = first
     counters[C_REQUESTS_END] = first
     tries = 0
     while not per.encrypted[c]:
         counters[C_FRAMES] = first
-        out.counts[m.FIELD_ROWS] = fields
-        out.counts[m.TEXT_BYTES] = text
+        work.memory[m.ROWS] = fields
+        work.memory[m.TEXT_BYTES] = texts
         counters[C_SECTIONS] = 0
         counters[C_KNOWN] = -1
         counters[C_HEAD] = first
         counters[C_RAW] = 0
-        if not walk(content, c, 0, tables, work, out, found):
+        if not walk(content, c, 0, work, text, found):
             return False
         counters[C_REQUESTS_END] = counters[C_FRAMES]
-        if not walk(content, c, 1, tables, work, out, found):
+        if not walk(content, c, 1, work, text, found):
             return False
         if not forbid_rejected(content, c, work):
             break
@@ -731,19 +791,19 @@ def follow_connection(content: Content, c: int, tables: Tables, work: Work, out:
     return True
 
 
-@njit(cache=True, nogil=True)
-def follow(content: Content, first: int, last: int, tables: Tables, work: Work, out: m.Out, found: NDArray[np.int64], per: PerConnection) -> int:
+@kernel
+def follow(content: Content, first: int, last: int, work: Work, text: Bytes, found: Int64s, per: PerConnection) -> int:
     """Connections first..last; the first one for which there was no room, else `last`."""
     counters = work.counters
-    odd = np.zeros(COUNTERS - C_ODDITIES, np.int64)
+    odd = work.odd
     for c in range(first, last):
-        frames, fields, text = counters[C_FRAMES], out.counts[m.FIELD_ROWS], out.counts[m.TEXT_BYTES]
+        frames, fields, texts = counters[C_FRAMES], work.memory[m.ROWS], work.memory[m.TEXT_BYTES]
         for i in range(odd.shape[0]):
             odd[i] = counters[C_ODDITIES + i]
-        if not follow_connection(content, c, tables, work, out, found, per):
+        if not follow_connection(content, c, work, text, found, per):
             counters[C_FRAMES] = frames
-            out.counts[m.FIELD_ROWS] = fields
-            out.counts[m.TEXT_BYTES] = text
+            work.memory[m.ROWS] = fields
+            work.memory[m.TEXT_BYTES] = texts
             for i in range(odd.shape[0]):
                 counters[C_ODDITIES + i] = odd[i]
             return c
@@ -759,21 +819,21 @@ class Frames(NamedTuple):
     it read, 1 in part, 2 to its end. header: bits `machine.HEADER_…`. acks: of a Produce, 1 where not captured.
     """
 
-    connection: NDArray[np.int64]
-    side: NDArray[np.int64]
-    start: NDArray[np.int64]
-    size: NDArray[np.int64]
-    first_time: NDArray[np.int64]
-    last_time: NDArray[np.int64]
-    api_key: NDArray[np.int64]
-    api_version: NDArray[np.int64]
-    correlation_id: NDArray[np.int64]
-    client_from: NDArray[np.int64]
-    client_size: NDArray[np.int64]
-    partner: NDArray[np.int64]
-    section: NDArray[np.int64]
-    body: NDArray[np.int64]
-    header: NDArray[np.int64]
+    connection: Int64s
+    side: Int64s
+    start: Int64s
+    size: Int64s
+    first_time: Int64s
+    last_time: Int64s
+    api_key: Int64s
+    api_version: Int64s
+    correlation_id: Int64s
+    client_from: Int64s
+    client_size: Int64s
+    partner: Int64s
+    section: Int64s
+    body: Int64s
+    header: Int64s
 
 
 class Fields(NamedTuple):
@@ -783,27 +843,28 @@ class Fields(NamedTuple):
     the field is an integer or a null string.
     """
 
-    frame: NDArray[np.int64]
-    field: NDArray[np.int64]
-    value: NDArray[np.int64]
-    text_from: NDArray[np.int64]
-    text_size: NDArray[np.int64]
-    text: NDArray[np.uint8]
+    frame: Int64s
+    field: Int64s
+    value: Int64s
+    text_from: Int64s
+    text_size: Int64s
+    text: Bytes
 
 
 class StreamFacts(NamedTuple):
     """framing: uint8[2C], see FRAMING. encrypted: bool[C]. frames, skipped_bytes: int64[2C]. misses: needed bytes that were captured and not kept.
-    oddities: counts by the names of ODDITIES."""
+    oddities: counts by the names of ODDITIES.
+    """
 
-    framing: NDArray[np.uint8]
+    framing: Bytes
     encrypted: NDArray[np.bool_]
-    frames: NDArray[np.int64]
-    skipped_bytes: NDArray[np.int64]
+    frames: Int64s
+    skipped_bytes: Int64s
     misses: int
     oddities: dict[str, int]
 
 
-def _enlarged(array: NDArray[np.int64], used: int) -> NDArray[np.int64]:
+def _enlarged(array: NDArray[Any], used: int) -> NDArray[Any]:
     """Twice the room along the last axis, what is used of it copied."""
     larger = np.empty((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
     larger[..., :used] = array[..., :used]
@@ -816,17 +877,28 @@ def follow_connections(streams: Streams, connections: int) -> tuple[Frames, Fiel
     `streams` as `tcp.stream.assemble` makes them; `connections` is their number C.
     """
     content = Content(
-        *(np.ascontiguousarray(array, np.int64) for array in (streams.origin, streams.seen_first, streams.seen_from, streams.seen_to, streams.seen_time)),
-        *(np.ascontiguousarray(array, np.int64) for array in (streams.content_first, streams.content_from, streams.content_to, streams.content_at)),
+        *(
+            np.ascontiguousarray(array, np.int64)
+            for array in (streams.origin, streams.seen_first, streams.seen_from, streams.seen_to, streams.seen_time)
+        ),
+        *(
+            np.ascontiguousarray(array, np.int64)
+            for array in (streams.content_first, streams.content_from, streams.content_to, streams.content_at)
+        ),
         np.ascontiguousarray(streams.content_segment, np.bool_),
         np.ascontiguousarray(streams.data, np.uint8),
     )
     per = PerConnection(
-        np.zeros(2 * connections, np.uint8), np.zeros(2 * connections, np.int64), np.zeros(2 * connections, np.int64), np.zeros(connections, np.bool_)
+        np.zeros(2 * connections, np.uint8),
+        np.zeros(2 * connections, np.int64),
+        np.zeros(2 * connections, np.int64),
+        np.zeros(connections, np.bool_),
     )
     room = max(1 << 10, len(content.data) // 64)
+    memory = _memory(12 * room)
     work = Work(
-        np.zeros((2, m.MACHINE_COLUMNS), np.int64),
+        memory,
+        _state(memory),
         np.zeros(2 * m.HOLD, np.uint8),
         np.empty((FRAME_COLUMNS, room), np.int64),
         np.zeros((1 << 10, SECTION_COLUMNS), np.int64),
@@ -834,23 +906,53 @@ def follow_connections(streams: Streams, connections: int) -> tuple[Frames, Fiel
         np.zeros(HEADER_BYTES, np.uint8),
         np.zeros(HEADER_FACTS, np.int64),
         np.zeros(COUNTERS, np.int64),
+        np.zeros(len(ODDITIES), np.int64),
     )
-    none = np.zeros(0, np.int64)
-    out = m.Out(np.array([m.MERGE]), none, np.empty((5, 4 * room), np.int64), np.empty(8 * room, np.uint8), np.zeros(m.OUT_COUNTS, np.int64))
+    text = np.empty(8 * room, np.uint8)
     found = np.zeros(3, np.int64)
     connection = 0
     while True:
-        connection = int(follow(content, connection, connections, TABLES, work, out, found, per))
+        connection = int(follow(content, connection, connections, work, text, found, per))
         if connection == connections:
             break
-        frames, fields, text = int(work.counters[C_FRAMES]), int(out.counts[m.FIELD_ROWS]), int(out.counts[m.TEXT_BYTES])
-        work = work._replace(frames=_enlarged(work.frames, frames), sections=np.zeros((2 * len(work.sections), SECTION_COLUMNS), np.int64))
-        out = out._replace(fields=_enlarged(out.fields, fields), text=_enlarged(out.text, text))
-        out.counts[m.OVERFLOW] = 0
-    count, fields = int(work.counters[C_FRAMES]), int(out.counts[m.FIELD_ROWS])
+        frames = int(work.counters[C_FRAMES])
+        memory = _enlarged(work.memory, int(work.memory[m.OUT_AT] + 3 * work.memory[m.ROWS]))
+        memory[m.OUT_END] = len(memory)
+        memory[m.OVERFLOW] = 0
+        sections = np.zeros((2 * len(work.sections), SECTION_COLUMNS), np.int64)
+        work = work._replace(memory=memory, state=_state(memory), frames=_enlarged(work.frames, frames), sections=sections)
+        text = _enlarged(text, int(work.memory[m.TEXT_BYTES]))
+        memory[m.OVERFLOW] = 0
+    count = int(work.counters[C_FRAMES])
     oddities = {name: int(work.counters[C_ODDITIES + i]) for i, name in enumerate(ODDITIES)}
     return (
         Frames(*(work.frames[column, :count] for column in range(F_ACKS))),
-        Fields(*(out.fields[column, :fields] for column in range(5)), out.text[: int(out.counts[m.TEXT_BYTES])]),
+        _fields(work.memory, text),
         StreamFacts(per.framing, per.encrypted, per.frames, per.skipped_bytes, 0, oddities),
     )
+
+
+def _memory(room: int) -> Int64s:
+    """The machine's memory for two directions and `room` numbers of fields."""
+    state_at = len(PACKED)
+    out_at = state_at + 2 * m.MACHINE_COLUMNS
+    memory = np.zeros(out_at + room, np.int64)
+    memory[:state_at] = PACKED
+    memory[[m.STATE_AT, m.OUT_AT, m.OUT_END, m.MODE]] = state_at, out_at, out_at + room, m.MERGE
+    return memory
+
+
+def _state(memory: Int64s) -> Int64s:
+    """The rows of both directions in the machine's memory."""
+    return memory[len(PACKED) :][: 2 * m.MACHINE_COLUMNS].reshape(2, m.MACHINE_COLUMNS)
+
+
+def _fields(memory: Int64s, text: Bytes) -> Fields:
+    """The machine's fields as columns."""
+    rows = memory[memory[m.OUT_AT] :][: 3 * int(memory[m.ROWS])].reshape(-1, 3)
+    what = rows[:, 1]
+    is_text = (what >> 8) & 1 == 1
+    value = np.where(is_text, 0, rows[:, 2])
+    text_from = np.where(is_text, rows[:, 2], -1)
+    text_size = np.where(is_text, (what >> 9) - 1, -1)
+    return Fields(rows[:, 0].copy(), what & 0xFF, value, text_from, text_size, text[: int(memory[m.TEXT_BYTES])])

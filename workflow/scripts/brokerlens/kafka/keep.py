@@ -10,12 +10,12 @@ when three requests of it were answered in order while both directions' chains h
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from brokerlens.kafka.compiled import kernel
 from brokerlens.kafka import machine as m
 from brokerlens.kafka.chain import (
     HEADER_FACTS,
@@ -25,7 +25,8 @@ from brokerlens.kafka.chain import (
     rises,
     tls_record,
 )
-from brokerlens.kafka.layouts import TABLES, Tables
+from brokerlens.kafka.layouts import PACKED
+from brokerlens.kafka.machine import Bytes, Int64s
 
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 
@@ -44,6 +45,8 @@ INTERVALS: Final = 8
 FAR_BEHIND: Final = 4 << 20
 FAR_AHEAD: Final = 64 << 20
 TLS_RECORDS: Final = 5
+# Numbers for the ranges of one packet that were read: more of them become one.
+MARKS_ROOM: Final = 1 << 14
 EVER: Final = 1 << 62
 
 REASONS: Final = ("read", "start", "lost", "hole", "unknown_response", "stray")
@@ -71,15 +74,16 @@ READ, START, LOST, HOLE, UNKNOWN, STRAY = range(6)
     QUEUE_SIZE,
     ANSWERED,
     ENCRYPTED,
-) = range(m.MACHINE_COLUMNS, m.MACHINE_COLUMNS + 19)
-COLUMNS: Final = m.MACHINE_COLUMNS + 19
+    RANGE,  # the first range of positions that is kept whole: from, to, reason; the others behind it
+) = range(m.MACHINE_COLUMNS, m.MACHINE_COLUMNS + 20)
+COLUMNS: Final = RANGE + 3 * INTERVALS
 
 CHAIN_NONE, CHAIN_CERTAIN, CHAIN_FOUND, CHAIN_TRUSTED = range(4)
 
 # Columns of an outstanding request.
 N_ID, N_KEY, N_VERSION, N_SECTION, N_NEXT = range(5)
 
-# Places in `Memory.counters`.
+# Places in the counters.
 FREE_NODE, FREE_NODES, RUNS, BYTES, STOPPED, CAPPED, KEPT_BY_REASON = range(7)
 COUNTERS: Final = KEPT_BY_REASON + len(REASONS)
 STOP_END, STOP_GROUP, STOP_ROOM = range(3)
@@ -92,96 +96,77 @@ class Segments(NamedTuple):
     payload in the buffer. payload_captured, payload_len: bytes captured and on the wire. row: number in the row group.
     """
 
-    direction: NDArray[np.int64]
-    seq: NDArray[np.int64]
-    flags: NDArray[np.int64]
-    payload_at: NDArray[np.int64]
-    payload_captured: NDArray[np.int64]
-    payload_len: NDArray[np.int64]
-    row: NDArray[np.int64]
+    direction: Int64s
+    seq: Int64s
+    flags: Int64s
+    payload_at: Int64s
+    payload_captured: Int64s
+    payload_len: Int64s
+    row: Int64s
 
 
-class Memory(NamedTuple):
-    """What is remembered between packets: state int64[directions, COLUMNS], hold uint8[64 directions], intervals int64[directions, 3 INTERVALS]
-    (from, to, reason), nodes int64[n, 5] (outstanding requests), counters int64[COUNTERS]."""
-
-    state: NDArray[np.int64]
-    hold: NDArray[np.uint8]
-    intervals: NDArray[np.int64]
-    nodes: NDArray[np.int64]
-    counters: NDArray[np.int64]
-    facts: NDArray[np.int64]
+@kernel
+def row(memory: Int64s, d: int) -> int:
+    """Where the direction's state stands in the memory."""
+    return memory[m.STATE_AT] + COLUMNS * d
 
 
-class Pool(NamedTuple):
-    """Arrays that kept runs are written to."""
-
-    row: NDArray[np.int64]
-    offset: NDArray[np.int64]
-    length: NDArray[np.int64]
-    data: NDArray[np.uint8]
-
-
-@njit(cache=True, nogil=True)
-def add_interval(memory: Memory, d: int, start: int, end: int, reason: int) -> None:
+@kernel
+def add_interval(state: Int64s, d: int, start: int, end: int, reason: int) -> None:
     """Keep the positions start..end whole. Where there are too many ranges, the two oldest become one."""
-    state, intervals = memory.state, memory.intervals
     if end <= start:
         return
     count = state[d, RANGES]
     for i in range(count):
-        if intervals[d, 3 * i] <= start and end <= intervals[d, 3 * i + 1]:
+        if state[d, RANGE + 3 * i] <= start and end <= state[d, RANGE + 3 * i + 1]:
             return
     if count == INTERVALS:
-        intervals[d, 0] = min(intervals[d, 0], intervals[d, 3])
-        intervals[d, 1] = max(intervals[d, 1], intervals[d, 4])
+        state[d, RANGE + 0] = min(state[d, RANGE + 0], state[d, RANGE + 3])
+        state[d, RANGE + 1] = max(state[d, RANGE + 1], state[d, RANGE + 4])
         for i in range(3, 3 * (count - 1)):
-            intervals[d, i] = intervals[d, i + 3]
+            state[d, RANGE + i] = state[d, RANGE + i + 3]
         count -= 1
-    intervals[d, 3 * count] = start
-    intervals[d, 3 * count + 1] = end
-    intervals[d, 3 * count + 2] = reason
+    state[d, RANGE + 3 * count] = start
+    state[d, RANGE + 3 * count + 1] = end
+    state[d, RANGE + 3 * count + 2] = reason
     state[d, RANGES] = count + 1
     state[d, HIGH] = max(state[d, HIGH], end)
 
 
-@njit(cache=True, nogil=True)
-def close_intervals(memory: Memory, d: int) -> None:
+@kernel
+def close_intervals(state: Int64s, d: int) -> None:
     """The chain is trusted: from the machine's position on only what it reads is kept."""
-    state, intervals = memory.state, memory.intervals
     high = np.int64(0)
     for i in range(state[d, RANGES]):
-        if intervals[d, 3 * i + 1] == EVER:
-            intervals[d, 3 * i + 1] = max(state[d, m.POSITION], intervals[d, 3 * i])
-        high = max(high, intervals[d, 3 * i + 1])
+        if state[d, RANGE + 3 * i + 1] == EVER:
+            state[d, RANGE + 3 * i + 1] = max(state[d, m.POSITION], state[d, RANGE + 3 * i])
+        high = max(high, state[d, RANGE + 3 * i + 1])
     state[d, HIGH] = high
     if state[d, CHAIN] == CHAIN_FOUND:
         state[d, CHAIN] = CHAIN_TRUSTED
 
 
-@njit(cache=True, nogil=True)
-def lose(memory: Memory, d: int, position: int) -> None:
+@kernel
+def lose(state: Int64s, d: int, position: int) -> None:
     """No frame is known from this position on: all of it is kept until a chain is trusted again."""
-    state = memory.state
     state[d, CHAIN] = CHAIN_NONE
     state[d, m.PHASE] = m.IDLE
     state[d, m.SKIP] = 0
     state[d, m.HELD] = 0
     state[d & ~1, ANSWERED] = 0
-    add_interval(memory, d, position, EVER, LOST)
+    add_interval(state, d, position, EVER, LOST)
 
 
-@njit(cache=True, nogil=True)
-def forget_queue(memory: Memory, connection: int) -> None:
+@kernel
+def forget_queue(state: Int64s, nodes: Int64s, counters: Int64s, connection: int) -> None:
     """No request of the connection is outstanding."""
-    while memory.state[2 * connection, QUEUE_SIZE] > 0:
-        pop(memory, connection)
+    while state[2 * connection, QUEUE_SIZE] > 0:
+        pop(state, nodes, counters, connection)
 
 
-@njit(cache=True, nogil=True)
-def pop(memory: Memory, connection: int) -> None:
+@kernel
+def pop(state: Int64s, nodes: Int64s, counters: Int64s, connection: int) -> None:
     """Forget the oldest outstanding request."""
-    state, nodes, counters = memory.state, memory.nodes, memory.counters
     d = 2 * connection
     node = state[d, QUEUE_HEAD]
     state[d, QUEUE_HEAD] = nodes[node, N_NEXT]
@@ -191,13 +176,12 @@ def pop(memory: Memory, connection: int) -> None:
     counters[FREE_NODES] += 1
 
 
-@njit(cache=True, nogil=True)
-def push(memory: Memory, connection: int) -> None:
+@kernel
+def push(state: Int64s, nodes: Int64s, counters: Int64s, connection: int) -> None:
     """Remember the request that the machine has just passed."""
-    state, nodes, counters = memory.state, memory.nodes, memory.counters
     d = 2 * connection
     if state[d, QUEUE_SIZE] >= OUTSTANDING:
-        pop(memory, connection)
+        pop(state, nodes, counters, connection)
     node = counters[FREE_NODE]
     counters[FREE_NODE] = nodes[node, N_NEXT]
     counters[FREE_NODES] -= 1
@@ -213,35 +197,33 @@ def push(memory: Memory, connection: int) -> None:
     state[d, QUEUE_SIZE] += 1
 
 
-@njit(cache=True, nogil=True)
-def start_over(memory: Memory, d: int) -> None:
+@kernel
+def start_over(memory: Int64s, state: Int64s, d: int) -> None:
     """Nothing is known of this direction: keep it whole until a chain is trusted."""
-    state = memory.state
     undecided = state[d, UNDECIDED]
-    m.reset(state, d, d & 1)
+    m.reset(memory, row(memory, d), d & 1, m.HOLD * d)
     for column in range(m.MACHINE_COLUMNS, COLUMNS):
         if column < QUEUE_HEAD:
             state[d, column] = 0
     state[d, ORIGIN] = -1
     state[d, NEXT] = -1
     state[d, UNDECIDED] = undecided
-    add_interval(memory, d, 0, EVER, START)
+    add_interval(state, d, 0, EVER, START)
 
 
-@njit(cache=True, nogil=True)
-def restart(memory: Memory, connection: int) -> None:
+@kernel
+def restart(memory: Int64s, state: Int64s, nodes: Int64s, counters: Int64s, connection: int) -> None:
     """A new connection on the same addresses and ports, or the end of one."""
-    forget_queue(memory, connection)
-    memory.state[2 * connection, ANSWERED] = 0
-    memory.state[2 * connection, ENCRYPTED] = 0
-    start_over(memory, 2 * connection)
-    start_over(memory, 2 * connection + 1)
+    forget_queue(state, nodes, counters, connection)
+    state[2 * connection, ANSWERED] = 0
+    state[2 * connection, ENCRYPTED] = 0
+    start_over(memory, state, 2 * connection)
+    start_over(memory, state, 2 * connection + 1)
 
 
-@njit(cache=True, nogil=True)
-def begin_certain(memory: Memory, d: int, position: int) -> None:
+@kernel
+def begin_certain(memory: Int64s, state: Int64s, d: int, position: int) -> None:
     """The direction's first byte stands at this position: its chain is certain."""
-    state = memory.state
     state[d, ORIGIN] = position
     state[d, FRESH] = 0
     if state[d, NEXT] >= 0:
@@ -251,26 +233,24 @@ def begin_certain(memory: Memory, d: int, position: int) -> None:
     state[d, HIGH] = 0
     state[d, CHAIN] = CHAIN_CERTAIN
     state[d, m.RAW] = 1 - (d & 1)  # the first frames may be GSSAPI tokens
-    m.begin(state, d, position)
+    m.begin(memory, row(memory, d), position)
 
 
-@njit(cache=True, nogil=True)
-def on_syn(memory: Memory, d: int, seq: int, flags: int) -> None:
+@kernel
+def on_syn(memory: Int64s, state: Int64s, nodes: Int64s, counters: Int64s, d: int, seq: int, flags: int) -> None:
     """A SYN begins a new connection unless it is one that was seen before."""
-    state = memory.state
     position = ((seq + 1) & 0xFFFFFFFF) + (1 << 32)
     if state[d, ORIGIN] >= 0 and (state[d, ORIGIN] - position) & 0xFFFFFFFF == 0:
         return
     if flags & ACK == 0 or state[d, FRESH] == 0:
-        restart(memory, d >> 1)
+        restart(memory, state, nodes, counters, d >> 1)
         state[d ^ 1, FRESH] = 1
-    begin_certain(memory, d, position)
+    begin_certain(memory, state, d, position)
 
 
-@njit(cache=True, nogil=True)
-def on_request(memory: Memory, d: int) -> bool:
+@kernel
+def on_request(state: Int64s, d: int) -> bool:
     """A request's header was read; False where it ends a chain that was found."""
-    state = memory.state
     if state[d, CHAIN] != CHAIN_CERTAIN:
         header = state[d, m.HEADER]
         if header & (m.HEADER_UNKNOWN | m.HEADER_CLIENT_BAD):
@@ -288,10 +268,9 @@ def on_request(memory: Memory, d: int) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
-def on_request_end(memory: Memory, d: int) -> bool:
+@kernel
+def on_request_end(state: Int64s, nodes: Int64s, counters: Int64s, d: int) -> bool:
     """A request's frame is passed; False where it had no header and so ends a chain that was found."""
-    state = memory.state
     header = state[d, m.HEADER]
     if header & m.HEADER_READ == 0:
         if header & m.HEADER_HOLE == 0:
@@ -300,17 +279,16 @@ def on_request_end(memory: Memory, d: int) -> bool:
             state[d + 1, m.RAW] = 1
         return True
     if state[d, m.KEY] != 0 or state[d, m.ACKS] != 0:
-        push(memory, d >> 1)
+        push(state, nodes, counters, d >> 1)
         state[d, PUSHED] = 1
     elif state[d, CHAIN] == CHAIN_FOUND and state[d, CHAINED] >= TRUST_UNANSWERED and state[d, PUSHED] == 0:
-        close_intervals(memory, d)
+        close_intervals(state, d)
     return True
 
 
-@njit(cache=True, nogil=True)
-def on_response(memory: Memory, d: int, tables: Tables) -> bool:
+@kernel
+def on_response(memory: Int64s, state: Int64s, nodes: Int64s, counters: Int64s, d: int) -> bool:
     """A response's id was read: its layout is that of the one outstanding request with this id. False where a found chain ends."""
-    state, nodes = memory.state, memory.nodes
     request = d - 1
     found = np.int64(-1)
     matches = 0
@@ -325,80 +303,78 @@ def on_response(memory: Memory, d: int, tables: Tables) -> bool:
         if state[d, CHAIN] != CHAIN_CERTAIN:
             return False
         if state[d, m.RAW] == 0 or state[request, CHAIN] != CHAIN_CERTAIN:
-            add_interval(memory, d, state[d, m.POSITION], state[d, m.FRAME_END], UNKNOWN)
+            add_interval(state, d, state[d, m.POSITION], state[d, m.FRAME_END], UNKNOWN)
         return True
     key, version, section = nodes[found, N_KEY], nodes[found, N_VERSION], nodes[found, N_SECTION]
     while state[request, QUEUE_HEAD] != found:
-        pop(memory, request >> 1)
-    pop(memory, request >> 1)
+        pop(state, nodes, counters, request >> 1)
+    pop(state, nodes, counters, request >> 1)
     state[d, m.RAW] = 1 if key == 17 and version == 0 else 0
     if matches > 1:
-        add_interval(memory, d, state[d, m.POSITION], state[d, m.FRAME_END], UNKNOWN)
+        add_interval(state, d, state[d, m.POSITION], state[d, m.FRAME_END], UNKNOWN)
         return True
-    m.begin_body(state, d, key, version, tables)
+    m.begin_body(memory, row(memory, d), key, version)
     if section == state[request, SECTION]:
         state[request, ANSWERED] += 1
         if state[request, ANSWERED] >= TRUST and state[request, CHAIN] != CHAIN_NONE:
             if state[request, CHAIN] == CHAIN_FOUND:
-                close_intervals(memory, request)
+                close_intervals(state, request)
             if state[d, CHAIN] == CHAIN_FOUND:
-                close_intervals(memory, d)
+                close_intervals(state, d)
     return True
 
 
-@njit(cache=True, nogil=True)
-def answer(memory: Memory, d: int, tables: Tables) -> bool:
+@kernel
+def answer(memory: Int64s, state: Int64s, nodes: Int64s, counters: Int64s, d: int) -> bool:
     """Deal with the machine's event; False where the direction is lost and nothing more is to be fed."""
-    state = memory.state
     event = state[d, m.EVENT]
     holds = True
     if event == m.EVENT_LOST:
-        lose(memory, d, state[d, m.POSITION])
+        lose(state, d, state[d, m.POSITION])
         return False
     if event == m.EVENT_HEADER:
-        holds = on_request(memory, d)
+        holds = on_request(state, d)
     elif event == m.EVENT_RESPONSE:
-        holds = on_response(memory, d, tables)
+        holds = on_response(memory, state, nodes, counters, d)
     elif event == m.EVENT_HOLE:
-        add_interval(memory, d, state[d, m.POSITION], state[d, m.FRAME_END], HOLE)
+        add_interval(state, d, state[d, m.POSITION], state[d, m.FRAME_END], HOLE)
     elif event == m.EVENT_FRAME:
         if d & 1 == 0:
-            holds = on_request_end(memory, d)
+            holds = on_request_end(state, nodes, counters, d)
         elif state[d, m.HEADER] & (m.HEADER_READ | m.HEADER_HOLE) == 0:
             holds = state[d, CHAIN] == CHAIN_CERTAIN  # too short for an id: a raw SASL token at most
     if not holds:
-        lose(memory, d, state[d, m.FRAME_START])
+        lose(state, d, state[d, m.FRAME_START])
     return holds
 
 
-@njit(cache=True, nogil=True)
-def feed(memory: Memory, d: int, buffer: NDArray[np.uint8], at: int, end: int, tables: Tables, out: m.Out) -> bool:
+@kernel
+def feed(memory: Int64s, state: Int64s, nodes: Int64s, counters: Int64s, hold: Bytes, d: int, buffer: Bytes, at: int, end: int) -> bool:
     """Give the machine bytes that follow those it has; False where the direction was lost on the way."""
     while True:
-        at = m.advance(buffer, at, end, memory.state, d, memory.hold, tables, out)
-        if memory.state[d, m.EVENT] == m.EVENT_NONE:
+        at = m.advance(buffer, at, end, memory, row(memory, d), hold, hold)
+        if state[d, m.EVENT] == m.EVENT_NONE:
             return True
-        if not answer(memory, d, tables):
+        if not answer(memory, state, nodes, counters, d):
             return False
 
 
-@njit(cache=True, nogil=True)
-def miss(memory: Memory, d: int, size: int, tables: Tables, out: m.Out) -> bool:
+@kernel
+def miss(memory: Int64s, state: Int64s, nodes: Int64s, counters: Int64s, d: int, size: int) -> bool:
     """Tell the machine of bytes that are not there; False where the direction was lost."""
     while True:
-        size = m.gap(size, memory.state, d, tables, out)
-        if memory.state[d, m.EVENT] == m.EVENT_NONE:
+        size = m.gap(size, memory, row(memory, d))
+        if state[d, m.EVENT] == m.EVENT_NONE:
             return True
-        if not answer(memory, d, tables):
+        if not answer(memory, state, nodes, counters, d):
             return False
 
 
-@njit(cache=True, nogil=True)
-def find(memory: Memory, d: int, buffer: NDArray[np.uint8], at: int, end: int, position: int, tables: Tables) -> bool:
+@kernel
+def find(memory: Int64s, state: Int64s, nodes: Int64s, header: Int64s, d: int, buffer: Bytes, at: int, end: int, position: int) -> bool:
     """Take up a chain where a segment begins with a plausible request, or with the answer to an outstanding one."""
-    state, nodes = memory.state, memory.nodes
     if d & 1 == 0:
-        if not read_header(buffer, at, end, tables, memory.facts):
+        if not read_header(buffer, at, end, memory, header):
             return False
         state[d, SECTION] += 1
         state[d, CHAINED] = 0
@@ -417,14 +393,13 @@ def find(memory: Memory, d: int, buffer: NDArray[np.uint8], at: int, end: int, p
             return False
     state[d, CHAIN] = CHAIN_FOUND
     state[d & ~1, ANSWERED] = 0
-    m.begin(state, d, position)
+    m.begin(memory, row(memory, d), position)
     return True
 
 
-@njit(cache=True, nogil=True)
-def watch_tls(memory: Memory, d: int, buffer: NDArray[np.uint8], at: int, end: int, position: int) -> None:
+@kernel
+def watch_tls(state: Int64s, d: int, buffer: Bytes, at: int, end: int, position: int) -> None:
     """Follow TLS records from a segment's start: five in a row in both directions are no Kafka."""
-    state = memory.state
     if state[d, TLS_COUNT] >= TLS_RECORDS:
         return
     if state[d, TLS_COUNT] == 0:
@@ -440,152 +415,189 @@ def watch_tls(memory: Memory, d: int, buffer: NDArray[np.uint8], at: int, end: i
         state[d & ~1, ENCRYPTED] = 1
 
 
-@njit(cache=True, nogil=True)
-def follow_payload(memory: Memory, d: int, position: int, buffer: NDArray[np.uint8], at: int, captured: int, length: int, tables: Tables, out: m.Out) -> None:
+@kernel
+def follow_payload(
+    memory: Int64s,
+    state: Int64s,
+    nodes: Int64s,
+    counters: Int64s,
+    hold: Bytes,
+    header: Int64s,
+    d: int,
+    position: int,
+    buffer: Bytes,
+    at: int,
+    captured: int,
+    length: int,
+) -> None:
     """One segment's payload, captured in part or whole: feed the machine, look for a chain, remember what is to be kept."""
-    state = memory.state
     if state[d, CHAIN] == CHAIN_NONE:
-        watch_tls(memory, d, buffer, at, at + captured, position)
-        if state[d & ~1, ENCRYPTED] != 0 or not find(memory, d, buffer, at, at + captured, position, tables):
+        watch_tls(state, d, buffer, at, at + captured, position)
+        if state[d & ~1, ENCRYPTED] != 0 or not find(memory, state, nodes, header, d, buffer, at, at + captured, position):
             return
-    elif position > state[d, m.POSITION] and not miss(memory, d, position - state[d, m.POSITION], tables, out):
-        if not find(memory, d, buffer, at, at + captured, position, tables):
+    elif position > state[d, m.POSITION] and not miss(memory, state, nodes, counters, d, position - state[d, m.POSITION]):
+        if not find(memory, state, nodes, header, d, buffer, at, at + captured, position):
             return
     known = state[d, m.POSITION] - position
-    if known < captured and not feed(memory, d, buffer, at + known, at + captured, tables, out):
+    if known < captured and not feed(memory, state, nodes, counters, hold, d, buffer, at + known, at + captured):
         return
     if known < length and captured < length:
-        miss(memory, d, length - max(captured, known), tables, out)
+        miss(memory, state, nodes, counters, d, length - max(captured, known))
 
 
-@njit(cache=True, nogil=True)
-def keep_whole(memory: Memory, d: int, position: int, at: int, captured: int, out: m.Out) -> None:
-    """Add to what was read of a packet the parts of it that are kept whole; `out.marks` is in order again afterwards."""
-    state, intervals, counters = memory.state, memory.intervals, memory.counters
+@kernel
+def keep_whole(memory: Int64s, state: Int64s, counters: Int64s, d: int, position: int, at: int, captured: int) -> None:
+    """Add to what was read of a packet the parts of it that are kept whole; the marks are in order again afterwards."""
     for i in range(state[d, RANGES]):
-        start = max(intervals[d, 3 * i], position)
-        end = min(intervals[d, 3 * i + 1], position + captured)
+        start = max(state[d, RANGE + 3 * i], position)
+        end = min(state[d, RANGE + 3 * i + 1], position + captured)
         if start >= end:
             continue
         if state[d, UNDECIDED] + end - start > UNDECIDED_LIMIT:
             counters[CAPPED] += end - start
             continue
         state[d, UNDECIDED] += end - start
-        counters[KEPT_BY_REASON + intervals[d, 3 * i + 2]] += end - start
-        insert_mark(out, at + start - position, at + end - position)
+        counters[KEPT_BY_REASON + state[d, RANGE + 3 * i + 2]] += end - start
+        insert_mark(memory, at + start - position, at + end - position)
 
 
-@njit(cache=True, nogil=True)
-def insert_mark(out: m.Out, start: int, end: int) -> None:
+@kernel
+def insert_mark(memory: Int64s, start: int, end: int) -> None:
     """Add a range to the marks, joined with those it touches."""
-    marks = out.marks
-    count = out.counts[m.MARKS]
+    base = memory[m.OUT_AT]
+    count = memory[m.ROWS]
     first = 0
-    while first < count and marks[2 * first + 1] + m.JOIN <= start:
+    while first < count and memory[base + 2 * first + 1] + m.JOIN <= start:
         first += 1
     last = first
-    while last < count and marks[2 * last] < end + m.JOIN:
-        start = min(start, marks[2 * last])
-        end = max(end, marks[2 * last + 1])
+    while last < count and memory[base + 2 * last] < end + m.JOIN:
+        start = min(start, memory[base + 2 * last])
+        end = max(end, memory[base + 2 * last + 1])
         last += 1
+    if last == first and base + 2 * count + 2 > memory[m.OUT_END]:
+        last = max(1, last)
+        first = last - 1
+        start = min(start, memory[base + 2 * first])
+        end = max(end, memory[base + 2 * first + 1])
     if last == first:
-        if 2 * count + 2 > marks.shape[0]:
-            marks[2 * count - 1] = max(end, marks[2 * count - 1])
-            marks[2 * count - 2] = min(start, marks[2 * count - 2])
-            return
         for i in range(count, first, -1):
-            marks[2 * i] = marks[2 * i - 2]
-            marks[2 * i + 1] = marks[2 * i - 1]
-        last = first + 1
-        count += 1
+            memory[base + 2 * i] = memory[base + 2 * i - 2]
+            memory[base + 2 * i + 1] = memory[base + 2 * i - 1]
     else:
         for i in range(last, count):
-            marks[2 * (first + 1 + i - last)] = marks[2 * i]
-            marks[2 * (first + 1 + i - last) + 1] = marks[2 * i + 1]
-        count -= last - first - 1
-    marks[2 * first] = start
-    marks[2 * first + 1] = end
-    out.counts[m.MARKS] = count
+            memory[base + 2 * (first + 1 + i - last)] = memory[base + 2 * i]
+            memory[base + 2 * (first + 1 + i - last) + 1] = memory[base + 2 * i + 1]
+    memory[m.ROWS] = count + 1 - (last - first)
+    memory[base + 2 * first] = start
+    memory[base + 2 * first + 1] = end
 
 
-@njit(cache=True, nogil=True)
-def write_runs(memory: Memory, buffer: NDArray[np.uint8], at: int, row: int, out: m.Out, pool: Pool) -> None:
-    """Copy the marked ranges of a packet to the pool."""
-    counters = memory.counters
-    for i in range(out.counts[m.MARKS]):
-        start = out.marks[2 * i]
-        size = out.marks[2 * i + 1] - start
-        run = counters[RUNS]
-        used = counters[BYTES]
-        pool.row[run] = row
-        pool.offset[run] = start - at
-        pool.length[run] = size
-        if size > 0 and start >= 0:
-            pool.data[used : used + size] = buffer[start : start + size]
-        counters[RUNS] = run + 1
-        counters[BYTES] = used + size
-        counters[KEPT_BY_REASON] += size
-    out.counts[m.MARKS] = 0
+@kernel
+def write_runs(
+    counters: Int64s, buffer: Bytes, at: int, row: int, memory: Int64s, rows: Int64s, offsets: Int64s, lengths: Int64s, data: Bytes
+) -> None:
+    """Copy the marked ranges of a packet to the kept runs."""
+    run = counters[RUNS]
+    used = counters[BYTES]
+    for i in range(memory[m.ROWS]):
+        start = memory[memory[m.OUT_AT] + 2 * i]
+        size = memory[memory[m.OUT_AT] + 2 * i + 1] - start
+        if size <= 0 or start < 0:
+            continue
+        rows[run] = row
+        offsets[run] = start - at
+        lengths[run] = size
+        for j in range(size):
+            data[used + j] = buffer[start + j]
+        run += 1
+        used += size
+    counters[KEPT_BY_REASON] += used - counters[BYTES]
+    counters[RUNS] = run
+    counters[BYTES] = used
+    memory[m.ROWS] = 0
 
 
-@njit(cache=True, nogil=True)
-def follow(buffer: NDArray[np.uint8], segments: Segments, first: int, memory: Memory, tables: Tables, out: m.Out, pool: Pool) -> int:
-    """Packets first.. of a chunk. Returns the first one that was not handled; counters[STOPPED] says why.
+@kernel
+def follow(
+    buffer: Bytes,
+    direction: Int64s,
+    sequence: Int64s,
+    tcp_flags: Int64s,
+    payload_at: Int64s,
+    payload_captured: Int64s,
+    payload_len: Int64s,
+    packet_row: Int64s,
+    first: int,
+    memory: Int64s,
+    state: Int64s,
+    nodes: Int64s,
+    counters: Int64s,
+    hold: Bytes,
+    header: Int64s,
+    rows: Int64s,
+    offsets: Int64s,
+    lengths: Int64s,
+    data: Bytes,
+) -> int:
+    """Packets first.. of a chunk (columns as in `Segments`). Returns the first one that was not handled; counters[STOPPED] says why.
 
-    STOP_END: none is left. STOP_GROUP: the row group has its kept bytes. STOP_ROOM: the pool, or the memory for requests, is to be enlarged.
+    STOP_END: none is left. STOP_GROUP: the row group has its kept bytes. STOP_ROOM: the kept runs, or the memory for requests, need more room.
     """
-    state, counters = memory.state, memory.counters
-    for i in range(first, segments.direction.shape[0]):
+    for i in range(first, direction.shape[0]):
         if counters[BYTES] >= GROUP_BYTES:
             counters[STOPPED] = STOP_GROUP
             return i
-        d = segments.direction[i]
-        flags = segments.flags[i]
-        seq = segments.seq[i]
-        length = segments.payload_len[i]
+        d = direction[i]
+        flags = tcp_flags[i]
+        seq = sequence[i]
+        length = payload_len[i]
         if flags & SYN:
-            on_syn(memory, d, seq, flags)
+            on_syn(memory, state, nodes, counters, d, seq, flags)
             seq = (seq + 1) & 0xFFFFFFFF
         if flags & RST:
-            restart(memory, d >> 1)
+            restart(memory, state, nodes, counters, d >> 1)
             continue
         if length <= 0 or state[d & ~1, ENCRYPTED] != 0:
             continue
         if state[d, NEXT] < 0:
             position = seq + (1 << 32)
             if state[d, RANGES] == 0:
-                start_over(memory, d)
+                start_over(memory, state, d)
         else:
             position = state[d, NEXT] + ((seq - state[d, NEXT] + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
-        captured = segments.payload_captured[i]
+        captured = payload_captured[i]
         if position == state[d, m.POSITION] and length < state[d, m.SKIP] and state[d, HIGH] <= position:
             state[d, m.SKIP] -= length
             state[d, m.POSITION] += length
             state[d, NEXT] = position + length
             continue
-        at = segments.payload_at[i]
-        if pool.data.shape[0] - counters[BYTES] < captured or pool.row.shape[0] - counters[RUNS] < captured // m.JOIN + 2 or counters[FREE_NODES] < OUTSTANDING + 1:
+        at = payload_at[i]
+        if (
+            data.shape[0] - counters[BYTES] < captured
+            or rows.shape[0] - counters[RUNS] < captured // m.JOIN + 2
+            or counters[FREE_NODES] <= OUTSTANDING
+        ):
             counters[STOPPED] = STOP_ROOM
             return i
         if state[d, ORIGIN] == position and is_tls_hello(buffer, at, at + captured):
             state[d & ~1, ENCRYPTED] = 1
-            m.mark(out, at, at + min(captured, 16))
+            m.mark(memory, at, at + min(captured, 16))
         elif state[d, NEXT] >= 0 and not -FAR_BEHIND <= position - state[d, NEXT] <= FAR_AHEAD:
             if position > state[d, NEXT]:
-                lose(memory, d, 0)
+                lose(state, d, 0)
                 state[d, NEXT] = position + length
             else:
-                m.mark(out, at, at + captured)
+                m.mark(memory, at, at + captured)
                 counters[KEPT_BY_REASON + STRAY] += captured
         else:
-            follow_payload(memory, d, position, buffer, at, captured, length, tables, out)
+            follow_payload(memory, state, nodes, counters, hold, header, d, position, buffer, at, captured, length)
             state[d, NEXT] = max(state[d, NEXT], position + length)
         if state[d, HIGH] > position:
-            keep_whole(memory, d, position, at, captured, out)
-        if out.counts[m.MARKS] > 0:
-            write_runs(memory, buffer, at, segments.row[i], out, pool)
+            keep_whole(memory, state, counters, d, position, at, captured)
+        if memory[m.ROWS] > 0:
+            write_runs(counters, buffer, at, packet_row[i], memory, rows, offsets, lengths, data)
     counters[STOPPED] = STOP_END
-    return segments.direction.shape[0]
+    return direction.shape[0]
 
 
 class KeptRuns:
@@ -616,7 +628,7 @@ class KeptRuns:
             self.data = _grown(self.data, max(2 * len(self.data), self.bytes + size))
 
 
-def _grown(array: NDArray, size: int) -> NDArray:
+def _grown(array: NDArray[Any], size: int) -> NDArray[Any]:
     """The array with so many elements, zeros at the end."""
     larger = np.zeros(size, array.dtype)
     larger[: len(array)] = array
@@ -627,16 +639,16 @@ class Keeper:
     """Follows a capture's connections and says which payload is to be kept. What it remembers grows with connections only."""
 
     def __init__(self) -> None:
-        self._out = m.Out(np.array([m.SPLIT]), np.zeros(1 << 14, np.int64), np.zeros((5, 0), np.int64), np.zeros(0, np.uint8), np.zeros(m.OUT_COUNTS, np.int64))
         self._counters = np.zeros(COUNTERS, np.int64)
         self._nodes = np.zeros((0, 5), np.int64)
-        self._state = np.zeros((0, COLUMNS), np.int64)
+        self._state_at = len(PACKED) + MARKS_ROOM
+        self._memory = np.concatenate([PACKED, np.zeros(MARKS_ROOM, np.int64)])
+        self._memory[[m.OUT_AT, m.OUT_END, m.STATE_AT]] = len(PACKED), self._state_at, self._state_at
         self._hold = np.zeros(0, np.uint8)
-        self._intervals = np.zeros((0, 3 * INTERVALS), np.int64)
-        self._facts = np.zeros(HEADER_FACTS, np.int64)
+        self._header = np.zeros(HEADER_FACTS, np.int64)
         self._enlarge_nodes(1 << 10)
 
-    def follow(self, buffer: NDArray[np.uint8], segments: Segments, first: int, kept: KeptRuns) -> int:
+    def follow(self, buffer: Bytes, segments: Segments, first: int, kept: KeptRuns) -> int:
         """Handle packets first.. and return the first one not handled: the number of packets, or less where `kept` holds 64 MiB.
 
         The caller then writes the row group up to that packet, clears `kept` and goes on. The decision depends on the packets alone, not on how
@@ -646,13 +658,12 @@ class Keeper:
         if first >= count:
             return count
         directions = (int(segments.direction[first:].max()) | 1) + 1
-        if directions > len(self._state):
+        if directions > len(self._state()):
             self._enlarge_state(directions)
         while True:
             self._counters[RUNS], self._counters[BYTES] = kept.runs, kept.bytes
-            pool = Pool(kept.row, kept.offset, kept.length, kept.data)
-            memory = Memory(self._state, self._hold, self._intervals, self._nodes, self._counters, self._facts)
-            first = follow(buffer, segments, first, memory, TABLES, self._out, pool)
+            memory = (self._memory, self._state(), self._nodes, self._counters, self._hold, self._header)
+            first = follow(buffer, *segments, first, *memory, kept.row, kept.offset, kept.length, kept.data)
             kept.runs, kept.bytes = int(self._counters[RUNS]), int(self._counters[BYTES])
             if self._counters[STOPPED] != STOP_ROOM:
                 return first
@@ -667,19 +678,21 @@ class Keeper:
         by_reason["read"] = max(0, by_reason["read"] - sum(by_reason[reason] for reason in REASONS[1:]))
         return {"kept_bytes": by_reason, "capped_bytes": int(self._counters[CAPPED])}
 
+    def _state(self) -> Int64s:
+        """The part of the memory with a row per direction."""
+        return self._memory[self._state_at :].reshape(-1, COLUMNS)
+
     def _enlarge_state(self, directions: int) -> None:
         """Room for so many directions, doubled so that growing costs little."""
-        before, after = len(self._state), max(directions, 2 * len(self._state), 64)
-        state = np.zeros((after, COLUMNS), np.int64)
-        state[:before] = self._state
-        state[before:, ORIGIN] = -1
-        state[before:, NEXT] = -1
-        state[before:, m.SIDE] = np.arange(before, after) & 1
-        self._state = state
+        before = len(self._state())
+        after = max(directions, 2 * before, 64)
+        self._memory = _grown(self._memory, self._state_at + after * COLUMNS)
+        state = self._state()[before:]
+        state[:, ORIGIN] = -1
+        state[:, NEXT] = -1
+        state[:, m.SIDE] = np.arange(before, after) & 1
+        state[:, m.HOLD_AT] = m.HOLD * np.arange(before, after)
         self._hold = _grown(self._hold, after * m.HOLD)
-        intervals = np.zeros((after, 3 * INTERVALS), np.int64)
-        intervals[:before] = self._intervals
-        self._intervals = intervals
 
     def _enlarge_nodes(self, size: int) -> None:
         """Room for so many outstanding requests; the new places are free."""

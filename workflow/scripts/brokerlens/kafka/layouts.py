@@ -319,7 +319,7 @@ _EVER: Final = 1 << 15
 
 
 class Tables(NamedTuple):
-    """What the machine knows of Kafka, passed to it as arrays.
+    """What the machine knows of Kafka.
 
     program: int32[n, 3], instructions (operation, argument, field). starts: int32[2, apis, versions], first instruction by side, key and
     version, -1 header only. newest: int64[apis], the newest version known, -1 for keys that are no api. flexible: int64[apis], the
@@ -395,7 +395,9 @@ def _structure(lines: list[_Line], version: int, flexible: bool, program: list[t
         elif line.kind.startswith("tag"):
             tag = (int(line.kind[3:]), field)
         else:
-            raise ValueError(f"layout of {line.name}: {line.kind} is no type; one of {', '.join(_WIDTHS)}, uuid, string, bytes, records, []")
+            raise ValueError(
+                f"layout of {line.name}: {line.kind} is no type; one of {', '.join(_WIDTHS)}, uuid, string, bytes, records, []"
+            )
     if flexible:
         program.append((OP_TAGS, *tag))
     return True
@@ -450,7 +452,27 @@ def _compile() -> tuple[Tables, tuple[str, ...]]:
     return Tables(np.array(program, np.int32), starts, newest, flexible), names
 
 
+def _packed(tables: Tables) -> NDArray[np.int64]:
+    """The tables in one array, the front of the machine's memory.
+
+    0: number of apis, 1: of versions, 2: where the starts stand (side, key, version; -1 header only), room for the machine's own
+    numbers, then the newest versions, the starts, and the instructions, three numbers each; starts and jumps are places in this array.
+    """
+    apis, versions = tables.starts.shape[1:]
+    starts_at = PACKED_NEWEST + apis
+    program_at = starts_at + tables.starts.size
+    starts = np.where(tables.starts >= 0, program_at + 3 * tables.starts.astype(np.int64), -1)
+    program = tables.program.astype(np.int64)
+    jumps = np.isin(program[:, 0], (OP_ARRAY, OP_ARRAY_COMPACT, OP_END))
+    program[jumps, 1] = program_at + 3 * program[jumps, 1]
+    return np.concatenate(
+        [[apis, versions, starts_at], np.zeros(PACKED_NEWEST - 3, np.int64), tables.newest, starts.ravel(), program.ravel()]
+    )
+
+
+PACKED_NEWEST: Final = 10
 TABLES, API_NAMES = _compile()
+PACKED: Final = _packed(TABLES)
 
 
 def api_name(key: int) -> str:

@@ -10,14 +10,17 @@ left at that point and passed over: its length prefix says where the next one be
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from brokerlens.kafka.compiled import kernel
 from brokerlens.kafka import layouts
-from brokerlens.kafka.layouts import Tables
+from brokerlens.kafka.layouts import PACKED_NEWEST
+
+Int64s: TypeAlias = NDArray[np.int64]
+Bytes: TypeAlias = NDArray[np.uint8]
 
 # Largest frame that a broker accepts (socket.request.max.bytes); clients accept responses of any size.
 REQUEST_LIMIT: Final = 104_857_600
@@ -75,8 +78,9 @@ JOIN: Final = 48
     LAST,  # integer field read last
     FRAME,  # number of the frame that fields belong to
     EVENT,
-) = range(38)
-MACHINE_COLUMNS: Final = 38
+    HOLD_AT,  # where the direction's gathered bytes stand
+) = range(39)
+MACHINE_COLUMNS: Final = 39
 
 (IDLE, LENGTH, HEAD, CLIENT, CLIENT_COPY, BODY_OPS, TEXT, BATCH, BATCH_V2, REST, ABANDON) = range(11)
 
@@ -100,9 +104,11 @@ HEADER_TRAILING: Final = 64  # the body goes on behind its table
 
 BODY_NONE, BODY_PART, BODY_WHOLE = 0, 1, 2
 
-# Places in `Out.counts`.
-MARKS, FIELD_ROWS, TEXT_BYTES, OVERFLOW = range(4)
-OUT_COUNTS: Final = 4
+# The machine's memory is one array, int64[n]: every further array makes each call of the small functions below dearer than their work. In front the tables
+# (`layouts.PACKED`) with these numbers among them; then a region that the machine writes to, and the rows of the directions' states, in any order.
+# The region holds in the split (MODE) pairs: ranges of the buffer that were read, in order; in the merge fields of three numbers: frame, field | is text << 8 |
+# (text's size + 1) << 9, value or place in the text. OVERFLOW is 1 where something found no room: the caller begins again with more.
+OUT_AT, OUT_END, MODE, ROWS, TEXT_BYTES, OVERFLOW, STATE_AT = range(3, 10)
 SPLIT, MERGE = 0, 1
 
 _ACKS: Final = layouts.FIELDS["acks"]
@@ -131,23 +137,8 @@ _RECORDS_SIZE: Final = layouts.FIELDS["records_size"]
 ) = range(18)
 
 
-class Out(NamedTuple):
-    """Where the machine writes.
-
-    mode: int64[1], SPLIT or MERGE. marks: int64[2 m], ranges of the buffer that were read, in order (split). fields: int64[5, f], frame, field,
-    value, place and size of text (merge). text: uint8[t]. counts: int64[OUT_COUNTS], how much of each is used; OVERFLOW is 1 where something did
-    not fit, and the caller begins again with more room.
-    """
-
-    mode: NDArray[np.int64]
-    marks: NDArray[np.int64]
-    fields: NDArray[np.int64]
-    text: NDArray[np.uint8]
-    counts: NDArray[np.int64]
-
-
-@njit(cache=True, nogil=True)
-def unsigned(source: NDArray[np.uint8], at: int, size: int) -> int:
+@kernel
+def unsigned(source: Bytes, at: int, size: int) -> int:
     """Big endian unsigned integer of 1, 2 or 4 bytes."""
     value = np.int64(0)
     for i in range(size):
@@ -155,8 +146,8 @@ def unsigned(source: NDArray[np.uint8], at: int, size: int) -> int:
     return value
 
 
-@njit(cache=True, nogil=True)
-def signed(source: NDArray[np.uint8], at: int, size: int) -> int:
+@kernel
+def signed(source: Bytes, at: int, size: int) -> int:
     """Big endian signed integer of 1, 2, 4 or 8 bytes."""
     value = np.int64(source[at])
     if value >= 128:
@@ -166,110 +157,118 @@ def signed(source: NDArray[np.uint8], at: int, size: int) -> int:
     return value
 
 
-@njit(cache=True, nogil=True)
-def known_api(key: int, version: int, tables: Tables) -> bool:
+@kernel
+def known_api(key: int, version: int, memory: Int64s) -> bool:
     """The key is an api's, and the version one that it may have by now."""
-    return 0 <= key < tables.newest.shape[0] and 0 <= version <= tables.newest[key] + VERSION_SLACK
+    return 0 <= key < memory[0] and 0 <= version <= memory[PACKED_NEWEST + key] + VERSION_SLACK
 
 
-@njit(cache=True, nogil=True)
-def reset(state: NDArray[np.int64], d: int, side: int) -> None:
-    """A direction about which nothing is known."""
+@kernel
+def reset(memory: Int64s, s: int, side: int, hold_at: int) -> None:
+    """A direction about which nothing is known; it gathers bytes at hold_at."""
     for column in range(MACHINE_COLUMNS):
-        state[d, column] = 0
-    state[d, SIDE] = side
+        memory[s + column] = 0
+    memory[s + SIDE] = side
+    memory[s + HOLD_AT] = hold_at
 
 
-@njit(cache=True, nogil=True)
-def begin(state: NDArray[np.int64], d: int, position: int) -> None:
+@kernel
+def begin(memory: Int64s, s: int, position: int) -> None:
     """The next frame begins at this position."""
-    state[d, PHASE] = LENGTH
-    state[d, POSITION] = position
-    state[d, SKIP] = 0
-    state[d, HELD] = 0
-    state[d, FRAME_START] = position
-    state[d, FRAME_END] = position
-    state[d, HEADER] = 0
+    memory[s + PHASE] = LENGTH
+    memory[s + POSITION] = position
+    memory[s + SKIP] = 0
+    memory[s + HELD] = 0
+    memory[s + FRAME_START] = position
+    memory[s + FRAME_END] = position
+    memory[s + HEADER] = 0
 
 
-@njit(cache=True, nogil=True)
-def begin_body(state: NDArray[np.int64], d: int, key: int, version: int, tables: Tables) -> None:
+@kernel
+def begin_body(memory: Int64s, s: int, key: int, version: int) -> None:
     """Read the frame's body as that of this api and version, or pass over it where no table has it."""
-    state[d, KEY] = key
-    state[d, VERSION] = version
+    memory[s + KEY] = key
+    memory[s + VERSION] = version
     start = np.int64(-1)
-    if 0 <= key < tables.starts.shape[1] and 0 <= version < tables.starts.shape[2]:
-        start = np.int64(tables.starts[state[d, SIDE], key, version])
+    if 0 <= key < memory[0] and 0 <= version < memory[1]:
+        start = memory[memory[2] + (memory[s + SIDE] * memory[0] + key) * memory[1] + version]
     if start < 0:
-        rest(state, d)
+        rest(memory, s)
         return
-    state[d, SKIP] = 0
-    state[d, PC] = start
-    state[d, DEPTH] = 0
-    state[d, VARINT] = 0
-    state[d, SHIFT] = 0
-    state[d, TAG_STAGE] = 0
-    state[d, PHASE] = BODY_OPS
+    memory[s + SKIP] = 0
+    memory[s + PC] = start
+    memory[s + DEPTH] = 0
+    memory[s + VARINT] = 0
+    memory[s + SHIFT] = 0
+    memory[s + TAG_STAGE] = 0
+    memory[s + PHASE] = BODY_OPS
 
 
-@njit(cache=True, nogil=True)
-def rest(state: NDArray[np.int64], d: int) -> None:
+@kernel
+def rest(memory: Int64s, s: int) -> None:
     """Pass over what is left of the frame."""
-    state[d, PHASE] = REST
-    state[d, HELD] = 0
-    state[d, SKIP] = max(state[d, FRAME_END] - state[d, POSITION], 0)
+    memory[s + PHASE] = REST
+    memory[s + HELD] = 0
+    memory[s + SKIP] = max(memory[s + FRAME_END] - memory[s + POSITION], 0)
 
 
-@njit(cache=True, nogil=True)
-def mark(out: Out, start: int, end: int) -> None:
-    """Note that buffer[start:end] was read; near neighbours are joined."""
-    used = out.counts[MARKS]
-    if used > 0 and start - out.marks[2 * used - 1] < JOIN:
-        out.marks[2 * used - 1] = end
-    elif 2 * used + 1 < out.marks.shape[0]:
-        out.marks[2 * used] = start
-        out.marks[2 * used + 1] = end
-        out.counts[MARKS] = used + 1
+@kernel
+def mark(memory: Int64s, start: int, end: int) -> None:
+    """Note that buffer[start:end] was read (split); near neighbours are joined."""
+    used = memory[ROWS]
+    last = memory[OUT_AT] + 2 * used - 1
+    if used > 0 and (start - memory[last] < JOIN or last + 2 >= memory[OUT_END]):
+        memory[last] = end
     else:
-        out.marks[2 * used - 1] = end
+        memory[last + 1] = start
+        memory[last + 2] = end
+        memory[ROWS] = used + 1
 
 
-@njit(cache=True, nogil=True)
-def emit(out: Out, frame: int, field: int, value: int, text_from: int, text_size: int) -> None:
-    """One field of a frame (merge)."""
-    if out.mode[0] != MERGE or field == 0 or frame < 0:
+@kernel
+def emit(memory: Int64s, frame: int, field: int, value: int) -> None:
+    """An integer field of a frame (merge)."""
+    if memory[MODE] != SPLIT and field != 0 and frame >= 0:
+        add_row(memory, frame, field, value)
+
+
+@kernel
+def emit_text(memory: Int64s, frame: int, field: int, text_from: int, size: int) -> None:
+    """A field of text or a uuid, null where the size is negative (merge)."""
+    if memory[MODE] != SPLIT and field != 0 and frame >= 0:
+        add_row(memory, frame, field | 1 << 8 | (size + 1) << 9, text_from)
+
+
+@kernel
+def add_row(memory: Int64s, frame: int, what: int, value: int) -> None:
+    """One field, if there is room."""
+    row = memory[OUT_AT] + 3 * memory[ROWS]
+    if row + 3 > memory[OUT_END]:
+        memory[OVERFLOW] = 1
         return
-    row = out.counts[FIELD_ROWS]
-    if row >= out.fields.shape[1]:
-        out.counts[OVERFLOW] = 1
-        return
-    out.fields[0, row] = frame
-    out.fields[1, row] = field
-    out.fields[2, row] = value
-    out.fields[3, row] = text_from
-    out.fields[4, row] = text_size
-    out.counts[FIELD_ROWS] = row + 1
+    memory[row] = frame
+    memory[row + 1] = what
+    memory[row + 2] = value
+    memory[ROWS] += 1
 
 
-@njit(cache=True, nogil=True)
-def copy_text(out: Out, source: NDArray[np.uint8], at: int, size: int) -> None:
+@kernel
+def copy_text(memory: Int64s, text: Bytes, source: Bytes, at: int, size: int) -> None:
     """Append text to the pool (merge)."""
-    if out.mode[0] != MERGE:
-        return
-    used = out.counts[TEXT_BYTES]
-    if used + size > out.text.shape[0]:
-        out.counts[OVERFLOW] = 1
+    used = memory[TEXT_BYTES]
+    if used + size > text.shape[0]:
+        memory[OVERFLOW] = 1
         return
     for i in range(size):
-        out.text[used + i] = source[at + i]
-    out.counts[TEXT_BYTES] = used + size
+        text[used + i] = source[at + i]
+    memory[TEXT_BYTES] = used + size
 
 
-@njit(cache=True, nogil=True)
-def hash_client(state: NDArray[np.int64], d: int, source: NDArray[np.uint8], at: int, size: int) -> None:
+@kernel
+def hash_client(memory: Int64s, s: int, source: Bytes, at: int, size: int) -> None:
     """Go on hashing a client id and checking that it is printable UTF-8 (RFC 3629, without the rarest refinements)."""
-    value = state[d, CLIENT_HASH]
-    expected = state[d, EXPECTED]
+    value = memory[s + CLIENT_HASH]
+    expected = memory[s + EXPECTED]
     bad = False
     for i in range(size):
         byte = np.int64(source[at + i])
@@ -282,426 +281,437 @@ def hash_client(state: NDArray[np.int64], d: int, source: NDArray[np.uint8], at:
             expected = 1 + (byte >= 0xE0) + (byte >= 0xF0)
         else:
             bad |= byte < 0x20 or byte == 0x7F
-    state[d, CLIENT_HASH] = value
-    state[d, EXPECTED] = expected
+    memory[s + CLIENT_HASH] = value
+    memory[s + EXPECTED] = expected
     if bad:
-        state[d, HEADER] |= HEADER_CLIENT_BAD
+        memory[s + HEADER] |= HEADER_CLIENT_BAD
 
 
-@njit(cache=True, nogil=True)
-def malformed(state: NDArray[np.int64], d: int) -> None:
+@kernel
+def malformed(memory: Int64s, s: int) -> None:
     """The body does not follow its table: leave it here."""
-    state[d, HEADER] |= HEADER_MALFORMED
-    rest(state, d)
+    memory[s + HEADER] |= HEADER_MALFORMED
+    rest(memory, s)
 
 
-@njit(cache=True, nogil=True)
-def skip_in_frame(state: NDArray[np.int64], d: int, position: int, size: int) -> bool:
+@kernel
+def skip_in_frame(memory: Int64s, s: int, position: int, size: int) -> bool:
     """Pass over `size` bytes behind `position` if the frame has them."""
-    if size > state[d, FRAME_END] - position:
-        malformed(state, d)
+    if size > memory[s + FRAME_END] - position:
+        malformed(memory, s)
         return False
-    state[d, SKIP] = size
+    memory[s + SKIP] = size
     return True
 
 
-@njit(cache=True, nogil=True)
-def begin_text(state: NDArray[np.int64], d: int, position: int, size: int, field: int, out: Out) -> None:
+@kernel
+def begin_text(memory: Int64s, s: int, position: int, size: int, field: int) -> None:
     """A string of `size` bytes (negative: null) behind `position`; the instruction is done when it is read."""
-    pc = state[d, PC]
+    pc = memory[s + PC]
     if size <= 0:
-        emit(out, state[d, FRAME], field, 0, out.counts[TEXT_BYTES], max(size, -1))
-        state[d, PC] = pc + 1
+        emit_text(memory, memory[s + FRAME], field, memory[TEXT_BYTES], max(size, -1))
+        memory[s + PC] = pc + 3
     elif field == 0:
-        if skip_in_frame(state, d, position, size):
-            state[d, PC] = pc + 1
-    elif size > state[d, FRAME_END] - position:
-        malformed(state, d)
+        if skip_in_frame(memory, s, position, size):
+            memory[s + PC] = pc + 3
+    elif size > memory[s + FRAME_END] - position:
+        malformed(memory, s)
     else:
-        state[d, PHASE] = TEXT
-        state[d, LEFT] = size
-        state[d, TEXT_FROM] = out.counts[TEXT_BYTES]
+        memory[s + PHASE] = TEXT
+        memory[s + LEFT] = size
+        memory[s + TEXT_FROM] = memory[TEXT_BYTES]
 
 
-@njit(cache=True, nogil=True)
-def begin_array(state: NDArray[np.int64], d: int, count: int, behind: int) -> None:
+@kernel
+def begin_array(memory: Int64s, s: int, count: int, behind: int) -> None:
     """An array of `count` items (none or null: go on behind it)."""
     if count <= 0:
-        state[d, PC] = behind
-    elif count > state[d, FRAME_END] - state[d, FRAME_START] or state[d, DEPTH] >= 4:
-        malformed(state, d)  # every item has a byte at least
+        memory[s + PC] = behind
+    elif count > memory[s + FRAME_END] - memory[s + FRAME_START] or memory[s + DEPTH] >= 4:
+        malformed(memory, s)  # every item has a byte at least
     else:
-        state[d, COUNT_0 + state[d, DEPTH]] = count
-        state[d, DEPTH] += 1
-        state[d, PC] += 1
+        memory[s + COUNT_0 + memory[s + DEPTH]] = count
+        memory[s + DEPTH] += 1
+        memory[s + PC] += 3
 
 
-@njit(cache=True, nogil=True)
-def begin_records(state: NDArray[np.int64], d: int, position: int, size: int, field: int, out: Out) -> None:
+@kernel
+def begin_records(memory: Int64s, s: int, position: int, size: int, field: int) -> None:
     """Record batches of `size` bytes (negative: null) behind `position`."""
-    state[d, PC] += 1
-    if size > state[d, FRAME_END] - position:
+    memory[s + PC] += 3
+    if size > memory[s + FRAME_END] - position:
         # A claim beyond the frame: what there is of the batches is not trusted.
-        malformed(state, d)
+        malformed(memory, s)
         return
-    emit(out, state[d, FRAME], field, max(size, 0), -1, -1)
+    emit(memory, memory[s + FRAME], field, max(size, 0))
     if size > 0:
-        state[d, RECORDS_END] = position + size
-        next_batch(state, d, position)
+        memory[s + RECORDS_END] = position + size
+        next_batch(memory, s, position)
 
 
-@njit(cache=True, nogil=True)
-def next_batch(state: NDArray[np.int64], d: int, position: int) -> None:
+@kernel
+def next_batch(memory: Int64s, s: int, position: int) -> None:
     """A batch's header follows, or what is left is too short for one and passed over."""
-    left = state[d, RECORDS_END] - position
+    left = memory[s + RECORDS_END] - position
     if left >= SET_HEADER:
-        state[d, PHASE] = BATCH
+        memory[s + PHASE] = BATCH
     else:
-        state[d, SKIP] += left
-        state[d, PHASE] = BODY_OPS
+        memory[s + SKIP] += left
+        memory[s + PHASE] = BODY_OPS
 
 
-@njit(cache=True, nogil=True)
-def take_batch(state: NDArray[np.int64], d: int, source: NDArray[np.uint8], at: int, position: int, out: Out) -> None:
+@kernel
+def take_batch(memory: Int64s, s: int, source: Bytes, at: int, position: int) -> None:
     """The first 18 bytes of a batch or an old message: both have offset, size and magic at the same places."""
     offset = signed(source, at, 8)
     size = signed(source, at + 8, 4)
     magic = signed(source, at + 16, 1)
-    left = state[d, RECORDS_END] - position  # behind the 18 bytes
+    left = memory[s + RECORDS_END] - position  # behind the 18 bytes
     rest_of_batch = size - (SET_HEADER - 12)
     if rest_of_batch < 0 or magic < 0 or magic > 2 or (magic == 2 and size < BATCH_HEADER - 12):
-        state[d, HEADER] |= HEADER_MALFORMED
-        state[d, SKIP] = left
-        state[d, PHASE] = BODY_OPS
+        memory[s + HEADER] |= HEADER_MALFORMED
+        memory[s + SKIP] = left
+        memory[s + PHASE] = BODY_OPS
         return
     if rest_of_batch > left or (magic == 2 and left < BATCH_HEADER - SET_HEADER):
         # The broker cuts the last batch off at the partition's limit; the consumer throws it away.
-        emit(out, state[d, FRAME], _BATCH + 11, left + SET_HEADER, -1, -1)
-        state[d, SKIP] = left
-        state[d, PHASE] = BODY_OPS
+        emit(memory, memory[s + FRAME], _BATCH + 11, left + SET_HEADER)
+        memory[s + SKIP] = left
+        memory[s + PHASE] = BODY_OPS
         return
-    emit(out, state[d, FRAME], _BATCH, magic, -1, -1)
-    emit(out, state[d, FRAME], _BATCH + 1, offset, -1, -1)
-    emit(out, state[d, FRAME], _BATCH + 2, size + 12, -1, -1)
+    emit(memory, memory[s + FRAME], _BATCH, magic)
+    emit(memory, memory[s + FRAME], _BATCH + 1, offset)
+    emit(memory, memory[s + FRAME], _BATCH + 2, size + 12)
     if magic == 2:
-        state[d, BATCH_REST] = rest_of_batch
-        state[d, PHASE] = BATCH_V2
+        memory[s + BATCH_REST] = rest_of_batch
+        memory[s + PHASE] = BATCH_V2
         return
-    emit(out, state[d, FRAME], _BATCH + 3, np.int64(source[at + 17]), -1, -1)
-    state[d, SKIP] = rest_of_batch
-    next_batch(state, d, position + rest_of_batch)
+    emit(memory, memory[s + FRAME], _BATCH + 3, np.int64(source[at + 17]))
+    memory[s + SKIP] = rest_of_batch
+    next_batch(memory, s, position + rest_of_batch)
 
 
-@njit(cache=True, nogil=True)
-def take_batch_v2(state: NDArray[np.int64], d: int, source: NDArray[np.uint8], at: int, position: int, out: Out) -> None:
+@kernel
+def take_batch_v2(memory: Int64s, s: int, source: Bytes, at: int, position: int) -> None:
     """Bytes 18 to 60 of a record batch (DefaultRecordBatch.java)."""
-    frame = state[d, FRAME]
-    if out.mode[0] == MERGE:
-        emit(out, frame, _BATCH + 3, signed(source, at + 3, 2), -1, -1)
-        emit(out, frame, _BATCH + 4, signed(source, at + 5, 4), -1, -1)
-        emit(out, frame, _BATCH + 5, signed(source, at + 9, 8), -1, -1)
-        emit(out, frame, _BATCH + 6, signed(source, at + 17, 8), -1, -1)
+    frame = memory[s + FRAME]
+    if memory[MODE] == MERGE:
+        emit(memory, frame, _BATCH + 3, signed(source, at + 3, 2))
+        emit(memory, frame, _BATCH + 4, signed(source, at + 5, 4))
+        emit(memory, frame, _BATCH + 5, signed(source, at + 9, 8))
+        emit(memory, frame, _BATCH + 6, signed(source, at + 17, 8))
         producer = signed(source, at + 25, 8)
         if producer >= 0:
-            emit(out, frame, _BATCH + 7, producer, -1, -1)
-            emit(out, frame, _BATCH + 8, signed(source, at + 33, 2), -1, -1)
-            emit(out, frame, _BATCH + 9, signed(source, at + 35, 4), -1, -1)
-        emit(out, frame, _BATCH + 10, signed(source, at + 39, 4), -1, -1)
-    left = state[d, BATCH_REST] - (BATCH_HEADER - SET_HEADER)
-    state[d, SKIP] = left
-    next_batch(state, d, position + left)
+            emit(memory, frame, _BATCH + 7, producer)
+            emit(memory, frame, _BATCH + 8, signed(source, at + 33, 2))
+            emit(memory, frame, _BATCH + 9, signed(source, at + 35, 4))
+        emit(memory, frame, _BATCH + 10, signed(source, at + 39, 4))
+    left = memory[s + BATCH_REST] - (BATCH_HEADER - SET_HEADER)
+    memory[s + SKIP] = left
+    next_batch(memory, s, position + left)
 
 
-@njit(cache=True, nogil=True)
-def take_varint(state: NDArray[np.int64], d: int, byte: int) -> int:
+@kernel
+def take_varint(memory: Int64s, s: int, byte: int) -> int:
     """Go on reading an unsigned varint: its value when complete, -1 while it goes on, -2 where it does not end."""
-    shift = state[d, SHIFT]
-    value = state[d, VARINT] | ((byte & 0x7F) << shift)
+    shift = memory[s + SHIFT]
+    value = memory[s + VARINT] | ((byte & 0x7F) << shift)
     if byte & 0x80:
         if shift >= 28:
             return -2
-        state[d, VARINT] = value
-        state[d, SHIFT] = shift + 7
+        memory[s + VARINT] = value
+        memory[s + SHIFT] = shift + 7
         return -1
-    state[d, VARINT] = 0
-    state[d, SHIFT] = 0
+    memory[s + VARINT] = 0
+    memory[s + SHIFT] = 0
     return value
 
 
-@njit(cache=True, nogil=True)
-def take_tags(state: NDArray[np.int64], d: int, value: int, position: int, wanted: int) -> None:
+@kernel
+def take_tags(memory: Int64s, s: int, value: int, position: int, wanted: int) -> None:
     """One varint of tagged fields: their number, then tag and size of each."""
-    stage = state[d, TAG_STAGE]
+    stage = memory[s + TAG_STAGE]
     if stage == 0:
-        state[d, TAGS_LEFT] = value
-        state[d, TAG_STAGE] = 1
+        memory[s + TAGS_LEFT] = value
+        memory[s + TAG_STAGE] = 1
     elif stage == 1:
-        state[d, TAG] = value
-        state[d, TAG_STAGE] = 2
+        memory[s + TAG] = value
+        memory[s + TAG_STAGE] = 2
     else:
-        state[d, TAGS_LEFT] -= 1
-        state[d, TAG_STAGE] = 1
-        if state[d, TAG] == wanted and value >= 4:
-            state[d, TAG_STAGE] = 3
-            state[d, LEFT] = value - 4
-            if value > state[d, FRAME_END] - position:
-                malformed(state, d)
+        memory[s + TAGS_LEFT] -= 1
+        memory[s + TAG_STAGE] = 1
+        if memory[s + TAG] == wanted and value >= 4:
+            memory[s + TAG_STAGE] = 3
+            memory[s + LEFT] = value - 4
+            if value > memory[s + FRAME_END] - position:
+                malformed(memory, s)
         else:
-            skip_in_frame(state, d, position, value)
-    if state[d, TAGS_LEFT] == 0 and state[d, TAG_STAGE] == 1:
-        state[d, TAG_STAGE] = 0
-        state[d, PC] += 1
+            skip_in_frame(memory, s, position, value)
+    if memory[s + TAGS_LEFT] == 0 and memory[s + TAG_STAGE] == 1:
+        memory[s + TAG_STAGE] = 0
+        memory[s + PC] += 3
 
 
-@njit(cache=True, nogil=True)
-def take_body(state: NDArray[np.int64], d: int, source: NDArray[np.uint8], at: int, position: int, tables: Tables, out: Out) -> None:
-    """The bytes that the instruction needs are source[at:], `position` is behind them."""
-    pc = state[d, PC]
-    op = np.int64(tables.program[pc, 0])
-    argument = np.int64(tables.program[pc, 1])
-    field = np.int64(tables.program[pc, 2])
+@kernel
+def take_body(memory: Int64s, s: int, value: int, position: int) -> None:
+    """The bytes that the instruction needs are read as `value`, signed; `position` is behind them."""
+    pc = memory[s + PC]
+    op = memory[pc]
+    argument = memory[pc + 1]
+    field = memory[pc + 2]
     if op == _INT:
-        value = signed(source, at, argument)
-        state[d, LAST] = value
+        memory[s + LAST] = value
         if field == _ACKS:
-            state[d, ACKS] = value
-        emit(out, state[d, FRAME], field, value, -1, -1)
-        state[d, PC] = pc + 1
+            memory[s + ACKS] = value
+        emit(memory, memory[s + FRAME], field, value)
+        memory[s + PC] = pc + 3
     elif op == _STRING:
-        begin_text(state, d, position, signed(source, at, 2), field, out)
+        begin_text(memory, s, position, value, field)
     elif op == _BYTES or op == _ITEMS:
-        size = signed(source, at, 4)
+        size = value
         if op == _ITEMS:
             size *= argument
-        if skip_in_frame(state, d, position, max(size, 0)):
-            state[d, PC] = pc + 1
+        if skip_in_frame(memory, s, position, max(size, 0)):
+            memory[s + PC] = pc + 3
     elif op == _ARRAY:
-        begin_array(state, d, signed(source, at, 4), argument)
+        begin_array(memory, s, value, argument)
     elif op == _RECORDS:
-        begin_records(state, d, position, signed(source, at, 4), field, out)
-    elif op == _TAGS and state[d, TAG_STAGE] == 3:
-        emit(out, state[d, FRAME], field, signed(source, at, 4), -1, -1)
-        state[d, SKIP] = state[d, LEFT]
-        state[d, TAG_STAGE] = 1
-        if state[d, TAGS_LEFT] == 0:
-            state[d, TAG_STAGE] = 0
-            state[d, PC] = pc + 1
+        begin_records(memory, s, position, value, field)
+    elif op == _TAGS and memory[s + TAG_STAGE] == 3:
+        emit(memory, memory[s + FRAME], field, value)
+        memory[s + SKIP] = memory[s + LEFT]
+        memory[s + TAG_STAGE] = 1
+        if memory[s + TAGS_LEFT] == 0:
+            memory[s + TAG_STAGE] = 0
+            memory[s + PC] = pc + 3
     else:
-        value = take_varint(state, d, np.int64(source[at]))
+        value = take_varint(memory, s, value & 0xFF)
         if value == -2:
-            malformed(state, d)
+            malformed(memory, s)
         elif value >= 0:
             if op == _STRING_COMPACT:
-                begin_text(state, d, position, value - 1, field, out)
+                begin_text(memory, s, position, value - 1, field)
             elif op == _BYTES_COMPACT or op == _ITEMS_COMPACT:
                 if op == _ITEMS_COMPACT:
                     value = (value - 1) * argument + 1
-                if skip_in_frame(state, d, position, max(value - 1, 0)):
-                    state[d, PC] = pc + 1
+                if skip_in_frame(memory, s, position, max(value - 1, 0)):
+                    memory[s + PC] = pc + 3
             elif op == _ARRAY_COMPACT:
-                begin_array(state, d, value - 1, argument)
+                begin_array(memory, s, value - 1, argument)
             elif op == _RECORDS_COMPACT:
-                begin_records(state, d, position, value - 1, field, out)
+                begin_records(memory, s, position, value - 1, field)
             else:
-                take_tags(state, d, value, position, argument)
+                take_tags(memory, s, value, position, argument)
 
 
-@njit(cache=True, nogil=True)
-def body_need(state: NDArray[np.int64], d: int, tables: Tables, out: Out) -> int:
+@kernel
+def body_need(memory: Int64s, s: int) -> int:
     """Carry out instructions that need no byte; how many bytes the next one needs, 0 where something is to be passed over or the body is done."""
     while True:
-        pc = state[d, PC]
-        op = np.int64(tables.program[pc, 0])
+        pc = memory[s + PC]
+        op = memory[pc]
         if op == _INT:
-            return np.int64(tables.program[pc, 1])
+            return memory[pc + 1]
         if op == _SKIP:
-            state[d, PC] = pc + 1
-            skip_in_frame(state, d, state[d, POSITION], np.int64(tables.program[pc, 1]))
+            memory[s + PC] = pc + 3
+            skip_in_frame(memory, s, memory[s + POSITION], memory[pc + 1])
             return 0
         if op == _END:
-            depth = state[d, DEPTH] - 1
-            state[d, COUNT_0 + depth] -= 1
-            if state[d, COUNT_0 + depth] > 0:
-                state[d, PC] = np.int64(tables.program[pc, 1])
+            depth = memory[s + DEPTH] - 1
+            memory[s + COUNT_0 + depth] -= 1
+            if memory[s + COUNT_0 + depth] > 0:
+                memory[s + PC] = memory[pc + 1]
             else:
-                state[d, DEPTH] = depth
-                state[d, PC] = pc + 1
+                memory[s + DEPTH] = depth
+                memory[s + PC] = pc + 3
         elif op == _UUID:
-            field = np.int64(tables.program[pc, 2])
+            field = memory[pc + 2]
             if field == 0:
-                state[d, PC] = pc + 1
-                skip_in_frame(state, d, state[d, POSITION], 16)
+                memory[s + PC] = pc + 3
+                skip_in_frame(memory, s, memory[s + POSITION], 16)
             else:
-                begin_text(state, d, state[d, POSITION], 16, field, out)
+                begin_text(memory, s, memory[s + POSITION], 16, field)
             return 0
         elif op == _STRING:
             return 2
         elif op == _BYTES or op == _ITEMS or op == _ARRAY or op == _RECORDS:
             return 4
         elif op == _TAGS:
-            return 4 if state[d, TAG_STAGE] == 3 else 1
+            return 4 if memory[s + TAG_STAGE] == 3 else 1
         elif op == _UNLESS_35:
-            if state[d, LAST] == 35:
-                state[d, BODY] = BODY_WHOLE
-                rest(state, d)
+            if memory[s + LAST] == 35:
+                memory[s + BODY] = BODY_WHOLE
+                rest(memory, s)
                 return 0
-            state[d, PC] = pc + 1
+            memory[s + PC] = pc + 3
         elif op == _STOP:
-            state[d, BODY] = BODY_PART
-            rest(state, d)
+            memory[s + BODY] = BODY_PART
+            rest(memory, s)
             return 0
         elif op == _DONE:
-            if state[d, POSITION] < state[d, FRAME_END]:
-                state[d, HEADER] |= HEADER_TRAILING
+            if memory[s + POSITION] < memory[s + FRAME_END]:
+                memory[s + HEADER] |= HEADER_TRAILING
             else:
-                state[d, BODY] = BODY_WHOLE
-            rest(state, d)
+                memory[s + BODY] = BODY_WHOLE
+            rest(memory, s)
             return 0
         else:
             return 1
 
 
-@njit(cache=True, nogil=True)
-def take_head(state: NDArray[np.int64], d: int, source: NDArray[np.uint8], at: int, tables: Tables) -> int:
-    """A request's key, version and correlation id; the client id follows, but for ControlledShutdown version 0."""
-    key = signed(source, at, 2)
-    version = signed(source, at + 2, 2)
-    state[d, KEY] = key
-    state[d, VERSION] = version
-    state[d, CORRELATION] = signed(source, at + 4, 4)
-    state[d, CLIENT_SIZE] = -1
-    state[d, CLIENT_HASH] = 0
-    known = known_api(key, version, tables)
-    if state[d, RAW] != 0 and not (0 <= key < FUTURE_KEYS and 0 <= version < FUTURE_VERSIONS):
-        rest(state, d)  # a SASL token: its bytes are no header
+@kernel
+def take_head(memory: Int64s, s: int, value: int) -> int:
+    """A request's key, version and correlation id (8 bytes); the client id follows, but for ControlledShutdown version 0."""
+    key = value >> 48
+    version = (((value >> 32) & 0xFFFF) ^ 0x8000) - 0x8000
+    memory[s + KEY] = key
+    memory[s + VERSION] = version
+    memory[s + CORRELATION] = ((value & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
+    memory[s + CLIENT_SIZE] = -1
+    memory[s + CLIENT_HASH] = 0
+    known = known_api(key, version, memory)
+    if memory[s + RAW] != 0 and not (0 <= key < FUTURE_KEYS and 0 <= version < FUTURE_VERSIONS):
+        rest(memory, s)  # a SASL token: its bytes are no header
         return EVENT_NONE
-    state[d, HEADER] = HEADER_READ
+    memory[s + HEADER] = HEADER_READ
     if not known:
-        state[d, HEADER] |= HEADER_UNKNOWN
+        memory[s + HEADER] |= HEADER_UNKNOWN
     if key == 7 and version == 0:
-        state[d, HEADER] |= HEADER_CLIENT
-        begin_body(state, d, key, version, tables)
+        memory[s + HEADER] |= HEADER_CLIENT
+        begin_body(memory, s, key, version)
         return EVENT_HEADER
-    if state[d, FRAME_END] - state[d, FRAME_START] < 14:
-        state[d, HEADER] |= HEADER_CLIENT_BAD
-        return end_of_header(state, d, tables)
-    state[d, PHASE] = CLIENT
+    if memory[s + FRAME_END] - memory[s + FRAME_START] < 14:
+        memory[s + HEADER] |= HEADER_CLIENT_BAD
+        return end_of_header(memory, s)
+    memory[s + PHASE] = CLIENT
     return EVENT_NONE
 
 
-@njit(cache=True, nogil=True)
-def take_client_size(state: NDArray[np.int64], d: int, source: NDArray[np.uint8], at: int, position: int, tables: Tables, out: Out) -> int:
+@kernel
+def take_client_size(memory: Int64s, s: int, size: int, position: int) -> int:
     """Length of the client id."""
-    size = signed(source, at, 2)
-    if size < -1 or size > state[d, FRAME_END] - position or (state[d, RAW] != 0 and size > CLIENT_LIMIT):
-        state[d, HEADER] |= HEADER_CLIENT_BAD
-        return end_of_header(state, d, tables)
-    state[d, CLIENT_SIZE] = size
-    state[d, CLIENT_HASH] = size + 2
-    state[d, CLIENT_TEXT] = out.counts[TEXT_BYTES]
-    state[d, EXPECTED] = 0
-    state[d, LEFT] = max(size, 0)
+    if size < -1 or size > memory[s + FRAME_END] - position or (memory[s + RAW] != 0 and size > CLIENT_LIMIT):
+        memory[s + HEADER] |= HEADER_CLIENT_BAD
+        return end_of_header(memory, s)
+    memory[s + CLIENT_SIZE] = size
+    memory[s + CLIENT_HASH] = size + 2
+    memory[s + CLIENT_TEXT] = memory[TEXT_BYTES]
+    memory[s + EXPECTED] = 0
+    memory[s + LEFT] = max(size, 0)
     if size <= 0:
-        return end_of_header(state, d, tables)
-    state[d, PHASE] = CLIENT_COPY
+        return end_of_header(memory, s)
+    memory[s + PHASE] = CLIENT_COPY
     return EVENT_NONE
 
 
-@njit(cache=True, nogil=True)
-def end_of_header(state: NDArray[np.int64], d: int, tables: Tables) -> int:
+@kernel
+def end_of_header(memory: Int64s, s: int) -> int:
     """The request's header is read: on to its body, or past it where the header makes no sense."""
-    if state[d, EXPECTED] > 0:
-        state[d, HEADER] |= HEADER_CLIENT_BAD
-    state[d, EXPECTED] = 0
-    if state[d, HEADER] & HEADER_CLIENT_BAD:
-        if state[d, RAW] != 0:
-            state[d, HEADER] = 0
-            rest(state, d)
+    if memory[s + EXPECTED] > 0:
+        memory[s + HEADER] |= HEADER_CLIENT_BAD
+    memory[s + EXPECTED] = 0
+    if memory[s + HEADER] & HEADER_CLIENT_BAD:
+        if memory[s + RAW] != 0:
+            memory[s + HEADER] = 0
+            rest(memory, s)
             return EVENT_NONE
-        rest(state, d)
+        rest(memory, s)
     else:
-        state[d, HEADER] |= HEADER_CLIENT
-        begin_body(state, d, state[d, KEY], state[d, VERSION], tables)
+        memory[s + HEADER] |= HEADER_CLIENT
+        begin_body(memory, s, memory[s + KEY], memory[s + VERSION])
     return EVENT_HEADER
 
 
-@njit(cache=True, nogil=True)
-def take(state: NDArray[np.int64], d: int, source: NDArray[np.uint8], at: int, need: int, tables: Tables, out: Out) -> int:
-    """The `need` bytes that the phase waits for are source[at:at + need]; POSITION is behind them."""
-    phase = state[d, PHASE]
-    position = state[d, POSITION]
+@kernel
+def take(memory: Int64s, s: int, value: int) -> int:
+    """The bytes that the phase waits for, 8 at most, are read as `value`, signed; POSITION is behind them."""
+    phase = memory[s + PHASE]
+    position = memory[s + POSITION]
     if phase == BODY_OPS:
-        take_body(state, d, source, at, position, tables, out)
+        take_body(memory, s, value, position)
         return EVENT_NONE
     if phase == LENGTH:
-        size = signed(source, at, 4)
-        limit = REQUEST_LIMIT if state[d, SIDE] == 0 else RESPONSE_LIMIT
+        size = value
+        limit = REQUEST_LIMIT if memory[s + SIDE] == 0 else RESPONSE_LIMIT
         if size < 0 or size > limit:
-            state[d, PHASE] = IDLE
-            state[d, POSITION] = position - 4
+            memory[s + PHASE] = IDLE
+            memory[s + POSITION] = position - 4
             return EVENT_LOST
-        state[d, FRAME_START] = position - 4
-        state[d, FRAME_END] = position + size
-        state[d, HEADER] = 0
-        state[d, BODY] = BODY_NONE
-        state[d, ACKS] = 1
-        state[d, FRAME] = -1
-        if size < (8 if state[d, SIDE] == 0 else 4):
-            rest(state, d)
+        memory[s + FRAME_START] = position - 4
+        memory[s + FRAME_END] = position + size
+        memory[s + HEADER] = 0
+        memory[s + BODY] = BODY_NONE
+        memory[s + ACKS] = 1
+        memory[s + FRAME] = -1
+        if size < (8 if memory[s + SIDE] == 0 else 4):
+            rest(memory, s)
         else:
-            state[d, PHASE] = HEAD
+            memory[s + PHASE] = HEAD
         return EVENT_NONE
     if phase == HEAD:
-        if state[d, SIDE] == 0:
-            return take_head(state, d, source, at, tables)
-        state[d, CORRELATION] = signed(source, at, 4)
-        state[d, HEADER] = HEADER_READ
-        rest(state, d)
+        if memory[s + SIDE] == 0:
+            return take_head(memory, s, value)
+        memory[s + CORRELATION] = value
+        memory[s + HEADER] = HEADER_READ
+        rest(memory, s)
         return EVENT_RESPONSE
-    if phase == CLIENT:
-        return take_client_size(state, d, source, at, position, tables, out)
-    if phase == BATCH:
-        take_batch(state, d, source, at, position, out)
-    elif phase == BATCH_V2:
-        take_batch_v2(state, d, source, at, position, out)
-    return EVENT_NONE
+    return take_client_size(memory, s, value, position)
 
 
-@njit(cache=True, nogil=True)
-def copy(state: NDArray[np.int64], d: int, source: NDArray[np.uint8], at: int, size: int, tables: Tables, out: Out) -> int:
+@kernel
+def take_many(memory: Int64s, s: int, source: Bytes, at: int) -> None:
+    """The bytes of a batch's header that the phase waits for begin at source[at]; POSITION is behind them."""
+    if memory[s + PHASE] == BATCH:
+        take_batch(memory, s, source, at, memory[s + POSITION])
+    else:
+        take_batch_v2(memory, s, source, at, memory[s + POSITION])
+
+
+@kernel
+def take_from(memory: Int64s, s: int, source: Bytes, at: int, need: int) -> int:
+    """The `need` bytes that the phase waits for begin at source[at]; POSITION is behind them."""
+    if memory[s + PHASE] == BODY_OPS and memory[s + BODY] == BODY_NONE:
+        memory[s + BODY] = BODY_PART
+    if need > 8:
+        take_many(memory, s, source, at)
+        return EVENT_NONE
+    return take(memory, s, signed(source, at, need))
+
+
+@kernel
+def copy(memory: Int64s, s: int, source: Bytes, at: int, size: int) -> int:
     """`size` more bytes of a client id or a field's text are source[at:at + size]; POSITION is behind them."""
-    client = state[d, PHASE] == CLIENT_COPY
-    copy_text(out, source, at, size)
+    client = memory[s + PHASE] == CLIENT_COPY
     if client:
-        hash_client(state, d, source, at, size)
-    elif state[d, BODY] == BODY_NONE:
-        state[d, BODY] = BODY_PART
-    state[d, LEFT] -= size
-    if state[d, LEFT] > 0:
+        hash_client(memory, s, source, at, size)
+    elif memory[s + BODY] == BODY_NONE:
+        memory[s + BODY] = BODY_PART
+    memory[s + LEFT] -= size
+    if memory[s + LEFT] > 0:
         return EVENT_NONE
     if client:
-        return end_of_header(state, d, tables)
-    field = np.int64(tables.program[state[d, PC], 2])
-    emit(out, state[d, FRAME], field, 0, state[d, TEXT_FROM], out.counts[TEXT_BYTES] - state[d, TEXT_FROM])
-    state[d, PC] += 1
-    state[d, PHASE] = BODY_OPS
+        return end_of_header(memory, s)
+    field = memory[memory[s + PC] + 2]
+    emit_text(memory, memory[s + FRAME], field, memory[s + TEXT_FROM], memory[TEXT_BYTES] - memory[s + TEXT_FROM])
+    memory[s + PC] += 3
+    memory[s + PHASE] = BODY_OPS
     return EVENT_NONE
 
 
-@njit(cache=True, nogil=True)
-def needed(state: NDArray[np.int64], d: int, tables: Tables, out: Out) -> int:
+@kernel
+def needed(memory: Int64s, s: int) -> int:
     """How many bytes the phase needs as one; 0 where it changed, SKIP was set, or the frame is at its end."""
-    phase = state[d, PHASE]
+    phase = memory[s + PHASE]
     if phase == BODY_OPS:
-        need = body_need(state, d, tables, out)
-        if state[d, PHASE] == BODY_OPS and need > state[d, FRAME_END] - state[d, POSITION] + state[d, HELD]:
-            malformed(state, d)
+        need = body_need(memory, s)
+        if memory[s + PHASE] == BODY_OPS and need > memory[s + FRAME_END] - memory[s + POSITION] + memory[s + HELD]:
+            malformed(memory, s)
             return 0
         return need
     if phase == LENGTH:
         return 4
     if phase == HEAD:
-        return 8 if state[d, SIDE] == 0 else 4
+        return 8 if memory[s + SIDE] == 0 else 4
     if phase == CLIENT:
         return 2
     if phase == BATCH:
@@ -711,129 +721,126 @@ def needed(state: NDArray[np.int64], d: int, tables: Tables, out: Out) -> int:
     return 0
 
 
-@njit(cache=True, nogil=True)
-def end_frame(state: NDArray[np.int64], d: int) -> int:
+@kernel
+def end_frame(memory: Int64s, s: int) -> int:
     """The frame is passed: the next length prefix follows."""
-    state[d, PHASE] = LENGTH
+    memory[s + PHASE] = LENGTH
     return EVENT_FRAME
 
 
-@njit(cache=True, nogil=True)
-def advance(buffer: NDArray[np.uint8], at: int, end: int, state: NDArray[np.int64], d: int, hold: NDArray[np.uint8], tables: Tables, out: Out) -> int:
+@kernel
+def advance(buffer: Bytes, at: int, end: int, memory: Int64s, s: int, hold: Bytes, text: Bytes) -> int:
     """Feed buffer[at:end], the stream from POSITION on. Returns how far it was used; EVENT says why it stopped there.
 
-    state: int64[n, MACHINE_COLUMNS or more], one row per direction. hold: uint8[HOLD n]. With EVENT_NONE all of it was used.
+    s: where the direction's state stands in the memory. hold: uint8, HOLD bytes per direction. text: uint8, where texts go (merge). With EVENT_NONE all
+    of it was used.
     """
     while True:
-        skip = state[d, SKIP]
+        skip = memory[s + SKIP]
         if skip > 0:
             step = min(skip, end - at)
-            state[d, SKIP] = skip - step
-            state[d, POSITION] += step
+            memory[s + SKIP] = skip - step
+            memory[s + POSITION] += step
             at += step
             if step < skip:
-                state[d, EVENT] = EVENT_NONE
+                memory[s + EVENT] = EVENT_NONE
                 return at
-        phase = state[d, PHASE]
+        phase = memory[s + PHASE]
         if phase == CLIENT_COPY or phase == TEXT:
-            size = min(state[d, LEFT], end - at)
+            size = min(memory[s + LEFT], end - at)
             if size <= 0:
-                state[d, EVENT] = EVENT_NONE
+                memory[s + EVENT] = EVENT_NONE
                 return at
-            state[d, POSITION] += size
-            if out.mode[0] == SPLIT:
-                mark(out, at, at + size)
-            event = copy(state, d, buffer, at, size, tables, out)
+            memory[s + POSITION] += size
+            if memory[MODE] == SPLIT:
+                mark(memory, at, at + size)
+            else:
+                copy_text(memory, text, buffer, at, size)
+            event = copy(memory, s, buffer, at, size)
             at += size
         elif phase == REST:
-            state[d, EVENT] = end_frame(state, d)
+            memory[s + EVENT] = end_frame(memory, s)
             return at
         elif phase == IDLE:
-            state[d, EVENT] = EVENT_NONE
+            memory[s + EVENT] = EVENT_NONE
             return at
         elif phase == ABANDON:
-            state[d, EVENT] = EVENT_HOLE
-            abandon(state, d)
+            memory[s + EVENT] = EVENT_HOLE
+            abandon(memory, s)
             return at
         else:
-            need = needed(state, d, tables, out)
+            need = needed(memory, s)
             if need == 0:
                 continue
-            held = state[d, HELD]
-            missing = need - held
-            if missing > end - at:
-                missing = end - at
+            held = memory[s + HELD]
+            missing = min(need - held, end - at)
+            if missing > 0 and memory[MODE] == SPLIT:
+                mark(memory, at, at + missing)
+            memory[s + POSITION] += missing
+            if held > 0 or missing < need:
+                gathered = memory[s + HOLD_AT]
                 for i in range(missing):
-                    hold[d * HOLD + held + i] = buffer[at + i]
-                state[d, HELD] = held + missing
-                state[d, POSITION] += missing
-                if missing > 0 and out.mode[0] == SPLIT:
-                    mark(out, at, end)
-                state[d, EVENT] = EVENT_NONE
-                return end
-            if out.mode[0] == SPLIT:
-                mark(out, at, at + missing)
-            state[d, POSITION] += missing
-            if phase == BODY_OPS and state[d, BODY] == BODY_NONE:
-                state[d, BODY] = BODY_PART
-            if held > 0:
-                for i in range(missing):
-                    hold[d * HOLD + held + i] = buffer[at + i]
-                state[d, HELD] = 0
-                event = take(state, d, hold, d * HOLD, need, tables, out)
+                    hold[gathered + held + i] = buffer[at + i]
+                at += missing
+                if held + missing < need:
+                    memory[s + HELD] = held + missing
+                    memory[s + EVENT] = EVENT_NONE
+                    return at
+                memory[s + HELD] = 0
+                event = take_from(memory, s, hold, gathered, need)
             else:
-                event = take(state, d, buffer, at, need, tables, out)
-            at += missing
+                event = take_from(memory, s, buffer, at, need)
+                at += need
         if event != EVENT_NONE:
-            state[d, EVENT] = event
+            memory[s + EVENT] = event
             return at
 
 
-@njit(cache=True, nogil=True)
-def abandon(state: NDArray[np.int64], d: int) -> None:
+@kernel
+def abandon(memory: Int64s, s: int) -> None:
     """Needed bytes of the frame are missing: pass over the rest of it."""
-    state[d, HEADER] |= HEADER_HOLE
-    rest(state, d)
+    memory[s + HEADER] |= HEADER_HOLE
+    rest(memory, s)
 
 
-@njit(cache=True, nogil=True)
-def gap(size: int, state: NDArray[np.int64], d: int, tables: Tables, out: Out) -> int:
+@kernel
+def gap(size: int, memory: Int64s, s: int) -> int:
     """The next `size` bytes are not there. Returns how many of them are left to tell; EVENT says why it stopped.
 
     Harmless where they would be passed over. Where bytes of a header or body are needed the rest of the frame is passed over (EVENT_HOLE,
     after EVENT_HEADER where the request's key, version and id are known). Where the length prefix is needed the direction is lost.
     """
     while True:
-        skip = state[d, SKIP]
+        skip = memory[s + SKIP]
         if skip > 0:
             if size == 0:
-                state[d, EVENT] = EVENT_NONE
+                memory[s + EVENT] = EVENT_NONE
                 return 0
             step = min(skip, size)
-            state[d, SKIP] = skip - step
-            state[d, POSITION] += step
+            memory[s + SKIP] = skip - step
+            memory[s + POSITION] += step
             size -= step
             continue
-        phase = state[d, PHASE]
+        phase = memory[s + PHASE]
         if phase == REST:
-            state[d, EVENT] = end_frame(state, d)
+            memory[s + EVENT] = end_frame(memory, s)
             return size
-        if phase == BODY_OPS and state[d, HELD] == 0 and needed(state, d, tables, out) == 0:
+        if phase == BODY_OPS and memory[s + HELD] == 0 and needed(memory, s) == 0:
             continue
         if size == 0 or phase == IDLE:
-            state[d, EVENT] = EVENT_NONE
+            memory[s + EVENT] = EVENT_NONE
             return 0
         if phase == LENGTH:
-            state[d, PHASE] = IDLE
-            state[d, POSITION] -= state[d, HELD]
-            state[d, HELD] = 0
-            state[d, EVENT] = EVENT_LOST
+            memory[s + PHASE] = IDLE
+            memory[s + POSITION] -= memory[s + HELD]
+            memory[s + HELD] = 0
+            memory[s + EVENT] = EVENT_LOST
             return size
         if phase == CLIENT or phase == CLIENT_COPY:
-            state[d, CLIENT_SIZE] = -1
-            state[d, PHASE] = ABANDON
-            state[d, EVENT] = EVENT_HEADER
+            memory[s + CLIENT_SIZE] = -1
+            memory[s + PHASE] = ABANDON
+            memory[s + EVENT] = EVENT_HEADER
             return size
-        abandon(state, d)
-        state[d, EVENT] = EVENT_HOLE
+        abandon(memory, s)
+        memory[s + EVENT] = EVENT_HOLE
         return size
