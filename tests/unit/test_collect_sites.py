@@ -11,7 +11,6 @@ import pytest
 
 import collect_sites as script
 from brokerlens import tables
-from brokerlens.errors import UserError
 from brokerlens.metrics.rows import Rows
 from brokerlens.metrics.taps import found_tap
 
@@ -175,25 +174,6 @@ def test_what_the_configuration_no_longer_has_is_removed(results: Results) -> No
     assert results.files() == expected
     assert not (results.root / "packets/experiment=removed").exists()
     assert not (results.root / "intermediate/captures/removed").exists()
-
-
-def test_no_broker_found_names_the_busiest_endpoints(results: Results) -> None:
-    none = {"capture": "c.pcap", "packets": 50, "kept": 0, "skipped": {"other endpoints": 50}}
-    results.add("experiment08", "edge", ["c.pcap"], facts=none | {"endpoints": [["192.0.2.10:9092", 40], ["192.0.2.5:40000", 30]]})
-    results.add("experiment08", "cloud", ["d.pcap"], facts=none | {"endpoints": [["192.0.2.5:40000", 30]]})
-    both = [results.root / "intermediate/captures/experiment08" / name for name in ("edge/c.pcap", "cloud/d.pcap")]
-    facts = [json.loads((folder / "facts.json").read_text()) for folder in both]
-    with pytest.raises(UserError) as error:
-        script.check_brokers_found(facts, ["192.0.2.10:31289"], "experiment08, edge")
-    assert str(error.value) == (
-        "experiment08, edge: no packet to or from 192.0.2.10:31289 in 2 captures with 100 packets. They contain TCP of 192.0.2.5:40000 (60 packets), "
-        "192.0.2.10:9092 (40 packets). Correct `brokers` (or `captures`) of this site in the configuration."
-    )
-    with pytest.raises(UserError, match="31289"):
-        results.collect(EDGE | {"captures": ["c.pcap"]})
-    script.check_brokers_found([*facts, none | {"kept": 1}], ["192.0.2.10:31289"], "experiment08, edge")
-    with pytest.raises(UserError, match="no TCP packets at all"):
-        script.check_brokers_found([none | {"packets": 0, "endpoints": []}], ["192.0.2.10:31289"], "experiment08, edge")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from brokerlens import tables
-from brokerlens.errors import UserError
 from brokerlens.metrics.taps import found_tap
 
 if TYPE_CHECKING:
@@ -27,29 +26,8 @@ SiteName = tuple[str, str]
 """Experiment and site."""
 FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet takes a text that begins so for a formula."""
-ENDPOINTS_NAMED: Final = 10
 WORKING_STAGES: Final = ("captures", "merged")
 """Folders of working files under `intermediate/`, `STAGE/EXPERIMENT/SITE/`."""
-
-
-def check_brokers_found(captures: Iterable[Mapping[str, Any]], brokers: Sequence[str], site: str) -> None:
-    """Raise ``UserError`` if none of a site's captures has a packet to or from its brokers; it names the endpoints that they do have.
-
-    ``captures`` are the captures' facts (``facts.json``). The endpoints are those with the most packets over all captures, busiest first.
-    """
-    facts = list(captures)
-    if any(fact["kept"] for fact in facts):
-        return
-    seen: dict[str, int] = defaultdict(int)
-    for fact in facts:
-        for endpoint, packets in fact.get("endpoints") or ():
-            seen[endpoint] += packets
-    busiest = sorted(seen, key=lambda endpoint: (-seen[endpoint], endpoint))[:ENDPOINTS_NAMED]
-    wanted = f"{site}: no packet to or from {', '.join(brokers)} in {len(facts)} captures with {sum(fact['packets'] for fact in facts):,} packets."
-    if busiest:
-        named = ", ".join(f"{endpoint} ({seen[endpoint]:,} packets)" for endpoint in busiest)
-        raise UserError(f"{wanted} They contain TCP of {named}. Correct `brokers` (or `captures`) of this site in the configuration.")
-    raise UserError(f"{wanted} They contain no TCP packets at all. Correct `captures` of this site in the configuration.")
 
 
 def _site_of(path: str | Path) -> SiteName:
@@ -163,7 +141,6 @@ def collect_sites(
     for site in sites:
         name = site["experiment"], site["site"]
         captures = [json.loads((folder / "facts.json").read_text(encoding="utf-8")) for folder in folders[name]]
-        check_brokers_found(captures, site["brokers"], f"{name[0]}, {name[1]}")
         table = tables.read(measured[name], "metrics")
         seen = tables.read(parts[name], "connections", ["tap", "first_seen", "last_seen"])
         site_rows.append(site_row(site, captures, seen, table))
