@@ -181,7 +181,7 @@ def run(command: Sequence[str], **options: Any) -> Used:
 def split(capture: Path, folder: Path, broker: str) -> Used:
     """Run split_capture on one capture, as a job does: a process of its own."""
     code = (
-        "import sys; from brokerlens import job; from split_capture import split_capture; "
+        "import sys; from brokerlens import job; from split_capture import do_without_scipy, split_capture; do_without_scipy(); "
         "split_capture(capture=sys.argv[1], name=sys.argv[1], brokers=[sys.argv[3]], output=sys.argv[2])"
     )
     environment = (

@@ -2,6 +2,7 @@
 
 from brokerlens import job  # isort: skip  # first: it tells the libraries below how many threads they may use
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
@@ -166,7 +167,16 @@ def split_capture(
         raise
 
 
+def do_without_scipy() -> None:
+    """Keep numba from importing scipy.linalg at the first call of a kernel: half of the time of a small capture, and no kernel here needs it.
+
+    Only for a process that does nothing but split.
+    """
+    sys.modules.setdefault("scipy.linalg", None)  # type: ignore[arg-type]  # None is how an import is ruled out
+
+
 if __name__ == "__main__":
+    do_without_scipy()
     with job.logged(snakemake):
         split_capture(
             capture=snakemake.input.capture,
