@@ -93,11 +93,12 @@ class Workbench:
 
     def snakemake(self, *arguments: str, configured: bool = True) -> subprocess.CompletedProcess[str]:
         """Run Snakemake as a user does from the workflow's folder, with `--directory` and, unless told otherwise, `--configfile`."""
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--directory", str(self.work)]
-        if configured:
+        command = [sys.executable, "-m", "snakemake", "--cores", "2"]
+        if configured:  # before another option: all that follows --configfile are files
             file = self.work / "my.yaml"
             file.write_text(yaml.safe_dump(self.config, sort_keys=False))
             command += ["--configfile", str(file)]
+        command += ["--directory", str(self.work)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SNAKEMAKE")}
         return subprocess.run([*command, *arguments], cwd=self.code, env=environment, capture_output=True, text=True, check=False)
 
