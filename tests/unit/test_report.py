@@ -23,8 +23,9 @@ from report_results import EXAMPLE, SECOND, START, Link, many_sites, write_tree
 from brokerlens.report import charts, latency
 from brokerlens.report.distributions import difference_title
 from brokerlens.report.figure import json_for_script
+from brokerlens.report.intervals import comparisons
 from brokerlens.report.page import build
-from brokerlens.report.results import Results, read_results, shortened
+from brokerlens.report.results import Results, Site, read_results, shortened
 from brokerlens.report.scales import Symlog, ticks_125
 from brokerlens.report.theme import PALETTE
 from brokerlens.report.words import fixed, name, percent, visible
@@ -314,13 +315,31 @@ def test_parts_add_up_to_the_mean(results: Results) -> None:
         means = latency.parts(site)
         assert means is not None
         assert sum(means.values()) == pytest.approx(site.answered["total_ms"].mean(), rel=1e-6)
-    unknown = dataclasses.replace(
-        results.sites[0], requests=results.sites[0].requests.with_columns(pl.lit(None, pl.Float64).alias("broker_ms"))
-    )
-    means = latency.parts(unknown)
+
+
+def with_columns(site: Site, **columns: Any) -> Site:
+    return dataclasses.replace(site, requests=site.requests.with_columns(**columns))
+
+
+def test_a_part_that_a_tap_cannot_tell_is_unknown(results: Results) -> None:
+    nothing = pl.lit(None, pl.Float64)
+    means = latency.parts(with_columns(results.sites[2], broker_ms=nothing, network_rtt_ms=nothing))
     assert means is not None
     assert means["network"] == means["broker"] == 0
     assert means["unknown"] > 0
+
+
+def test_broker_times_that_came_out_negative_do_not_raise_the_mean(results: Results) -> None:
+    """1 ms in the broker, round trips measured 3 ms off either way: half of the rows have null, and the mean is still 1 ms."""
+    off = pl.when(pl.int_range(pl.len()) % 2 == 0).then(3.0).otherwise(-3.0)
+    seen = pl.col("latency_ms") - (1.0 + off)
+    measured = with_columns(results.sites[0], retransmitted=pl.lit(value=False), queue_ms=pl.lit(0.0), network_rtt_ms=seen)
+    site = with_columns(measured, broker_ms=pl.when(1.0 + off >= 0).then(1.0 + off))
+    assert site.answered["broker_ms"].null_count() > 100
+    means = latency.parts(site)
+    assert means is not None
+    assert means["broker"] == pytest.approx(1.0, abs=0.3)
+    assert means["unknown"] == 0
 
 
 def test_gaps_of_a_timeline_stay_gaps(results: Results) -> None:
@@ -360,3 +379,24 @@ def test_answers_name_a_baseline(arguments: dict[str, Any], tmp_path: Path) -> N
 def test_a_difference_of_quantiles_is_titled_by_where_its_band_leaves_zero(bounds: list[tuple[float, float]], title: str) -> None:
     rows = [{"quantile": (i + 1) / 10, "low": low, "high": high} for i, (low, high) in enumerate(bounds)]
     assert difference_title(Markup("a"), Markup("b"), rows) == title
+
+
+def test_a_pair_is_told_from_its_faster_side(tmp_path: Path) -> None:
+    text = states(tmp_path, [EXAMPLE[3], EXAMPLE[2]])  # the slower site stands first
+    assert "Cloud or edge?" in text
+    assert re.search(
+        r"edge is faster in the middle: median 5\d\.\d ms against 7\d\.\d ms, \d\d\.\d ms less \(95 % interval 2\d\.\d to 2\d\.\d\)", text
+    )
+
+
+def test_turning_a_pair_twice_changes_nothing(results: Results) -> None:
+    pair = comparisons(results)[0]
+    row = pair.row("p50")
+    assert row is not None
+    once, twice = pair.turned().row("p50"), pair.turned().turned().row("p50")
+    assert once is not None
+    assert twice is not None
+    assert (once["difference"], once["estimate_a"], once["site_a"]) == (-row["difference"], row["estimate_b"], row["site_b"])
+    assert once["difference_low"] == -row["difference_high"] <= once["difference"] <= once["difference_high"]
+    assert twice["difference_low"] == row["difference_low"]
+    assert twice["ratio"] == pytest.approx(row["ratio"])

@@ -89,6 +89,8 @@ def _one_pair(pair: Comparison, results: Results) -> Markup:
         return sentences([Markup("{}Kafka latency was {}.").format(where, strong("not compared")), _side_by_side(pair)])
     if row["verdict"] == "too_few_samples":
         return sentences([Markup("{}{}: {}.").format(where, strong("too few requests to say"), too_few(row)), _side_by_side(pair)])
+    if row["difference"] > 0:  # told from the faster side
+        pair = pair.turned()
     a, b = name(pair.a.name), name(pair.b.name)
     said = [_middle(pair, where, a, b), _tail(pair, a, b), _share(pair, results.threshold_ms)]
     if row["weak"]:
@@ -110,12 +112,8 @@ def _middle(pair: Comparison, where: Markup, a: Markup, b: Markup) -> Markup:
         return Markup("{}{} in the middle: {}, {} {}.").format(
             where, strong("no difference found"), medians, fixed(row["difference"], digits, sign=True) + " ms", grey(f"({interval})")
         )
-    if row["difference"] < 0:
-        verdict, size = Markup("{} is faster in the middle").format(a), less_or_more(row["difference"], digits)
-        positive = bounds(_negated(row["difference_high"]), _negated(row["difference_low"]), digits)
-    else:
-        verdict, size = Markup("{} is slower in the middle").format(a), less_or_more(row["difference"], digits)
-        positive = bounds(row["difference_low"], row["difference_high"], digits)
+    verdict, size = Markup("{} is faster in the middle").format(a), less_or_more(row["difference"], digits)
+    positive = bounds(_negated(row["difference_high"]), _negated(row["difference_low"]), digits)
     return Markup("{}{}: {}, {} {}.").format(where, strong(verdict), medians, strong(size), grey(f"(95 % interval {positive})"))
 
 
@@ -244,18 +242,15 @@ def _what_changed(results: Results, pairs: Sequence[Comparison]) -> Answer:
 
 
 def _change(pair: Comparison, latest: str) -> Markup:
-    new, old = (pair.a, pair.b) if pair.a.experiment == latest else (pair.b, pair.a)
-    forward = new is pair.a
+    pair = pair if pair.a.experiment == latest else pair.turned()
+    new, old = pair.a, pair.b
     row = pair.row("p50")
     who = name(new.name)
     if pair.not_comparable:
         return Markup("{}: {}").format(strong(Markup("{} was not compared").format(who)), pair.not_comparable.rstrip(".") + ".")
     if row is None or row["verdict"] == "too_few_samples":
         return Markup("{}: {}.").format(strong(who), too_few(row) if row else "no latencies to compare")
-    difference = row["difference"] if forward else -row["difference"]
-    low, high = (
-        (row["difference_low"], row["difference_high"]) if forward else (_negated(row["difference_high"]), _negated(row["difference_low"]))
-    )
+    difference, low, high = row["difference"], row["difference_low"], row["difference_high"]
     digits = digits_for(difference, low, high)
     interval = grey(f"({bounds(low, high, digits, sign=True)})")
     if row["verdict"] == "equivalent_within_margin":
@@ -268,7 +263,7 @@ def _change(pair: Comparison, latest: str) -> Markup:
         return Markup("{}, {} ms {}.").format(
             strong(Markup("{}: no difference found").format(who)), fixed(difference, digits, sign=True), interval
         )
-    before, after = (row["estimate_b"], row["estimate_a"]) if forward else (row["estimate_a"], row["estimate_b"])
+    before, after = row["estimate_b"], row["estimate_a"]
     verb = "slowed" if difference > 0 else "became faster"
     size = f"{less_or_more(difference, digits)}"
     positive = grey(f"({bounds(low, high, digits) if difference > 0 else bounds(_negated(high), _negated(low), digits)})")

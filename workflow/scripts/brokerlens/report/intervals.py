@@ -84,6 +84,25 @@ def pair_of(row: Row) -> tuple[Key, Key]:
     return (row["experiment_a"], row["site_a"]), (row["experiment_b"], row["site_b"])
 
 
+def turned(row: Row) -> Row:
+    """The row with its sides exchanged."""
+
+    def negated(value: float | None) -> float | None:
+        return None if value is None else -value
+
+    def inverse(value: float | None) -> float | None:
+        return 1 / value if value else None
+
+    sides = {f"{part}_{one}": row[f"{part}_{other}"] for part in ("experiment", "site", "estimate", "n") for one, other in ("ab", "ba")}
+    difference = {
+        "difference": negated(row["difference"]),
+        "difference_low": negated(row["difference_high"]),
+        "difference_high": negated(row["difference_low"]),
+    }
+    ratio = {"ratio": inverse(row["ratio"]), "ratio_low": inverse(row["ratio_high"]), "ratio_high": inverse(row["ratio_low"])}
+    return {**row, **sides, **difference, **ratio}
+
+
 class Comparison:
     """All rows about one pair."""
 
@@ -100,6 +119,10 @@ class Comparison:
         """Groups of the latency that were compared, ``all`` first."""
         found = dict.fromkeys(group for metric, group, _ in self._rows if metric == "kafka_latency")
         return sorted(found, key=lambda group: (group != "all", group))
+
+    def turned(self) -> Comparison:
+        """The pair with its sides exchanged."""
+        return Comparison(self.scope, self.b, self.a, [turned(row) for row in self._rows.values()])
 
     @property
     def same_experiment(self) -> bool:

@@ -129,8 +129,9 @@ def worst_minute(site: Site) -> WorstMinute | None:
 def parts(site: Site, *, slowest: float | None = None) -> dict[str, float] | None:
     """Mean ms per request of each part of the time from the request's first byte to the response's last one.
 
-    network = latency − queue − broker, waits for retransmissions included; broker; queue; transfer = total − latency: the time that request and
-    response themselves took to pass. ``unknown`` is what requests without a round trip spent outside the queue. ``slowest``: only the requests at or above that quantile of latency.
+    network = latency − queue − broker, waits for retransmissions included; broker; queue; transfer = total − latency: the time that request
+    and response themselves took to pass. ``unknown`` is what requests without a round trip spent outside the queue. ``slowest``: only the
+    requests at or above that quantile of latency.
     """
     frame = site.answered
     if slowest is not None and frame.height:
@@ -139,9 +140,12 @@ def parts(site: Site, *, slowest: float | None = None) -> dict[str, float] | Non
     if frame.height == 0:
         return None
     queue = pl.col("queue_ms").fill_null(0.0)
-    # A single request's share of the broker is noise around the truth: where it comes out negative it counts, too, or the mean would be too high.
-    broker = pl.coalesce("broker_ms", pl.when(~pl.col("retransmitted")).then(pl.col("latency_ms") - pl.col("network_rtt_ms")))
-    known = broker.is_not_null() | pl.col("retransmitted")
+    # A round trip measured at another moment makes a request's time in the broker too short as often as too long. Where it comes out
+    # negative the data set has null; left out, the mean would be too high, so it counts with its sign. After a loss it says nothing:
+    # then the wait for the retransmission, by far the most, is the network's.
+    late = pl.when(~pl.col("retransmitted")).then(pl.col("latency_ms") - pl.col("network_rtt_ms"))
+    broker = pl.coalesce("broker_ms", late)
+    known = broker.is_not_null() | (pl.col("retransmitted") & pl.lit(site.tap == "client"))
     outside = pl.col("latency_ms") - queue
     means = frame.select(
         pl.when(known).then(outside).otherwise(0.0).mean().alias("both"),
@@ -151,8 +155,8 @@ def parts(site: Site, *, slowest: float | None = None) -> dict[str, float] | Non
         pl.when(known).then(0.0).otherwise(outside).mean().alias("unknown"),
     ).row(0, named=True)
     in_broker = max(0.0, means["broker"])
-    found = {"network": means["both"] - in_broker, "broker": in_broker, "queue": means["queue"], "transfer": means["transfer"]}
-    return {part: max(0.0, float((found | {"unknown": means["unknown"]})[part] or 0.0)) for part in PARTS}
+    found = means | {"network": means["both"] - in_broker, "broker": in_broker}
+    return {part: max(0.0, float(found[part] or 0.0)) for part in PARTS}
 
 
 @dataclass(frozen=True)

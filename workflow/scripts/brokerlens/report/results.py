@@ -26,7 +26,7 @@ _LARGEST_ON_THE_WIRE = 1500
 _MOST_MARKS = 400
 _REQUEST_COLUMNS = [
     "connection_id", "client_id", "client_software", "api_name", "status", "request_first", "latency_ms", "total_ms", "queue_ms", "service_ms",
-    "broker_ms", "waits_by_design", "record_count", "retransmitted", "acks", "api_version",
+    "network_rtt_ms", "broker_ms", "waits_by_design", "record_count", "retransmitted", "acks", "api_version",
 ]  # fmt: skip
 Key = tuple[str, str]
 
