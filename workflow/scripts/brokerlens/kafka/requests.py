@@ -316,6 +316,8 @@ def _latency(rows: pl.DataFrame, connections: Connections, round_trips: RoundTri
     latency = pl.when(usable).then(pl.col("response_first") - pl.col("request_last"))
     queue = pl.when(pl.col("is_first")).then(0).otherwise((pl.col("before_last") - pl.col("request_last")).clip(lower_bound=0))
     rest = pl.col("latency") - pl.col("network")
+    # Waiting for a retransmission is the network's, and no round trip tells how long it was.
+    again = pl.col("request_again").fill_null(False) | pl.col("response_again").fill_null(False)
     return (
         rows.with_row_index("row")
         .with_columns(tap.alias("tap"), latency.alias("latency"))
@@ -326,7 +328,7 @@ def _latency(rows: pl.DataFrame, connections: Connections, round_trips: RoundTri
         .with_columns(
             pl.when(pl.col("tap") == "broker")
             .then(pl.col("service"))
-            .when((pl.col("tap") == "client") & (rest >= 0))
+            .when((pl.col("tap") == "client") & (rest >= 0) & ~again)
             .then(pl.min_horizontal("service", rest))
             .alias("broker")
         )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from brokerlens.capture.working import Rows
     from brokerlens.tcp.segments import SegmentFacts
 
+FILLED: Final = 3
 KEEPALIVE: Final = 6  # places in segments.LABELS; a test holds them equal
 WINDOW_PROBE: Final = 7
 
@@ -33,7 +34,8 @@ class Streams(NamedTuple):
 
     ``origin`` [2C]: position of the first byte after the SYN, -1 where that SYN was not captured. ``seen_time`` (ns): when the piece was first
     seen. ``content_at``: index in ``data`` of the piece's first byte, from the earliest copy that was kept; ``content_segment``: the
-    piece begins where a segment begins. ``again``: ranges that were sent again.
+    piece begins where a segment begins. ``again``: ranges that were sent again, also where the
+    first sending was lost before the tap.
     """
 
     origin: Int64s
@@ -232,6 +234,10 @@ def _follow(
                     seen, seen_used, again, again_used = _add_seen(
                         seen, seen_base, seen_used, start, start + size, time[i], again, again_used, label[i] != WINDOW_PROBE
                     )
+                    if label[i] == FILLED:
+                        again = _room(again, again_used, 1)
+                        again[again_used, FROM], again[again_used, TO] = start, start + size
+                        again_used += 1
                 for k in range(run, kept):
                     content, content_used = _add_content(
                         content,
