@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+
 from compute_metrics import compute_metrics
 from merge_site import merge_site
 from split_capture import split_capture

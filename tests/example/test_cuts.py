@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 
@@ -47,8 +48,7 @@ def test_cut_at_other_places(as_shipped: tuple[str, list[Path], Site], tmp_path:
     chance = random.Random(seed)
     cuts = [0, *sorted(chance.sample(range(1, len(records)), 12)), len(records)]
     pieces = [
-        write_pcap(tmp_path / f"{chance.random()}-{n}.pcap", header, records[a:b])
-        for n, (a, b) in enumerate(zip(cuts, cuts[1:], strict=False))
+        write_pcap(tmp_path / f"{chance.random()}-{n}.pcap", header, records[a:b]) for n, (a, b) in enumerate(itertools.pairwise(cuts))
     ]
     assert_same(run_site(pieces, BROKERS[site], tmp_path), expected)
 

@@ -60,5 +60,5 @@ def test_a_missing_column_and_a_null_are_refused() -> None:
     with pytest.raises(KeyError):
         tables.conform(metrics_table().drop(["n"]), "metrics")
     without = metrics_table().set_column(5, "n", pa.array([None], pa.int64()))
-    with pytest.raises(ValueError, match="metrics.n: 1 nulls"):
+    with pytest.raises(ValueError, match=r"metrics\.n: 1 nulls"):
         tables.conform(without, "metrics")

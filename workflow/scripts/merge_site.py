@@ -288,7 +288,11 @@ def merge_site(
     timed = np.flatnonzero(segment_facts.rtt_ns >= 0)
     trips = kafka_requests.RoundTrips(ordered.connection[timed], ordered.time[timed], ordered.side[timed] == 1, segment_facts.rtt_ns[timed])
     of_connections = kafka_requests.Connections(
-        *(known[name] for name in ("connection_id", "client_ip", "client_port", "broker_ip", "broker_port")),
+        connection_id=known["connection_id"].to_list(),
+        client_ip=known["client_ip"].to_list(),
+        client_port=known["client_port"].to_numpy(),
+        broker_ip=known["broker_ip"].to_list(),
+        broker_port=known["broker_port"].to_numpy(),
         ended=[ENDED[code] for code in connection_facts.ended],
         tap=taps(site["tap"], connection_facts),
         client_left=client_left(rows, ordered),
