@@ -322,7 +322,7 @@ def parts(rows: Sequence[Row], order: Sequence[str], description: str) -> dict[s
     """Stacked means: a bar per site, four neutral fills, name and value inside where it is wide enough, the total at the end."""
     names = ["network", "broker", "queue", "transfer", "unknown"]
     longest = max((row["end"] for row in rows), default=1.0)
-    x_scale = alt.Scale(domain=[0, longest * 1.2], nice=False)
+    x_scale = alt.Scale(domain=[0, longest * 1.34], nice=False)
     y = alt.Y(
         "name:N",
         sort=list(order),
@@ -358,7 +358,7 @@ def parts(rows: Sequence[Row], order: Sequence[str], description: str) -> dict[s
         .transform_calculate(
             words="(datum.part == 'unknown' ? 'not separable' : datum.part) + ' ' + format(datum.ms, datum.ms < 10 ? '.1f' : ',.0f')"
         )
-        .transform_filter(f"datum.ms / {longest * 1.2:.6g} * width > 100")
+        .transform_filter(f"datum.ms / {longest * 1.34:.6g} * width > 100")
         .encode(x=alt.X("start:Q", scale=x_scale, axis=None), y=y, text="words:N", color=ink),
         alt.Chart(_named("totals"))
         .mark_text(align="left", dx=6, color="var(--ink)", aria=False)
