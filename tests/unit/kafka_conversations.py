@@ -8,8 +8,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import NamedTuple
 
-from kafka_messages import Encoder, request, response, some_records
+from kafka_messages import Encoder, Field, request, response, some_records
 from kafka_streams import ACK, SYN, Packet
 
 MS = 1_000_000
@@ -24,18 +26,34 @@ APIS = [
 ]
 
 
+class Truth(NamedTuple):
+    """A frame as it was sent: its place in the stream of its side, from 0; `exchange` numbers the request that it is or answers."""
+
+    side: int
+    start: int
+    size: int
+    key: int
+    version: int
+    correlation: int
+    fields: tuple[Field, ...]
+    exchange: int
+
+
 @dataclass
 class Conversation:
     """packets: in the order of the tap, all in one capture. starts: where frames truly begin, positions modulo 2^32 per side. requests: how many."""
 
     packets: list[Packet]
+    truth: list[Truth]
+    client: bytes | None
     starts: tuple[set[int], set[int]]
     requests: int
     started: bool
     payload_bytes: int
 
 
-def converse(seed: int) -> Conversation:
+def converse(seed: int, trouble: bool = True, syn: bool | None = None) -> Conversation:
+    """The conversation of a seed; without `trouble` every packet is there, whole and in order."""
     rng = random.Random(seed)
     size = rng.choice((1, 7, 50, 1448, 1448, 1448, 9000))
     client = rng.choice((b"me", b"rdkafka", b"a-client-with-a-longer-name", b"caf\xc3\xa9", b"x", None))
@@ -43,19 +61,20 @@ def converse(seed: int) -> Conversation:
     step = rng.choice((1, 1, 1, 3))
     payload = _payload(rng, client, correlation, 40 if size == 1 else 300 if size < 100 else 4000)
     count = rng.randint(1, 6) if size == 1 else rng.randint(1, 25)
-    writes, starts = _dialogue(rng, client, correlation, step, payload, count, rng.randint(1, 5))
+    writes, truth = _dialogue(rng, client, correlation, step, payload, count, rng.randint(1, 5))
     seqs = [rng.choice((0, 2**32 - 300, rng.getrandbits(32))) for _ in range(2)]
-    started = rng.random() < 0.5
+    started = rng.random() < 0.5 if syn is None else syn
     packets = _segments(rng, writes, seqs, size, started)
-    begins = tuple({(seqs[side] + 1 + at) & 0xFFFFFFFF for at in starts[side]} for side in range(2))
-    if not started and rng.random() < 0.8 and len(packets) > 3:
+    begins = [{(seqs[side] + 1 + frame.start) & 0xFFFFFFFF for frame in truth if frame.side == side} for side in range(2)]
+    if trouble and not started and rng.random() < 0.8 and len(packets) > 3:
         packets = packets[rng.randrange(len(packets) // 2) :]  # the capture begins inside the connection
-    packets = _trouble(rng, packets)
-    if rng.random() < 0.3:
+    if trouble:
+        packets = _trouble(rng, packets)
+    if trouble and rng.random() < 0.3:
         snaplen = rng.choice((4, 12, 20, 30, 60, 100, 200))
         packets = [replace(packet, captured=snaplen) for packet in packets]
     packets = [replace(packet, number=number) for number, packet in enumerate(packets)]
-    return Conversation(packets, (begins[0], begins[1]), count, started, sum(len(packet.payload) for packet in packets))
+    return Conversation(packets, truth, client, (begins[0], begins[1]), count, started, sum(len(packet.payload) for packet in packets))
 
 
 def _payload(rng: random.Random, client: bytes | None, correlation: int, most: int) -> Callable[[random.Random], bytes]:
@@ -111,25 +130,25 @@ def _dialogue(
     payload: Callable[[random.Random], bytes],
     count: int,
     in_flight: int,
-) -> tuple[list[Write], tuple[list[int], list[int]]]:
-    """Writes (time, side, bytes) in the order of time, and where in each stream frames begin."""
+) -> tuple[list[Write], list[Truth]]:
+    """Writes (time, side, bytes) in the order of time, and what was sent."""
     writes: list[Write] = []
-    starts: tuple[list[int], list[int]] = ([], [])
+    truth: list[Truth] = []
     sent = [0, 0]
-    waiting: list[tuple[int, bytes]] = []
+    waiting: list[tuple[int, bytes, Truth]] = []
     time = 1_000 * MS
     mostly = rng.choice((None, None, 0, 1))
 
-    def send(side: int, frame: bytes) -> None:
-        writes.append((time, side, frame))
-        starts[side].append(sent[side])
-        sent[side] += len(frame)
+    def send(frame: bytes, what: Truth) -> None:
+        writes.append((time, what.side, frame))
+        truth.append(what._replace(start=sent[what.side], size=len(frame)))
+        sent[what.side] += len(frame)
 
     def answer() -> None:
         nonlocal time
-        ready, frame = waiting.pop(0)
+        ready, frame, what = waiting.pop(0)
         time = max(time, ready)
-        send(1, frame)
+        send(frame, what)
 
     acks = rng.choice((1, -1, 1, -1, 0, None))
     for n in range(count):
@@ -143,14 +162,16 @@ def _dialogue(
         records = lambda rng: some_records(rng, payload)  # noqa: E731
         wanted = rng.choice((0, 1)) if acks is None else acks
         ask = Encoder(api, "Request", version, rng, records, 2, {"Acks": wanted})
-        send(0, request(key, version, number, client, ask.bytes, ask.flexible))
+        what = Truth(0, 0, 0, key, version, number, tuple(ask.fields), n)
+        send(request(key, version, number, client, ask.bytes, ask.flexible), what)
         if key != 0 or wanted != 0:
             reply = Encoder(api, "Response", version, rng, records, 2, {"ErrorCode": rng.choice((0, 0, 3))})
-            waiting.append((time + rng.choice((1, 5, 30)) * MS, response(number, reply.bytes, reply.flexible and key != 18)))
+            frame = response(number, reply.bytes, reply.flexible and key != 18)
+            waiting.append((time + rng.choice((1, 5, 30)) * MS, frame, what._replace(side=1, fields=tuple(reply.fields))))
     while waiting and rng.random() < 0.9:
         answer()
         time += 10_000
-    return writes, starts
+    return writes, truth
 
 
 def _segments(rng: random.Random, writes: list[Write], seqs: list[int], size: int, started: bool) -> list[Packet]:
@@ -231,7 +252,7 @@ def cuts(rng: random.Random, packets: list[Packet]) -> list[list[Packet]]:
     if way == "twice":
         return [*pieces, rng.choice(pieces)]
     if way == "exchanged":
-        for before, after in zip(pieces, pieces[1:], strict=False):
+        for before, after in pairwise(pieces):
             if before and after:
                 before[-1], after[0] = after[0], before[-1]
     if way == "shuffled":
