@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env run test test-slow test-live lint lock clean
+.PHONY: env run test test-slow test-live lint docs lock clean
 
 env: $(VENV)/.made
 
@@ -35,6 +35,10 @@ lint: env
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
+
+# The pages that are made from the code; tests hold them equal.
+docs: env
+	PYTHONPATH=workflow/scripts $(BIN)/python -m brokerlens.tables > docs/data-sets.md
 
 # The pins for every supported Python, with hashes; needs uv. Without an index's address: which one to use is the machine's business.
 lock:
