@@ -109,7 +109,8 @@ REQUESTS: Final = (
     Column(
         "broker_ms",
         FLOAT,
-        "time in the broker: min(service_ms, latency_ms - network_rtt_ms) at a client tap, service_ms at a broker tap",
+        "time in the broker: service_ms at a broker tap; at a client tap min(service_ms, latency_ms - network_rtt_ms), null where that is negative "
+        "or a retransmission was waited for",
         "ms",
     ),
     Column("waits_by_design", BOOL, "the api waits by design: Fetch, ShareFetch, JoinGroup, SyncGroup", nullable=False),
