@@ -85,9 +85,9 @@ def split(capture: Sequence[Packet], chunk: int = 1 << 30, group: int = 1 << 30)
         while done < len(segments.row):
             done = keeper.follow(data, segments, done, kept)
             flush()
-    for packet in arrived:
-        for offset, run in packet.runs:
-            assert run == packet.packet.there[offset : offset + len(run)]
+    for one in arrived:
+        for offset, run in one.runs:
+            assert run == one.packet.there[offset : offset + len(run)]
     return arrived, keeper.facts()
 
 
@@ -245,25 +245,20 @@ def rows(frames: Frames, fields: Fields) -> list[Row]:
         size = by_name["client_size"]
         out.append(
             Row(
-                *(
-                    by_name[name]
-                    for name in (
-                        "connection",
-                        "side",
-                        "start",
-                        "size",
-                        "first_time",
-                        "last_time",
-                        "api_key",
-                        "api_version",
-                        "correlation_id",
-                    )
-                ),
-                text[by_name["client_from"] : by_name["client_from"] + size] if size >= 0 else None,
-                by_name["partner"],
-                by_name["body"],
-                by_name["header"],
-                tuple(reported[i]),
+                connection=by_name["connection"],
+                side=by_name["side"],
+                start=by_name["start"],
+                size=by_name["size"],
+                first=by_name["first_time"],
+                last=by_name["last_time"],
+                key=by_name["api_key"],
+                version=by_name["api_version"],
+                correlation=by_name["correlation_id"],
+                client=text[by_name["client_from"] : by_name["client_from"] + size] if size >= 0 else None,
+                partner=by_name["partner"],
+                body=by_name["body"],
+                header=by_name["header"],
+                fields=tuple(reported[i]),
             )
         )
     return out

@@ -364,8 +364,8 @@ def test_old_ranges_become_one_and_nothing_is_lost() -> None:
     for n in range(30):
         talk.send(0, produce(n, 2, seed=n)).send(1, produced(n, 2))
     rng = random.Random(7)
-    late = []
-    packets = []
+    late: list[Packet] = []
+    packets: list[Packet] = []
     for packet in talk.done():
         (late if packet.payload and rng.random() < 0.2 else packets).append(packet)
     rng.shuffle(late)

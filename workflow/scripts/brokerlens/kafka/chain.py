@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from brokerlens.kafka.compiled import kernel
-from brokerlens.kafka.machine import CLIENT_LIMIT, REQUEST_LIMIT, known_api, signed
+from brokerlens.kafka.machine import CLIENT_LIMIT, REQUEST_LIMIT, Bytes, Int64s, known_api, signed
 
 # Steps that a client's correlation id may take: Java counts once for all its connections.
 ID_STEP: Final = 65_535
@@ -29,7 +26,7 @@ HEADER_FACTS: Final = 6
 
 
 @kernel
-def read_header(source: NDArray[np.uint8], at: int, end: int, memory: NDArray[np.int64], facts: NDArray[np.int64]) -> bool:
+def read_header(source: Bytes, at: int, end: int, memory: Int64s, facts: Int64s) -> bool:
     """A plausible request frame begins at source[at], its whole header before `end`: its facts are in `facts`.
 
     Plausible: the length fits a header and a broker's limit, key and version are (or may become) known, the client id is printable UTF-8.
@@ -47,7 +44,7 @@ def read_header(source: NDArray[np.uint8], at: int, end: int, memory: NDArray[np
     value = client + 2
     expected = 0
     for i in range(client):
-        byte = np.int64(source[at + HEAD_BYTES + i])
+        byte = int(source[at + HEAD_BYTES + i])
         value = (value * 257 + byte + 1) & 0xFFFFFFFFFFFF
         if expected > 0:
             if byte & 0xC0 != 0x80:
@@ -84,17 +81,17 @@ def rises(before: int, after: int) -> bool:
 
 
 @kernel
-def is_tls_hello(source: NDArray[np.uint8], at: int, end: int) -> bool:
+def is_tls_hello(source: Bytes, at: int, end: int) -> bool:
     """A TLS handshake record (RFC 8446, 5.1) begins here: as Kafka's length prefix it would be beyond every limit."""
     return end - at >= 3 and source[at] == 0x16 and source[at + 1] == 3 and source[at + 2] <= 4
 
 
 @kernel
-def tls_record(source: NDArray[np.uint8], at: int, end: int) -> int:
+def tls_record(source: Bytes, at: int, end: int) -> int:
     """Bytes of the TLS record that begins here with its header, 0 where none does."""
     if end - at < 5 or at < 0:
         return 0
     if source[at] < 20 or source[at] > 23 or source[at + 1] != 3 or source[at + 2] < 1 or source[at + 2] > 4:
         return 0
-    size = (np.int64(source[at + 3]) << 8) | np.int64(source[at + 4])
+    size = (int(source[at + 3]) << 8) | int(source[at + 4])
     return size + 5 if 0 < size <= 16_640 else 0

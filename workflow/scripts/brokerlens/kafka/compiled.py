@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from numba import njit
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 # Kernels allocate nothing and keep no array, so references need no counting: numba would otherwise count at every call of every small function, which
 # took nine tenths of the time.
-kernel: Final = njit(cache=True, nogil=True, _nrt=False)
+_OPTIONS: Final[dict[str, bool]] = {"cache": True, "nogil": True, "_nrt": False}
+
+
+def kernel(function: Function) -> Function:
+    """Compile a function that allocates nothing; with numba's compiler off it runs as it is."""
+    compiled: Function = njit(**_OPTIONS)(function)  # type: ignore[call-overload]  # numba's stubs leave out _nrt
+    return compiled

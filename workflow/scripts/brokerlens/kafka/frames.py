@@ -7,6 +7,7 @@ for (scan), and gives rows only where its requests were answered: what cannot be
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ from brokerlens.kafka.chain import (
     rises,
     tls_record,
 )
-from brokerlens.kafka.layouts import PACKED
+from brokerlens.kafka.layouts import FIELD_NAMES, FIELDS, PACKED
 from brokerlens.kafka.machine import Bytes, Int64s
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def first_sight(seen_first: Int64s, seen_from: Int64s, seen_to: Int64s, seen_tim
     last = seen_first[d + 1]
     i = search(seen_to, seen_first[d], last, position)
     if i < last and seen_from[i] <= position:
-        return seen_time[i]
+        return int(seen_time[i])
     return -1
 
 
@@ -217,8 +218,8 @@ def scan_requests(content: Content, d: int, piece: int, position: int, work: Wor
     """
     last = content.first[d + 1]
     data_end = content.seen_to[content.seen_first[d + 1] - 1] if content.seen_first[d + 1] > content.seen_first[d] else 0
-    best_end = np.int64(EVER)
-    resort = np.int64(-1)
+    best_end = EVER
+    resort = -1
     keys = work.memory[0]
     facts = work.facts
     for i in range(piece, last):
@@ -305,7 +306,7 @@ def is_boundary(content: Content, d: int, position: int) -> bool:
     """A segment was seen to begin or to end at this position."""
     first, last = content.seen_first[d], content.seen_first[d + 1]
     i = search(content.seen_to, first, last, position - 1)
-    return i < last and (content.seen_to[i] == position or content.seen_from[i] == position)
+    return bool(i < last and (content.seen_to[i] == position or content.seen_from[i] == position))
 
 
 @kernel
@@ -315,7 +316,7 @@ def scan_responses(content: Content, d: int, piece: int, position: int, work: Wo
     One is enough where the response begins with a segment and ends with one: payload that holds responses seldom does.
     """
     last = content.first[d + 1]
-    best_end = np.int64(EVER)
+    best_end = EVER
     frames = work.frames
     for i in range(piece, last):
         first = work.counters[C_HEAD]
@@ -414,7 +415,7 @@ def add_frame(
     frames[F_ACKS, row] = 1
     counters[C_FRAMES] = row + 1
     state[side, m.FRAME] = row
-    return row
+    return int(row)
 
 
 @kernel
@@ -684,7 +685,7 @@ def forbid_rejected(content: Content, c: int, work: Work) -> bool:
 @kernel
 def first_rejected(work: Work) -> int:
     """Position of the first chain of requests that was found and not confirmed (after the last retry)."""
-    start = np.int64(EVER)
+    start = EVER
     for i in range(work.counters[C_FORBIDDEN]):
         start = min(start, work.forbidden[i] >> 1)
     return start
@@ -731,7 +732,7 @@ def is_encrypted(content: Content, c: int, work: Work) -> bool:
 @kernel
 def skipped(content: Content, d: int, side: int, work: Work) -> int:
     """Bytes of the direction that were seen and lie in no section."""
-    total = np.int64(0)
+    total = 0
     section = 0
     count = work.counters[C_SECTIONS]
     for i in range(content.seen_first[d], content.seen_first[d + 1]):
@@ -837,17 +838,17 @@ class Frames(NamedTuple):
 
 
 class Fields(NamedTuple):
-    """Fields in the order of their frames and their places in them; int64[n] each, text uint8[].
+    """Fields in the order of their frames and their places in them; int64[n] but field, uint8[n], and text_size, int32[n]; text uint8[].
 
     field: number in `layouts.FIELD_NAMES`. value: of integers. text_from, text_size: place of strings and of the 16 bytes of uuids in `text`; size -1 where
     the field is an integer or a null string.
     """
 
     frame: Int64s
-    field: Int64s
+    field: Bytes
     value: Int64s
     text_from: Int64s
-    text_size: Int64s
+    text_size: NDArray[np.int32]
     text: Bytes
 
 
@@ -871,20 +872,21 @@ def _enlarged(array: NDArray[Any], used: int) -> NDArray[Any]:
     return larger
 
 
-def follow_connections(streams: Streams, connections: int) -> tuple[Frames, Fields, StreamFacts]:
+def follow_connections(streams: Streams, connections: int, wanted: Collection[str] = FIELD_NAMES) -> tuple[Frames, Fields, StreamFacts]:
     """Find, read and match the frames of all connections.
 
-    `streams` as `tcp.stream.assemble` makes them; `connections` is their number C.
+    `streams` as `tcp.stream.assemble` makes them; `connections` is their number C; `wanted` are the fields to report (`layouts.FIELD_NAMES`).
     """
     content = Content(
-        *(
-            np.ascontiguousarray(array, np.int64)
-            for array in (streams.origin, streams.seen_first, streams.seen_from, streams.seen_to, streams.seen_time)
-        ),
-        *(
-            np.ascontiguousarray(array, np.int64)
-            for array in (streams.content_first, streams.content_from, streams.content_to, streams.content_at)
-        ),
+        _int64s(streams.origin),
+        _int64s(streams.seen_first),
+        _int64s(streams.seen_from),
+        _int64s(streams.seen_to),
+        _int64s(streams.seen_time),
+        _int64s(streams.content_first),
+        _int64s(streams.content_from),
+        _int64s(streams.content_to),
+        _int64s(streams.content_at),
         np.ascontiguousarray(streams.content_segment, np.bool_),
         np.ascontiguousarray(streams.data, np.uint8),
     )
@@ -895,7 +897,7 @@ def follow_connections(streams: Streams, connections: int) -> tuple[Frames, Fiel
         np.zeros(connections, np.bool_),
     )
     room = max(1 << 10, len(content.data) // 64)
-    memory = _memory(12 * room)
+    memory = _memory(12 * room, wanted)
     work = Work(
         memory,
         _state(memory),
@@ -932,12 +934,18 @@ def follow_connections(streams: Streams, connections: int) -> tuple[Frames, Fiel
     )
 
 
-def _memory(room: int) -> Int64s:
+def _int64s(array: NDArray[Any]) -> Int64s:
+    """The array as the kernels take it."""
+    return np.ascontiguousarray(array, np.int64)
+
+
+def _memory(room: int, wanted: Collection[str]) -> Int64s:
     """The machine's memory for two directions and `room` numbers of fields."""
     state_at = len(PACKED)
     out_at = state_at + 2 * m.MACHINE_COLUMNS
     memory = np.zeros(out_at + room, np.int64)
     memory[:state_at] = PACKED
+    memory[m.WANTED] = sum(1 << FIELDS[name] for name in set(wanted) if name)
     memory[[m.STATE_AT, m.OUT_AT, m.OUT_END, m.MODE]] = state_at, out_at, out_at + room, m.MERGE
     return memory
 
@@ -954,5 +962,5 @@ def _fields(memory: Int64s, text: Bytes) -> Fields:
     is_text = (what >> 8) & 1 == 1
     value = np.where(is_text, 0, rows[:, 2])
     text_from = np.where(is_text, rows[:, 2], -1)
-    text_size = np.where(is_text, (what >> 9) - 1, -1)
-    return Fields(rows[:, 0].copy(), what & 0xFF, value, text_from, text_size, text[: int(memory[m.TEXT_BYTES])])
+    text_size = np.where(is_text, (what >> 9) - 1, -1).astype(np.int32)
+    return Fields(rows[:, 0].copy(), (what & 0xFF).astype(np.uint8), value, text_from, text_size, text[: int(memory[m.TEXT_BYTES])])

@@ -108,7 +108,7 @@ class Segments(NamedTuple):
 @kernel
 def row(memory: Int64s, d: int) -> int:
     """Where the direction's state stands in the memory."""
-    return memory[m.STATE_AT] + COLUMNS * d
+    return int(memory[m.STATE_AT]) + COLUMNS * d
 
 
 @kernel
@@ -136,7 +136,7 @@ def add_interval(state: Int64s, d: int, start: int, end: int, reason: int) -> No
 @kernel
 def close_intervals(state: Int64s, d: int) -> None:
     """The chain is trusted: from the machine's position on only what it reads is kept."""
-    high = np.int64(0)
+    high = 0
     for i in range(state[d, RANGES]):
         if state[d, RANGE + 3 * i + 1] == EVER:
             state[d, RANGE + 3 * i + 1] = max(state[d, m.POSITION], state[d, RANGE + 3 * i])
@@ -275,7 +275,7 @@ def on_request_end(state: Int64s, nodes: Int64s, counters: Int64s, d: int) -> bo
     if header & m.HEADER_READ == 0:
         if header & m.HEADER_HOLE == 0:
             if state[d, m.RAW] == 0:
-                return state[d, CHAIN] == CHAIN_CERTAIN
+                return bool(state[d, CHAIN] == CHAIN_CERTAIN)
             state[d + 1, m.RAW] = 1
         return True
     if state[d, m.KEY] != 0 or state[d, m.ACKS] != 0:
@@ -597,7 +597,7 @@ def follow(
         if memory[m.ROWS] > 0:
             write_runs(counters, buffer, at, packet_row[i], memory, rows, offsets, lengths, data)
     counters[STOPPED] = STOP_END
-    return direction.shape[0]
+    return int(direction.shape[0])
 
 
 class KeptRuns:

@@ -470,7 +470,7 @@ def _packed(tables: Tables) -> NDArray[np.int64]:
     )
 
 
-PACKED_NEWEST: Final = 10
+PACKED_NEWEST: Final = 11
 TABLES, API_NAMES = _compile()
 PACKED: Final = _packed(TABLES)
 

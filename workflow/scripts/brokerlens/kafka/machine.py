@@ -108,7 +108,8 @@ BODY_NONE, BODY_PART, BODY_WHOLE = 0, 1, 2
 # (`layouts.PACKED`) with these numbers among them; then a region that the machine writes to, and the rows of the directions' states, in any order.
 # The region holds in the split (MODE) pairs: ranges of the buffer that were read, in order; in the merge fields of three numbers: frame, field | is text << 8 |
 # (text's size + 1) << 9, value or place in the text. OVERFLOW is 1 where something found no room: the caller begins again with more.
-OUT_AT, OUT_END, MODE, ROWS, TEXT_BYTES, OVERFLOW, STATE_AT = range(3, 10)
+# WANTED has a bit for every field that is to be reported.
+OUT_AT, OUT_END, MODE, ROWS, TEXT_BYTES, OVERFLOW, STATE_AT, WANTED = range(3, 11)
 SPLIT, MERGE = 0, 1
 
 _ACKS: Final = layouts.FIELDS["acks"]
@@ -143,7 +144,7 @@ def unsigned(source: Bytes, at: int, size: int) -> int:
     value = np.int64(0)
     for i in range(size):
         value = (value << 8) | np.int64(source[at + i])
-    return value
+    return int(value)
 
 
 @kernel
@@ -154,13 +155,13 @@ def signed(source: Bytes, at: int, size: int) -> int:
         value -= 256
     for i in range(1, size):
         value = (value << 8) | np.int64(source[at + i])
-    return value
+    return int(value)
 
 
 @kernel
 def known_api(key: int, version: int, memory: Int64s) -> bool:
     """The key is an api's, and the version one that it may have by now."""
-    return 0 <= key < memory[0] and 0 <= version <= memory[PACKED_NEWEST + key] + VERSION_SLACK
+    return bool(0 <= key < memory[0] and 0 <= version <= memory[PACKED_NEWEST + key] + VERSION_SLACK)
 
 
 @kernel
@@ -226,16 +227,22 @@ def mark(memory: Int64s, start: int, end: int) -> None:
 
 
 @kernel
+def is_wanted(memory: Int64s, frame: int, field: int) -> bool:
+    """The frame has a row, and its fields of this number are to be reported (merge)."""
+    return bool(frame >= 0 and (memory[WANTED] >> field) & 1 != 0)
+
+
+@kernel
 def emit(memory: Int64s, frame: int, field: int, value: int) -> None:
     """An integer field of a frame (merge)."""
-    if memory[MODE] != SPLIT and field != 0 and frame >= 0:
+    if is_wanted(memory, frame, field):
         add_row(memory, frame, field, value)
 
 
 @kernel
 def emit_text(memory: Int64s, frame: int, field: int, text_from: int, size: int) -> None:
     """A field of text or a uuid, null where the size is negative (merge)."""
-    if memory[MODE] != SPLIT and field != 0 and frame >= 0:
+    if is_wanted(memory, frame, field):
         add_row(memory, frame, field | 1 << 8 | (size + 1) << 9, text_from)
 
 
@@ -271,7 +278,7 @@ def hash_client(memory: Int64s, s: int, source: Bytes, at: int, size: int) -> No
     expected = memory[s + EXPECTED]
     bad = False
     for i in range(size):
-        byte = np.int64(source[at + i])
+        byte = int(source[at + i])
         value = (value * 257 + byte + 1) & 0xFFFFFFFFFFFF
         if expected > 0:
             bad |= byte & 0xC0 != 0x80
@@ -386,7 +393,7 @@ def take_batch(memory: Int64s, s: int, source: Bytes, at: int, position: int) ->
         memory[s + BATCH_REST] = rest_of_batch
         memory[s + PHASE] = BATCH_V2
         return
-    emit(memory, memory[s + FRAME], _BATCH + 3, np.int64(source[at + 17]))
+    emit(memory, memory[s + FRAME], _BATCH + 3, int(source[at + 17]))
     memory[s + SKIP] = rest_of_batch
     next_batch(memory, s, position + rest_of_batch)
 
@@ -424,7 +431,7 @@ def take_varint(memory: Int64s, s: int, byte: int) -> int:
         return -1
     memory[s + VARINT] = 0
     memory[s + SHIFT] = 0
-    return value
+    return int(value)
 
 
 @kernel
@@ -511,7 +518,7 @@ def body_need(memory: Int64s, s: int) -> int:
         pc = memory[s + PC]
         op = memory[pc]
         if op == _INT:
-            return memory[pc + 1]
+            return int(memory[pc + 1])
         if op == _SKIP:
             memory[s + PC] = pc + 3
             skip_in_frame(memory, s, memory[s + POSITION], memory[pc + 1])
@@ -754,7 +761,7 @@ def advance(buffer: Bytes, at: int, end: int, memory: Int64s, s: int, hold: Byte
             memory[s + POSITION] += size
             if memory[MODE] == SPLIT:
                 mark(memory, at, at + size)
-            else:
+            elif phase == CLIENT_COPY or is_wanted(memory, memory[s + FRAME], memory[memory[s + PC] + 2]):
                 copy_text(memory, text, buffer, at, size)
             event = copy(memory, s, buffer, at, size)
             at += size
