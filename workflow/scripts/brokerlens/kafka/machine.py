@@ -736,6 +736,58 @@ def end_frame(memory: Int64s, s: int) -> int:
 
 
 @kernel
+def take_at_once(buffer: Bytes, at: int, end: int, memory: Int64s, s: int) -> int:
+    """Carry out instructions of fixed size as far as their bytes are there, for speed only; returns how far the buffer was used.
+
+    The same as one `take` after another: what is passed over between two fields is less than what `mark` joins.
+    """
+    pc = memory[s + PC]
+    left = min(end - at, memory[s + FRAME_END] - memory[s + POSITION])
+    begun, first, last = at, -1, -1
+    while True:
+        op = memory[pc]
+        size = memory[pc + 1]
+        if op == _INT and size <= left:
+            value = signed(buffer, at, size)
+            field = memory[pc + 2]
+            if field == _ACKS:
+                memory[s + ACKS] = value
+            memory[s + LAST] = value
+            emit(memory, memory[s + FRAME], field, value)
+        elif op == _TAGS and left > 0 and buffer[at] == 0 and memory[s + TAG_STAGE] == 0 and memory[s + SHIFT] == 0:
+            size = 1
+        elif op == _SKIP and size <= left:
+            pc += 3
+            at += size
+            left -= size
+            continue
+        elif op == _END:
+            depth = memory[s + DEPTH] - 1
+            memory[s + COUNT_0 + depth] -= 1
+            if memory[s + COUNT_0 + depth] > 0:
+                pc = size
+            else:
+                memory[s + DEPTH] = depth
+                pc += 3
+            continue
+        else:
+            break
+        first = at if first < 0 else first
+        pc += 3
+        at += size
+        left -= size
+        last = at
+    memory[s + PC] = pc
+    memory[s + POSITION] += at - begun
+    if last >= 0:
+        if memory[s + BODY] == BODY_NONE:
+            memory[s + BODY] = BODY_PART
+        if memory[MODE] == SPLIT:
+            mark(memory, first, last)
+    return at
+
+
+@kernel
 def advance(buffer: Bytes, at: int, end: int, memory: Int64s, s: int, hold: Bytes, text: Bytes) -> int:
     """Feed buffer[at:end], the stream from POSITION on. Returns how far it was used; EVENT says why it stopped there.
 
@@ -776,10 +828,12 @@ def advance(buffer: Bytes, at: int, end: int, memory: Int64s, s: int, hold: Byte
             abandon(memory, s)
             return at
         else:
+            held = memory[s + HELD]
+            if phase == BODY_OPS and held == 0:
+                at = take_at_once(buffer, at, end, memory, s)
             need = needed(memory, s)
             if need == 0:
                 continue
-            held = memory[s + HELD]
             missing = min(need - held, end - at)
             if missing > 0 and memory[MODE] == SPLIT:
                 mark(memory, at, at + missing)
