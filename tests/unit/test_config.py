@@ -374,7 +374,7 @@ def test_a_path_that_snakemake_would_not_take_literally(folder: Path, place: str
 def test_the_same_capture_may_serve_two_sites(folder: Path) -> None:
     given = settings()
     given["experiments"]["run1"]["sites"]["cloud"] = given["experiments"]["run1"]["sites"]["edge"]
-    assert list(config.read(given).experiments["run1"].sites) == ["cloud", "edge"]
+    assert list(config.read(given).experiments["run1"].sites) == ["edge", "cloud"]
 
 
 def test_names_are_as_short_as_tells_them_apart(folder: Path) -> None:

@@ -7,9 +7,9 @@ import random
 import pytest
 from kafka.protocol.metadata import ApiVersionsRequest
 from kafka_messages import APIS, Encoder, front, no_records, request, response, some_records, specification
-from kafka_streams import Packet, Row, follow, segmented, whole
+from kafka_streams import Packet, Row, follow, segmented, split, whole
 
-from brokerlens.kafka import layouts, machine
+from brokerlens.kafka import frames, keep, layouts, machine
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*_text is deprecated:DeprecationWarning")  # how kafka-python reads its resources
 VERSIONS = [(key, version) for key in APIS for version in range(int(layouts.TABLES.newest[key]) + 1)]
@@ -108,3 +108,18 @@ def test_names_of_apis() -> None:
 def test_a_table_with_an_unknown_type_is_an_error() -> None:
     with pytest.raises(ValueError, match="int24 is no type"):
         layouts._structure([layouts._Line("name", "int24", 0, 1, [])], 0, False, [])
+
+
+def test_what_is_passed_over_between_fields_is_joined_by_the_marks() -> None:
+    """`machine.take_at_once` marks fields and what lies between them as one: that must be what `mark` would have made of them."""
+    program = layouts.TABLES.program
+    assert program[program[:, 0] == layouts.OP_SKIP, 1].max() < machine.JOIN
+
+
+def test_every_kernel_is_compiled_once() -> None:
+    """A second signature (a read-only or strided array) would be compiled in a job of its own."""
+    exchange(request(12, 0, 1, b"me", b"", False), response(1, b"\0\0", False))
+    split([Packet(0, 0, 0, 99, b"x")])
+    for kernel in (frames.follow, keep.follow):
+        if hasattr(kernel, "signatures"):
+            assert len(kernel.signatures) == 1

@@ -45,7 +45,7 @@ def site_of(wildcards):
 
 
 def all_sites():
-    """Every experiment with every one of its sites, in order of their names."""
+    """Every experiment with every one of its sites, in the order of the configuration."""
     return [(experiment, site) for experiment in CONFIG.experiments.values() for site in experiment.sites.values()]
 
 
@@ -98,9 +98,10 @@ def split_minutes(wildcards, attempt):
     return int(5 + CAPTURES[wildcards.experiment, wildcards.site, wildcards.capture].bytes / 5e8) * attempt
 
 
-def brokers_of(wildcards):
-    """Whose packets to keep."""
-    return {"brokers": list(site_of(wildcards).brokers)}
+def split_settings(wildcards):
+    """The capture's name as people know it, and whose packets to keep."""
+    capture = CAPTURES[wildcards.experiment, wildcards.site, wildcards.capture]
+    return {"name": capture.name, "brokers": list(site_of(wildcards).brokers)}
 
 
 # merge_site

@@ -19,7 +19,7 @@ rule split_capture:
         mem_mb=lambda wildcards, attempt: 1000 * attempt,
         runtime=split_minutes,
     params:
-        brokers=brokers_of,
+        split=split_settings,
         size=capture_size,
         code=code("split_capture.py"),
     message:

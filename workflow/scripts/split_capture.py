@@ -5,7 +5,6 @@ from brokerlens import job  # isort: skip  # first: it tells the libraries below
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import unquote
 
 import numpy as np
 
@@ -180,8 +179,8 @@ if __name__ == "__main__":
     with job.logged(snakemake):
         split_capture(
             capture=snakemake.input.capture,
-            name=unquote(snakemake.wildcards.capture),
-            brokers=snakemake.params.brokers["brokers"],
+            name=snakemake.params.split["name"],
+            brokers=snakemake.params.split["brokers"],
             output=snakemake.output.folder,
             threads=snakemake.threads,
         )

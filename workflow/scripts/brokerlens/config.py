@@ -138,7 +138,7 @@ def read(given: Mapping[str, Any]) -> Configuration:
     _fill_defaults(plain, schema)
     _refuse_what_is_not_there(plain)
     zone = time_zone(plain["timezone"], "timezone")
-    experiments = {name: _experiment(name, plain["experiments"][name], zone) for name in sorted(plain["experiments"])}
+    experiments = {name: _experiment(name, plain["experiments"][name], zone) for name in plain["experiments"]}
     _check_baseline(plain["baseline"], experiments.values())
     return Configuration(
         timezone=zone_name(plain["timezone"]),
@@ -477,7 +477,7 @@ def _experiment(name: str, settings: Mapping[str, Any], zone: dt.tzinfo) -> Expe
             Event(instant(event["at"], zone, f"{key}.events[{number}].at"), event["label"])
             for number, event in enumerate(settings["events"])
         ),
-        sites={site: _site(site, settings["sites"][site], f"{key}.sites.{site}") for site in sorted(settings["sites"])},
+        sites={site: _site(site, settings["sites"][site], f"{key}.sites.{site}") for site in settings["sites"]},
     )
 
 
