@@ -12,7 +12,11 @@ PUBLIC = Path(__file__).parents[1] / "data" / "public"
 CASES = [
     ("00-produce-v2.pcap", 9092, {"api_name": "Produce", "api_version": 2, "status": "answered"}),
     ("00-produce-v9.pcap", 36333, {"api_name": "Produce", "api_version": 9, "status": "answered", "acks": 1}),
-    ("01-fetch-v12-ok.pcap", 36333, {"api_name": "Fetch", "api_version": 12, "status": "answered", "record_count": 0, "waits_by_design": True}),
+    (
+        "01-fetch-v12-ok.pcap",
+        36333,
+        {"api_name": "Fetch", "api_version": 12, "status": "answered", "record_count": 0, "waits_by_design": True},
+    ),
     ("18-api-versions-v3.pcap", 9092, {"api_name": "ApiVersions", "api_version": 3, "status": "answered", "error_code": 0}),
 ]
 

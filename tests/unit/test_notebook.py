@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brokerlens import notebook, tables
+from brokerlens import tables
 from brokerlens.errors import UserError
+from brokerlens.metrics import notebook
 from brokerlens.metrics.notebook_figures import add_notebook
 from brokerlens.metrics.rows import Rows
 from brokerlens.metrics.window import Window

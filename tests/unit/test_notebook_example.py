@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from brokerlens.metrics.notebook import NS_PER_MS, notebook_figures, read_packets
 from brokerlens.metrics.window import Window
-from brokerlens.notebook import NS_PER_MS, notebook_figures, read_packets
 from merge_site import merge_site
 from split_capture import split_capture
 

@@ -14,7 +14,7 @@ from brokerlens.metrics.notebook_figures import add_notebook
 from brokerlens.metrics.rows import Rows
 from brokerlens.metrics.taps import found_tap
 from brokerlens.metrics.window import Bins, Window, series_bins
-from brokerlens.notebook import notebook_figures, read_packets
+from brokerlens.metrics.notebook import notebook_figures, read_packets
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

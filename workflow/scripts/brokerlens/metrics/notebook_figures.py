@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from brokerlens.metrics.rows import ALL, Rows
-from brokerlens.notebook import NS_PER_MS, NotebookFigures
+from brokerlens.metrics.notebook import NS_PER_MS, NotebookFigures
 
 
 def add_notebook(rows: Rows, figures: NotebookFigures) -> None:
