@@ -40,6 +40,8 @@ SWAPPED: Final = 1_000_000
 # Requests behind the last answered one among which a response's is looked for.
 WINDOW: Final = 1_024
 RETRIES: Final = 64
+# Retries in which a rejected chain may go on one frame later: what confused its answers may be gone.
+PATIENCE: Final = 4
 TLS_RECORDS: Final = 5
 EVER: Final = 1 << 62
 
@@ -122,7 +124,7 @@ class Content(NamedTuple):
 
 class Work(NamedTuple):
     """The kernel's memory. memory: of the machine; state: int64[2, MACHINE_COLUMNS], its rows, one per side. frames: int64[FRAME_COLUMNS, n]. sections: int64[n, SECTION_COLUMNS] of the
-    connection that is being followed. forbidden: int64[n], positions that are no frame's beginning. scratch: uint8[HEADER_BYTES].
+    connection that is being followed. forbidden: int64[n], positions where no chain of requests is to begin, sorted. scratch: uint8[HEADER_BYTES].
     """
 
     memory: Int64s
@@ -201,12 +203,31 @@ def header_at(content: Content, d: int, piece: int, position: int, work: Work) -
 
 
 @kernel
-def is_forbidden(work: Work, position: int, side: int) -> bool:
-    """A chain that began here was given up before."""
-    for i in range(work.counters[C_FORBIDDEN]):
-        if work.forbidden[i] == position * 2 + side:
-            return True
-    return False
+def is_forbidden(work: Work, position: int) -> bool:
+    """A chain of requests that began here was given up before."""
+    low, high = 0, work.counters[C_FORBIDDEN]
+    while low < high:
+        middle = (low + high) >> 1
+        if work.forbidden[middle] < position:
+            low = middle + 1
+        else:
+            high = middle
+    return bool(low < work.counters[C_FORBIDDEN] and work.forbidden[low] == position)
+
+
+@kernel
+def forbid(work: Work, position: int) -> bool:
+    """No chain of requests is to begin here; False where there is no room to remember it."""
+    counters, forbidden = work.counters, work.forbidden
+    place = counters[C_FORBIDDEN]
+    if place >= forbidden.shape[0]:
+        return False
+    while place > 0 and forbidden[place - 1] > position:
+        forbidden[place] = forbidden[place - 1]
+        place -= 1
+    forbidden[place] = position
+    counters[C_FORBIDDEN] += 1
+    return True
 
 
 @kernel
@@ -221,7 +242,7 @@ def scan_requests(content: Content, d: int, piece: int, position: int, work: Wor
     best_end = EVER
     resort = -1
     keys = work.memory[0]
-    facts = work.facts
+    facts, data = work.facts, content.data
     for i in range(piece, last):
         low = max(position, content.start[i])
         high = content.stop[i]
@@ -232,17 +253,13 @@ def scan_requests(content: Content, d: int, piece: int, position: int, work: Wor
                 break
             if high - p >= HEAD_BYTES:
                 at = base + p
-                if (
-                    content.data[at] > 6
-                    or content.data[at + 4] != 0
-                    or content.data[at + 5] >= keys
-                    or content.data[at + 6] != 0
-                    or content.data[at + 12] not in (0, 1, 255)
-                ):
+                if data[at] > 6 or data[at + 4] != 0 or data[at + 5] >= keys or data[at + 6] != 0 or data[at + 12] not in (0, 1, 255):
+                    continue
+                if m.signed(data, at, 4) < HEAD_BYTES - 4:
                     continue
             elif not joined:
                 break
-            if not header_at(content, d, i, p, work) or is_forbidden(work, p, 0):
+            if not header_at(content, d, i, p, work) or is_forbidden(work, p):
                 continue
             begins = content.segment[i] and p == content.start[i]
             client, correlation = facts[H_CLIENT], facts[H_ID]
@@ -317,10 +334,10 @@ def scan_responses(content: Content, d: int, piece: int, position: int, work: Wo
     """
     last = content.first[d + 1]
     best_end = EVER
-    frames = work.frames
+    frames, counters, data = work.frames, work.counters, content.data
     for i in range(piece, last):
-        first = work.counters[C_HEAD]
-        if first >= work.counters[C_REQUESTS_END]:
+        first = counters[C_HEAD]
+        if first >= counters[C_REQUESTS_END]:
             return best_end < EVER
         low = max(position, content.start[i])
         high = content.stop[i]
@@ -328,19 +345,20 @@ def scan_responses(content: Content, d: int, piece: int, position: int, work: Wo
             continue
         joined = i + 1 < last and content.start[i + 1] == high
         base = content.at[i] - content.start[i]
-        if frames[F_FIRST, first] > sight(content, d, high - 1) + SWAPPED:
+        time = sight(content, d, high - 1)
+        if frames[F_FIRST, first] > time + SWAPPED:
             continue
         for p in range(low, high):
             if p >= best_end or p >= work.counters[C_LIMIT]:
                 break
             if high - p >= 8:
                 at = base + p
-                if content.data[at] > 6:
+                if data[at] > 6 or m.signed(data, at, 4) < 4 or open_request(frames, counters, first, m.signed(data, at + 4, 4), time) < 0:
                     continue
             elif not joined:
                 break
             request = response_at(content, d, i, p, first, work)
-            if request < 0 or is_forbidden(work, p, 1):
+            if request < 0:
                 continue
             end = p + 8
             begins = content.segment[i] and p == content.start[i]
@@ -656,39 +674,47 @@ def finish(side: int, state: Int64s, frames: Int64s, sections: Int64s, counters:
 
 
 @kernel
-def forbid_rejected(content: Content, c: int, work: Work) -> bool:
-    """Look at the chains of requests that were found: those that nothing confirms are forbidden. True where there was one."""
+def is_confirmed(content: Content, c: int, section: int, work: Work) -> bool:
+    """A chain of requests may give rows: it was followed from the SYN, or enough of it was answered, or nothing could answer."""
+    sections = work.sections
+    if sections[section, S_SCAN] == SCAN_NO:
+        return True
+    answered = sections[section, S_ANSWERED]
+    if answered >= 2 or (answered == 1 and sections[section, S_SEGMENT] != 0):
+        return True
+    silent = content.seen_first[2 * c + 2] == content.seen_first[2 * c + 1]
+    return bool(sections[section, S_SCAN] == SCAN_CHAIN and (silent or sections[section, S_EXPECTED] == 0))
+
+
+@kernel
+def forbid_rejected(content: Content, c: int, whole: bool, work: Work) -> int:
+    """Forbid the chains of requests that nothing confirms: 1 there was one, 0 none, -1 no room.
+
+    With `whole` all places of a chain of which nothing was answered: a later place would hardly do better.
+    """
     counters, sections, frames = work.counters, work.sections, work.frames
     for row in range(counters[C_FIRST], counters[C_REQUESTS_END]):
         if frames[F_PARTNER, row] >= 0:
             sections[frames[F_SECTION, row], S_ANSWERED] += 1
-    silent = content.seen_first[2 * c + 2] == content.seen_first[2 * c + 1]
-    rejected = False
-    for i in range(counters[C_SECTIONS]):
-        if sections[i, S_SIDE] != 0 or sections[i, S_SCAN] == SCAN_NO:
-            continue
-        answered = sections[i, S_ANSWERED]
-        if answered >= 2 or (answered == 1 and sections[i, S_SEGMENT] != 0):
-            continue
-        if sections[i, S_SCAN] == SCAN_CHAIN and (silent or sections[i, S_EXPECTED] == 0):
-            continue
-        counters[C_ODDITIES + ODD_REJECTED] += 1
-        rejected = True
-        if counters[C_FORBIDDEN] >= work.forbidden.shape[0]:
-            counters[C_LIMIT] = min(counters[C_LIMIT], sections[i, S_START])
-        else:
-            work.forbidden[counters[C_FORBIDDEN]] = sections[i, S_START] * 2
-            counters[C_FORBIDDEN] += 1
+    rejected = 0
+    for section in range(counters[C_SECTIONS]):
+        if sections[section, S_SIDE] == 0 and not is_confirmed(content, c, section, work):
+            counters[C_ODDITIES + ODD_REJECTED] += 1
+            rejected = 1
+            if not forbid(work, sections[section, S_START]):
+                return -1
+    for row in range(counters[C_FIRST], counters[C_REQUESTS_END] if rejected and whole else 0):
+        section = frames[F_SECTION, row]
+        if sections[section, S_ANSWERED] == 0 and not is_confirmed(content, c, section, work):
+            if frames[F_START, row] != sections[section, S_START] and not forbid(work, frames[F_START, row]):
+                return -1
     return rejected
 
 
 @kernel
 def first_rejected(work: Work) -> int:
     """Position of the first chain of requests that was found and not confirmed (after the last retry)."""
-    start = EVER
-    for i in range(work.counters[C_FORBIDDEN]):
-        start = min(start, work.forbidden[i] >> 1)
-    return start
+    return int(work.forbidden[0]) if work.counters[C_FORBIDDEN] > 0 else EVER
 
 
 @kernel
@@ -773,11 +799,15 @@ def follow_connection(content: Content, c: int, work: Work, text: Bytes, found: 
         counters[C_REQUESTS_END] = counters[C_FRAMES]
         if not walk(content, c, 1, work, text, found):
             return False
-        if not forbid_rejected(content, c, work):
+        rejected = forbid_rejected(content, c, tries >= PATIENCE, work)
+        if rejected < 0:
+            return False
+        if rejected == 0:
             break
         tries += 1
         if tries == RETRIES:
             counters[C_ODDITIES + ODD_GIVEN_UP] += 1
+        if tries >= RETRIES:
             counters[C_LIMIT] = first_rejected(work)
     for side in range(2):
         d = 2 * c + side
@@ -853,7 +883,7 @@ class Fields(NamedTuple):
 
 
 class StreamFacts(NamedTuple):
-    """framing: uint8[2C], see FRAMING. encrypted: bool[C]. frames, skipped_bytes: int64[2C]. misses: needed bytes that were captured and not kept.
+    """framing: uint8[2C], see FRAMING. encrypted: bool[C]. frames, skipped_bytes: int64[2C].
     oddities: counts by the names of ODDITIES.
     """
 
@@ -861,7 +891,6 @@ class StreamFacts(NamedTuple):
     encrypted: NDArray[np.bool_]
     frames: Int64s
     skipped_bytes: Int64s
-    misses: int
     oddities: dict[str, int]
 
 
@@ -922,7 +951,13 @@ def follow_connections(streams: Streams, connections: int, wanted: Collection[st
         memory[m.OUT_END] = len(memory)
         memory[m.OVERFLOW] = 0
         sections = np.zeros((2 * len(work.sections), SECTION_COLUMNS), np.int64)
-        work = work._replace(memory=memory, state=_state(memory), frames=_enlarged(work.frames, frames), sections=sections)
+        work = work._replace(
+            memory=memory,
+            state=_state(memory),
+            frames=_enlarged(work.frames, frames),
+            sections=sections,
+            forbidden=np.zeros(2 * len(work.forbidden), np.int64),
+        )
         text = _enlarged(text, int(work.memory[m.TEXT_BYTES]))
         memory[m.OVERFLOW] = 0
     count = int(work.counters[C_FRAMES])
@@ -930,7 +965,7 @@ def follow_connections(streams: Streams, connections: int, wanted: Collection[st
     return (
         Frames(*(work.frames[column, :count] for column in range(F_ACKS))),
         _fields(work.memory, text),
-        StreamFacts(per.framing, per.encrypted, per.frames, per.skipped_bytes, 0, oddities),
+        StreamFacts(per.framing, per.encrypted, per.frames, per.skipped_bytes, oddities),
     )
 
 
