@@ -791,6 +791,9 @@ def follow_connection(content: Content, c: int, work: Work, text: Bytes, found: 
         work.memory[m.ROWS] = fields
         work.memory[m.TEXT_BYTES] = texts
         counters[C_SECTIONS] = 0
+        for i in range(work.odd.shape[0]):
+            if i not in (ODD_REJECTED, ODD_GIVEN_UP):
+                counters[C_ODDITIES + i] = work.odd[i]  # those of the try before are of chains that are none
         counters[C_KNOWN] = -1
         counters[C_HEAD] = first
         counters[C_RAW] = 0

@@ -113,24 +113,37 @@ def row(memory: Int64s, d: int) -> int:
 
 @kernel
 def add_interval(state: Int64s, d: int, start: int, end: int, reason: int) -> None:
-    """Keep the positions start..end whole. Where there are too many ranges, the two oldest become one."""
+    """Keep the positions start..end whole. Where there are too many ranges, the two oldest with an end become one."""
     if end <= start:
         return
     count = state[d, RANGES]
     for i in range(count):
-        if state[d, RANGE + 3 * i] <= start and end <= state[d, RANGE + 3 * i + 1]:
+        # A range without end holds this one only until a chain is trusted.
+        inside = state[d, RANGE + 3 * i] <= start and end <= state[d, RANGE + 3 * i + 1]
+        if inside and (end == EVER or state[d, RANGE + 3 * i + 1] != EVER):
             return
     if count == INTERVALS:
-        state[d, RANGE + 0] = min(state[d, RANGE + 0], state[d, RANGE + 3])
-        state[d, RANGE + 1] = max(state[d, RANGE + 1], state[d, RANGE + 4])
-        for i in range(3, 3 * (count - 1)):
-            state[d, RANGE + i] = state[d, RANGE + i + 3]
+        join_oldest(state, d)
         count -= 1
     state[d, RANGE + 3 * count] = start
     state[d, RANGE + 3 * count + 1] = end
     state[d, RANGE + 3 * count + 2] = reason
     state[d, RANGES] = count + 1
     state[d, HIGH] = max(state[d, HIGH], end)
+
+
+@kernel
+def join_oldest(state: Int64s, d: int) -> None:
+    """Make one range of the two oldest that have an end, and of what lies between them."""
+    first = 1 if state[d, RANGE + 1] == EVER else 0
+    second = first + 1
+    if state[d, RANGE + 3 * second + 1] == EVER:
+        second += 1
+    state[d, RANGE + 3 * first] = min(state[d, RANGE + 3 * first], state[d, RANGE + 3 * second])
+    state[d, RANGE + 3 * first + 1] = max(state[d, RANGE + 3 * first + 1], state[d, RANGE + 3 * second + 1])
+    for i in range(3 * second, 3 * (state[d, RANGES] - 1)):
+        state[d, RANGE + i] = state[d, RANGE + i + 3]
+    state[d, RANGES] -= 1
 
 
 @kernel
@@ -448,7 +461,11 @@ def follow_payload(
 @kernel
 def keep_whole(memory: Int64s, state: Int64s, counters: Int64s, d: int, position: int, at: int, captured: int) -> None:
     """Add to what was read of a packet the parts of it that are kept whole; the marks are in order again afterwards."""
+    covering = 0  # a range that holds the whole packet: the others add nothing
     for i in range(state[d, RANGES]):
+        if state[d, RANGE + 3 * i] <= position and position + captured <= state[d, RANGE + 3 * i + 1]:
+            covering = i + 1
+    for i in range(max(covering - 1, 0), covering if covering > 0 else state[d, RANGES]):
         start = max(state[d, RANGE + 3 * i], position)
         end = min(state[d, RANGE + 3 * i + 1], position + captured)
         if start >= end:
