@@ -57,7 +57,7 @@ def test_the_least_configuration_on_the_page_is_accepted(tmp_path: Path, monkeyp
         folder = tmp_path / site["captures"]
         folder.mkdir(parents=True)
         (folder / "a.pcap").touch()
-    assert list(config.read(shown).experiments["experiment08"].sites) == ["cloud", "edge"]
+    assert list(config.read(shown).experiments["experiment08"].sites) == ["edge", "cloud"]
 
 
 def test_the_shipped_configuration_runs_the_shipped_example(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def test_a_key_on_the_command_line_changes_a_users_file(fresh: Workbench) -> Non
 
 def test_the_shipped_example_elsewhere_says_where_it_looked(bench: Workbench) -> None:
     (said,) = bench.failed("--dry-run", configured=False)
-    assert "resources/example/experiment07/cloud is not there" in said
+    assert "resources/example/experiment07/edge is not there" in said
     assert str(bench.work) in said
 
 
