@@ -283,10 +283,10 @@ def test_a_million_partitions_in_20_bytes() -> None:
 
 @pytest.mark.parametrize("client", [b"\xff\xfe", b"tab\there", b"\xc3", b"\xe2\x82", b"nul\0"])
 def test_client_ids_that_are_no_text(client: bytes) -> None:
-    """A row with what is certain; the body is left alone, since nothing says where it begins."""
+    """A row with what is certain, and no name."""
     found = Talk().send(0, heartbeat(1)).send(0, request(12, 0, 2, client, b"\0\1g", False)).send(0, heartbeat(3)).follow()
     assert [(row.correlation, row.client) for row in found.rows] == [(1, b"me"), (2, None), (3, b"me")]
-    assert found.rows[1].header & machine.HEADER_CLIENT_BAD
+    assert found.rows[1].header & machine.HEADER_CLIENT_ODD
 
 
 def test_a_client_id_longer_than_its_frame() -> None:
@@ -370,3 +370,12 @@ def test_old_ranges_become_one_and_nothing_is_lost() -> None:
         (late if packet.payload and rng.random() < 0.2 else packets).append(packet)
     rng.shuffle(late)
     same(packets + late)
+
+
+@pytest.mark.parametrize("client", [b"a\nb", b"a\x7fb", b"\xff\xfe", b"\xe2\x82"])
+def test_a_client_id_out_of_print_hides_no_request(client: bytes) -> None:
+    """From the SYN the chain is certain: what the client calls itself is no reason to doubt it."""
+    talk = Talk()
+    for n in (1, 2):
+        talk.send(0, heartbeat(n, client)).send(1, beat(n))
+    assert [(row.side, row.correlation) for row in talk.follow().rows] == [(0, 1), (0, 2), (1, 1), (1, 2)]

@@ -440,7 +440,7 @@ def add_frame(
 def chain_holds(state: Int64s, counters: Int64s) -> bool:
     """A request's header goes on with the chain that was found: one client id, rising ids, everything plausible (as `keep.on_request`)."""
     header = state[0, m.HEADER]
-    if header & (m.HEADER_UNKNOWN | m.HEADER_CLIENT_BAD):
+    if header & (m.HEADER_UNKNOWN | m.HEADER_CLIENT_BAD | m.HEADER_CLIENT_ODD):
         return False
     if header & m.HEADER_CLIENT:
         if counters[C_CHAINED] > 0 and counters[C_CLIENT] != state[0, m.CLIENT_HASH]:

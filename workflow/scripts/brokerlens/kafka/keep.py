@@ -266,7 +266,7 @@ def on_request(state: Int64s, d: int) -> bool:
     """A request's header was read; False where it ends a chain that was found."""
     if state[d, CHAIN] != CHAIN_CERTAIN:
         header = state[d, m.HEADER]
-        if header & (m.HEADER_UNKNOWN | m.HEADER_CLIENT_BAD):
+        if header & (m.HEADER_UNKNOWN | m.HEADER_CLIENT_BAD | m.HEADER_CLIENT_ODD):
             return False
         if header & m.HEADER_CLIENT:
             if state[d, CHAINED] > 0 and state[d, CLIENT] != state[d, m.CLIENT_HASH]:

@@ -96,10 +96,11 @@ MACHINE_COLUMNS: Final = 39
 # Bits of HEADER.
 HEADER_READ: Final = 1  # key, version, correlation id
 HEADER_CLIENT: Final = 2  # the client id, too
-HEADER_CLIENT_BAD: Final = 4  # the client id does not fit into the frame, or is no printable UTF-8
+HEADER_CLIENT_BAD: Final = 4  # the client id does not fit into the frame
 HEADER_UNKNOWN: Final = 8  # key or version beyond the tables
 HEADER_HOLE: Final = 16  # needed bytes of the frame are missing
 HEADER_MALFORMED: Final = 32  # the body does not follow its table
+HEADER_CLIENT_ODD: Final = 128  # the client id is no printable UTF-8: no obstacle on a certain chain
 HEADER_TRAILING: Final = 64  # the body goes on behind its table
 
 BODY_NONE, BODY_PART, BODY_WHOLE = 0, 1, 2
@@ -291,7 +292,7 @@ def hash_client(memory: Int64s, s: int, source: Bytes, at: int, size: int) -> No
     memory[s + CLIENT_HASH] = value
     memory[s + EXPECTED] = expected
     if bad:
-        memory[s + HEADER] |= HEADER_CLIENT_BAD
+        memory[s + HEADER] |= HEADER_CLIENT_ODD
 
 
 @kernel
@@ -615,13 +616,18 @@ def take_client_size(memory: Int64s, s: int, size: int, position: int) -> int:
 def end_of_header(memory: Int64s, s: int) -> int:
     """The request's header is read: on to its body, or past it where the header makes no sense."""
     if memory[s + EXPECTED] > 0:
-        memory[s + HEADER] |= HEADER_CLIENT_BAD
+        memory[s + HEADER] |= HEADER_CLIENT_ODD
     memory[s + EXPECTED] = 0
-    if memory[s + HEADER] & HEADER_CLIENT_BAD:
-        if memory[s + RAW] != 0:
-            memory[s + HEADER] = 0
-            rest(memory, s)
-            return EVENT_NONE
+    raw = memory[s + RAW] != 0
+    header = memory[s + HEADER]
+    # Where tokens without header may stand, an unknown api that a token's bytes spell must at least have a client id in print.
+    if raw and (header & HEADER_CLIENT_BAD or (header & HEADER_UNKNOWN and header & HEADER_CLIENT_ODD)):
+        memory[s + HEADER] = 0
+        rest(memory, s)
+        return EVENT_NONE
+    if header & HEADER_CLIENT_ODD:
+        memory[s + CLIENT_SIZE] = -1  # what is no text is no name
+    if header & HEADER_CLIENT_BAD:
         rest(memory, s)
     else:
         memory[s + HEADER] |= HEADER_CLIENT
