@@ -428,3 +428,15 @@ def test_the_defaults_fit_the_schema(folder: Path) -> None:
     given = settings()
     config._fill_defaults(given, config.load_schema())
     assert list(Draft202012Validator(config.load_schema()).iter_errors(given)) == []
+
+
+def test_a_time_beyond_what_nanoseconds_hold(folder: Path) -> None:
+    given = settings()
+    given["experiments"]["run1"]["window"] = {"end": "9999-12-31 23:59:59"}
+    with pytest.raises(config.ConfigError, match=r"experiments\.run1\.window\.end: found .*9999.* leave `start` or `end` out"):
+        config.read(given)
+
+
+def test_not_a_number(folder: Path) -> None:
+    with pytest.raises(config.ConfigError, match=r"report\.share_over_ms: found inf, expected a finite number"):
+        config.read(settings() | {"report": {"share_over_ms": float("inf")}})

@@ -238,12 +238,11 @@ def demand_packets(folders: Sequence[str], brokers: Sequence[str]) -> None:
         for name, packets in fact["endpoints"]:
             counted[name] = counted.get(name, 0) + packets
     busiest = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:8]
-    found = ", ".join(f"{name} ({packets:,} packets)" for name, packets in busiest) or "no TCP packets at all"
-    total = sum(fact["packets"] for fact in facts)
-    raise UserError(
-        f"no packet to or from {', '.join(brokers)} in {len(facts)} captures of {total:,} packets; they hold, busiest first: {found}. "
-        "Set the site's `brokers` to the broker's address as the captures show it."
-    )
+    found = ", ".join(f"{name} ({packets:,} packets)" for name, packets in busiest)
+    said = f"no packet to or from {', '.join(brokers)} in {len(facts)} capture(s) of {sum(fact['packets'] for fact in facts):,} packets"
+    if not found:
+        raise UserError(f"{said}; they hold no TCP packets at all. Give the site's `captures` files with its brokers' traffic.")
+    raise UserError(f"{said}; they hold, busiest first: {found}. Set the site's `brokers` to the broker's address as the captures show it.")
 
 
 def client_left(rows: working.Rows, ordered: Ordered) -> np.ndarray:

@@ -13,6 +13,7 @@ import difflib
 import glob
 import hashlib
 import ipaddress
+import math
 import os
 import re
 import zoneinfo
@@ -138,6 +139,7 @@ def read(given: Mapping[str, Any]) -> Configuration:
     _fill_defaults(plain, schema)
     _refuse_what_is_not_there(plain)
     zone = time_zone(plain["timezone"], "timezone")
+    _check_numbers(plain, "")
     experiments = {name: _experiment(name, plain["experiments"][name], zone) for name in plain["experiments"]}
     _check_baseline(plain["baseline"], experiments.values())
     return Configuration(
@@ -442,7 +444,19 @@ def instant(text: str, zone: dt.tzinfo, key: str) -> int:
         moment = local.replace(tzinfo=zone)
         _check_clock_change(moment, text, key)
     seconds = (moment - dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)) // dt.timedelta(seconds=1)
-    return seconds * 1_000_000_000 + int((match["fraction"] or "").ljust(9, "0"))
+    nanoseconds = seconds * 1_000_000_000 + int((match["fraction"] or "").ljust(9, "0"))
+    if not -(1 << 63) <= nanoseconds < 1 << 63:
+        raise _fault(key, _found(text), "a time between 1678 and 2262; leave `start` or `end` out for a window that is open there")
+    return nanoseconds
+
+
+def _check_numbers(value: Any, key: str) -> None:
+    """YAML knows `.nan` and `.inf`; no key of ours does."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_numbers(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise _fault(key, str(value), "a finite number")
 
 
 def _check_clock_change(moment: dt.datetime, text: str, key: str) -> None:

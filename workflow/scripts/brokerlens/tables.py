@@ -127,14 +127,14 @@ REQUESTS: Final = (
 
 STATUS_REASONS: Final[Mapping[str, Mapping[str, str]]] = {
     "answered": {
-        "capture_order": "the capture shows the response up to 1 ms before its request: latency and its parts are null",
+        "capture_order": "the capture shows the response up to 1 ms before its request: latency, its parts and the total are null",
     },
     "no_response_expected": {
         "acks_0": "a Produce request that asked for no acknowledgement",
         "later_request_answered": "a Produce request whose acks were not captured, passed over by the answers of later requests",
     },
     "unanswered": {
-        "client_had_closed": "the response came after the client had closed, and its host refused it: times stand, latency and its parts are null",
+        "client_had_closed": "the response came after the client had closed, and its host refused it: times stand, latency, its parts and the total are null",
         "response_lost": "a later request of the connection was answered: answers come in order, so this one was not captured",
         "connection_reset": "the connection was reset first",
         "connection_closed": "the connection was closed first",

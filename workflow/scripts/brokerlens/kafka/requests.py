@@ -312,7 +312,8 @@ def _latency(rows: pl.DataFrame, connections: Connections, round_trips: RoundTri
     )
     fresh = pl.col("response_first") - pl.col("ended") <= ROUND_TRIP_AGE_NS
     network = joined.select("row", pl.when(fresh).then(pl.col("rtt")).alias("network"))
-    usable = (pl.col("status") == "answered") & (pl.col("response_first") >= pl.col("request_last"))
+    in_order = (pl.col("status") == "answered") & pl.col("status_reason").ne_missing("capture_order")
+    usable = in_order & (pl.col("response_first") >= pl.col("request_last"))
     latency = pl.when(usable).then(pl.col("response_first") - pl.col("request_last"))
     queue = pl.when(pl.col("is_first")).then(0).otherwise((pl.col("before_last") - pl.col("request_last")).clip(lower_bound=0))
     rest = pl.col("latency") - pl.col("network")
@@ -339,7 +340,7 @@ def _latency(rows: pl.DataFrame, connections: Connections, round_trips: RoundTri
             ),
             pl.when(pl.col("latency").is_not_null()).then(pl.col("network") / MS).alias("network_rtt_ms"),
             pl.when(pl.col("service").is_not_null()).then(pl.col("broker") / MS).alias("broker_ms"),
-            pl.when(pl.col("status") == "answered").then((pl.col("response_last") - pl.col("request_first")) / MS).alias("total_ms"),
+            pl.when(in_order).then((pl.col("response_last") - pl.col("request_first")) / MS).alias("total_ms"),
         )
     )
 
