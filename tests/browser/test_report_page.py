@@ -135,7 +135,7 @@ def test_charts_are_saved_in_light_colours(page: Page, tmp_path: Path) -> None:
     assert ET.fromstring(svg).tag.endswith("svg")
     assert "var(" not in svg
     assert "#2749b0" in svg
-    assert "answers sooner than" in svg
+    assert "requests within" in svg
     assert saved["png"].read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert len(saved["png"].read_bytes()) > 10_000
     csv = saved["csv"].read_bytes().decode("utf-8")

@@ -21,13 +21,16 @@ from markupsafe import Markup
 from report_results import EXAMPLE, SECOND, START, Link, many_sites, write_tree
 
 from brokerlens.report import charts, latency
-from brokerlens.report.distributions import difference_title
+from brokerlens.report.answers import four_answers
+from brokerlens.report.comparability import Check, checks_of, judge
+from brokerlens.report.distributions import difference_title, distributions
 from brokerlens.report.figure import json_for_script
-from brokerlens.report.intervals import comparisons
+from brokerlens.report.intervals import Comparison, comparisons
 from brokerlens.report.page import build
-from brokerlens.report.results import Results, Site, read_results, shortened
+from brokerlens.report.results import Metric, Results, Site, read_results, shortened
 from brokerlens.report.scales import Symlog, ticks_125
-from brokerlens.report.theme import PALETTE
+from brokerlens.report.states import why_no_latency
+from brokerlens.report.theme import PALETTE, SiteColours
 from brokerlens.report.words import fixed, name, percent, visible
 from brokerlens.report.zones import Zone
 from report import report
@@ -130,6 +133,196 @@ def test_an_open_window_reaches_over_the_captures(tmp_path: Path) -> None:
     assert "26 December 2025, 14:14:20 to 14:18:1" in states(tmp_path, [dataclasses.replace(EXAMPLE[2], window=(None, None))])
 
 
+# What must not be said
+
+
+def with_facts(site: Site, **facts: Any) -> Site:
+    return dataclasses.replace(site, facts={**site.facts, **facts})
+
+
+def what_changed(pair: Comparison, results: Results) -> str:
+    alone = dataclasses.replace(results, sites=[pair.b, pair.a])
+    return text_of(str(four_answers(alone, [pair], None, judge(alone, [pair]), {})[1].text))
+
+
+def edge_before_and_after(results: Results, **columns: Any) -> Comparison:
+    """Edge's comparison across the experiments, both sides' requests with other columns."""
+    pair = next(pair for pair in comparisons(results) if pair.scope == "experiments" and pair.a.name == "edge")
+    return Comparison(pair.scope, with_columns(pair.a, **columns), with_columns(pair.b, **columns), pair.rows)
+
+
+def test_no_cause_is_taken_from_a_mean_that_moved_against_the_median(results: Results) -> None:
+    pair = edge_before_and_after(results)
+    assert "accounts for all of it" in what_changed(pair, results)
+    outlier = pl.when(pl.int_range(pl.len()) < 5).then(1e5).otherwise(0.0) + pl.col("latency_ms")
+    means_fell = Comparison(pair.scope, pair.a, with_columns(pair.b, latency_ms=outlier, total_ms=outlier), pair.rows)
+    said = what_changed(means_fell, results)
+    assert "edge slowed from" in said
+    assert "account" not in said
+    assert "together with" not in said
+
+
+def test_an_unknown_part_is_neither_steady_nor_singular(results: Results) -> None:
+    nothing = pl.lit(None, pl.Float64)
+    pair = edge_before_and_after(results, broker_ms=nothing, network_rtt_ms=nothing)
+    a, b = (with_facts(site, tap_found="middle") for site in (pair.a, pair.b))
+    said = what_changed(Comparison(pair.scope, a, b, pair.rows), results)
+    assert "The network and broker together account for all of it." in said
+    assert "did not change" not in said
+
+
+def test_a_curve_is_titled_by_its_own_figures_only(results: Results) -> None:
+    title = text_of(str(distributions(results, [], SiteColours(results.site_names)).figures[0].title))
+    assert re.fullmatch(r"Half of edge’s requests within 5\d\.\d ms, of cloud’s within 7\d\.\d ms", title)
+
+
+def test_a_tail_of_few_requests_has_no_title(tmp_path: Path) -> None:
+    text = states(tmp_path, [dataclasses.replace(EXAMPLE[2], per_second=0.2)])
+    assert "Too few requests for a word on the tail" in text
+    assert "times its median" not in text
+
+
+def test_a_fetch_whose_records_were_not_read_did_not_come_back_empty(results: Results) -> None:
+    none = pl.lit(None, pl.Int64)
+    unread = with_columns(results.sites[0], record_count=none, record_bytes=none)
+    found = {one.name: one.values for one in latency.by_api([unread])}
+    assert len(found["Fetch"][unread.key]) == unread.requests.filter(pl.col("api_name") == "Fetch").height
+    assert not {"Fetch/empty", "Fetch/with_data"} & set(found)
+    shared = with_columns(results.sites[0], api_name=pl.col("api_name").replace("Fetch", "ShareFetch"))
+    assert "ShareFetch" in {one.name for one in latency.by_api([shared])}
+    read = {one.name for one in latency.by_api([results.sites[0]])}
+    assert {"Fetch/empty", "Fetch/with_data"} <= read
+    assert "Fetch" not in read
+
+
+def checked(a: Site, b: Site) -> dict[str, Check]:
+    return {check.fact: check for check in checks_of(Comparison("sites", a, b, []))}
+
+
+def summary(a: Site, b: Site, results: Results) -> tuple[str, str]:
+    alone = dataclasses.replace(results, sites=[a, b])
+    judged = judge(alone, [Comparison("sites", a, b, [])])
+    return text_of(str(judged.sentences)), text_of(str(judged.captures))
+
+
+def test_what_neither_side_shows_is_not_alike(results: Results) -> None:
+    silent = [
+        dataclasses.replace(
+            with_columns(site, acks=pl.lit(None, pl.Int64)),
+            connections=site.connections.with_columns(client_software=pl.lit(None, pl.String)),
+        )
+        for site in results.sites[2:]
+    ]
+    checks = checked(*silent)
+    assert checks["Client software"].grade == checks["Produce asks acknowledgement of"].grade == "unknown"
+    assert checks["Client software"].word == "not known"
+    assert "client software" not in summary(*silent, results)[0]
+    assert checked(results.sites[2], silent[1])["Client software"].grade == "unknown"
+    assert checked(*results.sites[2:])["Client software"].grade == "ok"
+
+
+def test_a_loss_that_is_not_known_is_not_nothing(results: Results) -> None:
+    a, b = results.sites[2:]
+    unknown = with_facts(a, capture_loss=None), with_facts(b, capture_loss=None)
+    assert checked(*unknown)["Lost by the capture"].grade == "unknown"
+    assert not any("lost nothing" in said for said in summary(*unknown, results))
+    assert all("lost nothing" in said for said in summary(a, b, results))
+    assert checked(with_facts(a, capture_loss=0.02), unknown[1])["Lost by the capture"].grade == "no"
+
+
+def test_clusters_without_a_name_of_their_own_do_not_differ(results: Results) -> None:
+    earlier, later = results.sites[0], results.sites[2]
+    assert checked(earlier, later)["Kafka cluster"].grade == "unknown"
+    named = with_facts(earlier, cluster="old"), with_facts(later, cluster="new")
+    assert checked(*named)["Kafka cluster"].grade == "caution"
+    assert checked(named[0], with_facts(later, cluster="old"))["Kafka cluster"].grade == "ok"
+
+
+def best_of(results: Results, medians: list[float], verdict: str) -> str:
+    sites = [
+        dataclasses.replace(
+            results.sites[2],
+            name=f"s{i}",
+            metrics={**results.sites[2].metrics, ("kafka_latency", "all", "p50"): Metric(median, None, None, 9, "ms")},
+        )
+        for i, median in enumerate(medians)
+    ]
+    row = comparisons(results)[0].row("p50")
+    assert row is not None
+    pairs = [Comparison("sites", a, b, [{**row, "verdict": verdict}]) for i, a in enumerate(sites) for b in sites[i + 1 :]]
+    alone = dataclasses.replace(results, sites=sites)
+    return text_of(str(four_answers(alone, pairs, None, judge(alone, pairs), {})[0].text))
+
+
+def test_pairs_that_were_not_compared_are_not_counted(results: Results) -> None:
+    for verdict in ("not_comparable", "too_few_samples"):
+        said = best_of(results, [1.0, 2.0, 3.0], verdict)
+        assert "no pair could be compared; medians: s0 (1.00 ms), s1 (2.00 ms) and s2 (3.00 ms)." in said
+        assert "differ in the median" not in said
+        assert "lowest" not in said
+    assert "0 of 3 compared pairs differ in the median." in best_of(results, [1.0, 2.0, 3.0], "undecided")
+
+
+def test_sites_that_tie_are_all_named(results: Results) -> None:
+    assert "s0 and s1 have the lowest median, 1.00 ms; the highest has s2 (3.00 ms)." in best_of(results, [1.0, 1.0, 3.0], "undecided")
+    assert "all have a median of 1.00 ms." in best_of(results, [1.0, 1.0, 1.0], "undecided")
+
+
+def test_a_window_between_requests_is_not_a_wrong_address(tmp_path: Path) -> None:
+    window = START + 230 * SECOND, START + 231 * SECOND
+    late = dataclasses.replace(EXAMPLE[2], per_second=0.05, window=window)
+    arguments = write_tree(tmp_path, [late])
+    site = read_results(**{key: value for key, value in arguments.items() if key != "output"}).sites[0]
+    assert site.requests.height == 0
+    assert why_no_latency(site) == f"No Kafka request inside the window; the captures hold {site.requests_captured} requests outside."
+    assert site.requests_captured == 18
+
+
+def test_data_that_is_not_kafka_is_called_so(results: Results) -> None:
+    site = results.sites[2]
+    unread = dataclasses.replace(site, requests=site.requests.clear(), requests_captured=0)
+    assert why_no_latency(unread) == "3 connections with data in 9 captures, but nothing that could be read as Kafka."
+    bare = dataclasses.replace(unread, connections=unread.connections.with_columns(payload_bytes_to_broker=pl.lit(0)))
+    assert why_no_latency(bare) == "No Kafka requests to these brokers in 9 captures: check `brokers`."
+
+
+def test_packets_of_the_first_line_are_those_inside_the_window(tmp_path: Path) -> None:
+    link = dataclasses.replace(EXAMPLE[2], window=(START + 60 * SECOND, START + 120 * SECOND))
+    arguments = write_tree(tmp_path, [link])
+    found = read_results(**{key: value for key, value in arguments.items() if key != "output"})
+    packets = pl.read_parquet(arguments["packets"])["timestamp"].cast(pl.Int64)
+    inside = packets.is_between(START + 60 * SECOND, START + 120 * SECOND).sum()
+    assert 0 < inside < len(packets)
+    assert f"{inside:,} packets" in build(found).measured
+
+
+def one_slow_stretch(site: Site, start: int, seconds: float, slow_from: int) -> Site:
+    """Fifty requests a second over a window, slow from that moment on."""
+    times = start + np.arange(int(50 * seconds), dtype=np.int64) * SECOND // 50
+    rows = site.answered.head(1).select(pl.all().repeat_by(len(times)).explode())
+    requests = rows.with_columns(request_first=pl.Series(times), latency_ms=pl.Series(np.where(times >= slow_from, 500.0, 1.0)))
+    return dataclasses.replace(with_facts(site, window_start=start, window_end=start + int(seconds * SECOND)), requests=requests)
+
+
+def test_the_last_seconds_of_a_window_are_in_a_minute(results: Results) -> None:
+    site = one_slow_stretch(results.sites[2], START, 124.0, START + 241 * SECOND // 2)
+    worst = latency.worst_minute(site)
+    assert worst is not None
+    assert worst.p95 == 500.0
+    assert worst.end == START + 124 * SECOND
+
+
+def test_a_short_window_ends_where_it_ends(results: Results) -> None:
+    site = one_slow_stretch(results.sites[2], START + SECOND // 4, 0.5, START)
+    worst = latency.worst_minute(site)
+    assert worst is not None
+    assert worst.end == START + 3 * SECOND // 4
+    alone = dataclasses.replace(results, sites=[site])
+    said = text_of(str(four_answers(alone, [], worst, judge(alone, []), {})[2].text))
+    assert "edge, 14:14:20.250 to 14:14:20.750 on 26 December 2025" in said
+    assert Zone("UTC").span(START, START + 1_500_000) == "26 December 2025, 17:14:20.000000 to 17:14:20.001500"
+
+
 # The file
 
 
@@ -222,7 +415,9 @@ def test_json_for_a_script_cannot_leave_it() -> None:
 
 def test_experiments_are_told_apart_by_what_differs() -> None:
     assert shortened(["experiment07", "experiment08"]) == {"experiment07": "07", "experiment08": "08"}
-    assert shortened(["run1", "run12"]) == {"run1": "1", "run12": "12"}
+    assert shortened(["run1", "run12"]) == {"run1": "run1", "run12": "run12"}
+    assert shortened(["e1", "e2"]) == {"e1": "e1", "e2": "e2"}
+    assert shortened(["2025-run-a", "2025-run-b"]) == {"2025-run-a": "run-a", "2025-run-b": "run-b"}
     assert shortened(["a", "b"]) == {"a": "a", "b": "b"}
     assert shortened(["run", "run-late"]) == {"run": "run", "run-late": "run-late"}
 

@@ -14,6 +14,7 @@ from brokerlens.report.results import Key, Results, Site
 from brokerlens.report.words import count, digits_for, fixed, grey, listed, most, ms, name, percent, plural, sentences, short, strong
 
 AT_MOST = 3
+_REFUSED = ("not_comparable", "too_few_samples")
 _PART_WORDS = {
     "network": "network",
     "broker": "time in the broker",
@@ -126,12 +127,7 @@ def _tail(pair: Comparison, a: Markup, b: Markup) -> Markup:
     middle = pair.row("p50")
     for statistic in ("p99", "p95", "p90"):
         row = pair.row(statistic)
-        if (
-            row is None
-            or row["verdict"] in ("too_few_samples", "not_comparable")
-            or row["difference_low"] is None
-            or row["difference_high"] is None
-        ):
+        if row is None or row["verdict"] in _REFUSED or row["difference_low"] is None or row["difference_high"] is None:
             continue
         digits = digits_for(row["difference"], row["difference_low"], row["difference_high"])
         difference = f"{statistic} {fixed(row['difference'], digits, sign=True)} ms"
@@ -186,24 +182,29 @@ def _many_sites(results: Results, within: Sequence[Comparison]) -> Markup:
     )
     if not measured:
         return Markup("No site has latencies to compare.")
-    rows = [row for pair in within if (row := pair.row("p50")) is not None]
+    rows = [row for pair in within if (row := pair.row("p50")) is not None and row["verdict"] not in _REFUSED]
     decided = sum(1 for row in rows if row["verdict"] == "differs")
-    fastest, slowest = measured[0], measured[-1]
+    slowest = measured[-1]
     steady = sorted(measured, key=lambda s: s.metric("kafka_latency", "all", "p95").value or 0)
 
     def with_value(site: Site, statistic: str) -> Markup:
         return Markup("{} {}").format(name(site.name), grey(f"({ms(site.metric('kafka_latency', 'all', statistic).value)})"))
 
-    said = [
-        Markup("In {} {} has the lowest median, {}; the highest has {}.").format(
-            name(fastest.experiment),
-            strong(name(fastest.name)),
-            ms(fastest.metric("kafka_latency", "all", "p50").value),
-            with_value(slowest, "p50"),
-        ),
-        Markup("At p95 the worst are {}.").format(most([with_value(site, "p95") for site in reversed(steady)], AT_MOST)),
-        Markup("{} of {} differ in the median.").format(f"{decided:,}", plural(len(rows), "pair")),
-    ]
+    lowest = ms(measured[0].metric("kafka_latency", "all", "p50").value)
+    fastest = [site for site in measured if ms(site.metric("kafka_latency", "all", "p50").value) == lowest]
+    where = Markup("In {} ").format(name(slowest.experiment))
+    if not rows:
+        medians = most([with_value(site, "p50") for site in measured], AT_MOST)
+        said = [where + strong("no pair could be compared") + Markup("; medians: {}.").format(medians)]
+    elif len(fastest) == len(measured):
+        said = [Markup("{}all have a median of {}.").format(where, lowest)]
+    else:
+        who = strong(most([name(site.name) for site in fastest], AT_MOST))
+        verb = "has" if len(fastest) == 1 else "have"
+        said = [Markup("{}{} {} the lowest median, {}; the highest has {}.").format(where, who, verb, lowest, with_value(slowest, "p50"))]
+    if rows:
+        said.append(Markup("At p95 the worst are {}.").format(most([with_value(site, "p95") for site in reversed(steady)], AT_MOST)))
+        said.append(Markup("{} of {} differ in the median.").format(f"{decided:,}", plural(len(rows), "compared pair")))
     if len(results.sites) > 12:
         said.append(Markup("See the table."))
     return sentences(said)
@@ -272,29 +273,33 @@ def _change(pair: Comparison, latest: str) -> Markup:
         Markup("{}, {} {}{}.").format(
             strong(Markup("{} {} from {} to {}").format(who, verb, short(before), ms(after))), size, positive, f", {ratio}" if ratio else ""
         ),
-        _carried_by(old, new),
+        _carried_by(old, new, difference),
     ]
     return sentences(said)
 
 
-def _carried_by(old: Site, new: Site) -> Markup:
-    """Which part of the mean grew: a cause only where one part carries it."""
+def _carried_by(old: Site, new: Site, difference: float) -> Markup:
+    """Which part of the mean changed: a cause only where one part carries it, and only of a mean that moved as the median did."""
     before, after = parts(old), parts(new)
     if before is None or after is None:
         return Markup("")
     changes = {part: after[part] - before[part] for part in after}
     total = sum(changes.values())
-    if abs(total) < 0.05 * max(sum(before.values()), 1e-9):
+    if total * difference <= 0 or abs(total) < 0.05 * max(sum(before.values()), 1e-9):
         return Markup("")
+    if abs(changes["unknown"]) > 0.05 * abs(total):  # what it hides may be the network's or the broker's
+        changes |= {"network": 0.0, "broker": 0.0, "unknown": sum(changes[part] for part in ("network", "broker", "unknown"))}
     part = max(changes, key=lambda p: changes[p] / total)
     share = changes[part] / total
-    steady = "" if part == "broker" or abs(changes["broker"]) > 0.05 * abs(total) else "; time in the broker did not change"
-    words = _PART_WORDS[part]
+    broker_known = before["unknown"] == after["unknown"] == 0
+    is_steady = broker_known and part != "broker" and abs(changes["broker"]) <= 0.05 * abs(total)
+    steady = "; time in the broker did not change" if is_steady else ""
+    words = f"The {_PART_WORDS[part]} {'account' if part == 'unknown' else 'accounts'} for"
     if share > 0.95:
-        return Markup("The {} accounts for all of it{}.").format(words, steady)
+        return Markup("{} all of it{}.").format(words, steady)
     if share > 0.7:
-        return Markup("The {} accounts for {} % of the mean{}.").format(words, fixed(100 * share), steady)
-    ranked = sorted(changes, key=lambda p: -changes[p] / total)[:2]
+        return Markup("{} {} % of the mean{}.").format(words, fixed(100 * share), steady)
+    ranked = sorted((p for p in changes if changes[p] != 0), key=lambda p: -changes[p] / total)[:2]
     return Markup("It came together with {}.").format(
         listed([f"{ms(abs(changes[p]))} {'more' if changes[p] > 0 else 'less'} {_PART_WORDS[p]}" for p in ranked])
     )
@@ -325,7 +330,7 @@ def _when_worst(worst: WorstMinute | None) -> Answer:
         return Answer("When was it worst?", Markup("No minute holds the 20 requests that a p95 needs."), "#timeline", "Timeline")
     site, zone = worst.site, worst.site.zone
     text = Markup("{} on {}: p95 {} over {}{}.").format(
-        strong(Markup("{}, {} to {}").format(name(site.name), zone.clock(worst.start), zone.clock(worst.end))),
+        strong(Markup("{}, {}").format(name(site.name), zone.clocks(worst.start, worst.end))),
         zone.date(worst.start),
         ms(worst.p95),
         plural(worst.requests, "request"),

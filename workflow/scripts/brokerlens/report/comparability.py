@@ -13,12 +13,12 @@ from brokerlens.report.intervals import LEVELS, Comparison, too_few
 from brokerlens.report.results import Results, Site
 from brokerlens.report.words import NONE, count, duration, listed, name, percent, plural, sentences, strong
 
-Grade = Literal["ok", "caution", "no"]
+Grade = Literal["ok", "caution", "no", "unknown"]
 CAPTURE_LOSS_CAUTION = 0.001
 _EDGE_SECONDS = 10
 _OFFLOAD_APART = 0.05
-_WORD = {"ok": "alike", "caution": "caution", "no": "not comparable"}
-SIGNS = {"ok": "✓", "caution": "!", "no": "✕"}
+_WORD = {"ok": "alike", "caution": "caution", "no": "not comparable", "unknown": "not known"}
+SIGNS = {"ok": "✓", "caution": "!", "no": "✕", "unknown": "?"}
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,13 @@ def checks_of(pair: Comparison) -> list[Check]:
     return checks
 
 
-def _both(fact: str, a: Site, b: Site, of: Callable[[Site], str], effect: str, grade: Grade = "caution") -> Check:
-    """Alike if both sides say the same."""
+def _both(
+    fact: str, a: Site, b: Site, of: Callable[[Site], str | None], effect: str, grade: Grade = "caution", nothing: str = "not captured"
+) -> Check:
+    """Alike if both sides say the same; not known where one of them says ``nothing``."""
     mine, other = of(a), of(b)
+    if mine is None or other is None:
+        return Check(fact, mine or nothing, other or nothing, "unknown")
     return Check(fact, mine, other, "ok" if mine == other else grade, "" if mine == other else effect)
 
 
@@ -118,8 +122,10 @@ def _tap(a: Site, b: Site) -> Check:
 
 def _window(a: Site, b: Site) -> Check:
     lengths = [site.minutes for site in (a, b)]
-    alike = None not in lengths and abs((lengths[0] or 0) - (lengths[1] or 0)) <= 0.01 * max(lengths[0] or 0, lengths[1] or 0)
     texts = [NONE if minutes is None else duration(60 * minutes) for minutes in lengths]
+    if None in lengths:
+        return Check("Window", texts[0], texts[1], "unknown")
+    alike = abs((lengths[0] or 0) - (lengths[1] or 0)) <= 0.01 * max(lengths[0] or 0, lengths[1] or 0)
     return Check(
         "Window",
         texts[0],
@@ -129,39 +135,43 @@ def _window(a: Site, b: Site) -> Check:
     )
 
 
-def _uncovered(site: Site) -> float:
-    """Seconds of the window before the first and after the last packet."""
+def _uncovered(site: Site) -> float | None:
+    """Seconds of the window before the first and after the last packet; None without packets."""
     if site.span is None or site.facts["first_seen"] is None:
-        return 0.0
+        return None
     return float(max(0, site.facts["first_seen"] - site.span[0]) + max(0, site.span[1] - site.facts["last_seen"])) / 1e9
 
 
 def _covered(a: Site, b: Site) -> Check:
     gaps = [_uncovered(site) for site in (a, b)]
-    worst = max(gap / (60 * (site.minutes or 1)) for gap, site in zip(gaps, (a, b), strict=True))
-    grade: Grade = "no" if worst > MOST_UNCOVERED else "caution" if max(gaps) > _EDGE_SECONDS else "ok"
-    texts = ["whole window" if gap <= _EDGE_SECONDS else f"{duration(gap)} missing" for gap in gaps]
+    known = [(gap, gap / (60 * (site.minutes or 1))) for gap, site in zip(gaps, (a, b), strict=True) if gap is not None]
+    grade: Grade = "ok" if len(known) == len(gaps) else "unknown"
+    if any(gap > _EDGE_SECONDS for gap, _ in known):
+        grade = "no" if any(share > MOST_UNCOVERED for _, share in known) else "caution"
+    texts = ["no packets" if gap is None else "whole window" if gap <= _EDGE_SECONDS else f"{duration(gap)} missing" for gap in gaps]
     return Check(
         "Captures hold",
         texts[0],
         texts[1],
         grade,
-        "" if grade == "ok" else "captures miss a part of a window, so the sides were measured at different times",
+        "" if grade in ("ok", "unknown") else "captures miss a part of a window, so the sides were measured at different times",
     )
 
 
 def _loss(a: Site, b: Site) -> Check:
     losses = [site.facts["capture_loss"] for site in (a, b)]
+    texts = ["not known" if loss is None else percent(loss, 2) for loss in losses]
     worst = max((loss for loss in losses if loss is not None), default=0.0)
-    grade: Grade = "no" if worst > MOST_CAPTURE_LOSS else "caution" if worst > CAPTURE_LOSS_CAUTION else "ok"
-    effect = "" if grade == "ok" else "a capture lost packets: their requests are missing, and repairs look like loss before the tap"
-    return Check("Lost by the capture", percent(losses[0], 2), percent(losses[1], 2), grade, effect)
+    if worst <= CAPTURE_LOSS_CAUTION:
+        return Check("Lost by the capture", texts[0], texts[1], "unknown" if None in losses else "ok")
+    effect = "a capture lost packets: their requests are missing, and repairs look like loss before the tap"
+    return Check("Lost by the capture", texts[0], texts[1], "no" if worst > MOST_CAPTURE_LOSS else "caution", effect)
 
 
 def _clients(a: Site, b: Site) -> Check:
-    def software(site: Site) -> str:
+    def software(site: Site) -> str | None:
         found = site.software
-        return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "") if found else "not captured"
+        return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "") if found else None
 
     return _both("Client software", a, b, software, "client software differs, not only the path")
 
@@ -171,14 +181,16 @@ def _versions(a: Site, b: Site) -> Check:
     apart = [api for api in both if a.api_versions[api] != b.api_versions[api]]
     if not apart:
         alike = "alike where both ask" if both else NONE
-        return Check("Api versions", alike, alike, "ok")
+        return Check("Api versions", alike, alike, "ok" if both else "unknown")
     texts = [", ".join(f"{api} {'/'.join(map(str, site.api_versions[api]))}" for api in apart[:3]) for site in (a, b)]
     return Check("Api versions", texts[0], texts[1], "caution", "api versions differ and may cost the broker other work")
 
 
 def _offload(a: Site, b: Site) -> Check:
     shares = [site.oversized for site in (a, b)]
-    apart = None not in shares and abs((shares[0] or 0) - (shares[1] or 0)) > _OFFLOAD_APART
+    if None in shares:
+        return Check("Segments over 1,500 bytes", percent(shares[0]), percent(shares[1]), "unknown")
+    apart = abs((shares[0] or 0) - (shares[1] or 0)) > _OFFLOAD_APART
     effect = (
         "the capturing hosts offload differently: counts of packets and segments do not compare, bytes and latencies do" if apart else ""
     )
@@ -189,6 +201,8 @@ def _apis(a: Site, b: Site) -> Check:
     mixes = [site.api_mix for site in (a, b)]
     apart = max((abs(mixes[0].get(api, 0.0) - mixes[1].get(api, 0.0)) for api in {*mixes[0], *mixes[1]}), default=0.0)
     texts = [", ".join(f"{api} {percent(share, 0)}" for api, share in list(mix.items())[:3]) or "no requests" for mix in mixes]
+    if not all(mixes):
+        return Check("Requests that do not wait", texts[0], texts[1], "unknown")
     return Check(
         "Requests that do not wait",
         texts[0],
@@ -199,9 +213,9 @@ def _apis(a: Site, b: Site) -> Check:
 
 
 def _acks(a: Site, b: Site) -> Check:
-    def acks(site: Site) -> str:
+    def acks(site: Site) -> str | None:
         words = {-1: "all", 0: "none", 1: "leader"}
-        return ", ".join(words.get(value, str(value)) for value in site.acks) or "no Produce captured"
+        return ", ".join(words.get(value, str(value)) for value in site.acks) or None
 
     return _both(
         "Produce asks acknowledgement of",
@@ -209,11 +223,16 @@ def _acks(a: Site, b: Site) -> Check:
         b,
         acks,
         "Produce asks other acknowledgements, and waiting for all replicas takes longer in the broker",
+        nothing="no Produce captured",
     )
 
 
 def _cluster(a: Site, b: Site) -> Check:
-    return _both("Kafka cluster", a, b, lambda site: str(site.facts["cluster"]), "the clusters differ, not only the path")
+    def named(site: Site) -> str | None:
+        cluster = str(site.facts["cluster"])
+        return None if cluster == site.experiment else cluster  # the name that a cluster has where the configuration gives none
+
+    return _both("Kafka cluster", a, b, named, "the clusters differ, not only the path", nothing="not named")
 
 
 def _started(a: Site, b: Site) -> Check:
@@ -224,13 +243,20 @@ def _started(a: Site, b: Site) -> Check:
 
 
 def _encrypted(a: Site, b: Site) -> Check:
-    def share(site: Site) -> str:
+    def share(site: Site) -> str | None:
         if site.connections.height == 0:
-            return "no connections"
+            return None
         tls = site.encrypted_connections
         return "none" if tls == 0 else "all" if tls == site.connections.height else f"{tls} of {site.connections.height}"
 
-    return _both("Encrypted connections", a, b, share, "encryption differs, and requests inside TLS are not seen without keys")
+    return _both(
+        "Encrypted connections",
+        a,
+        b,
+        share,
+        "encryption differs, and requests inside TLS are not seen without keys",
+        nothing="no connections",
+    )
 
 
 def _samples(pair: Comparison) -> Check:
@@ -298,7 +324,10 @@ def _captures(results: Results) -> Markup:
     said: list[Markup] = []
     for site in results.newest_first[:3]:
         loss = site.facts["capture_loss"]
-        lost = "the captures lost nothing" if not loss else f"the captures lost {percent(loss, 2)} of the acknowledged bytes"
+        if loss is None:
+            lost = "it is not known what the captures lost"
+        else:
+            lost = f"the captures lost {percent(loss, 2)} of the acknowledged bytes" if loss else "the captures lost nothing"
         cut = sum(1 for capture in site.captures if capture.get("truncated"))
         said.append(
             Markup("{}: {} over {}{}.").format(

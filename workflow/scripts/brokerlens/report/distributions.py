@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
+from brokerlens.metrics.latency import FETCH_EMPTY, FETCH_WITH_DATA
 from brokerlens.report import charts
 from brokerlens.report.bands import difference_band, percentile_band
 from brokerlens.report.figure import Figure
-from brokerlens.report.intervals import Comparison
+from brokerlens.report.intervals import NEEDED, Comparison
 from brokerlens.report.latency import ApiSet, by_api, quantile
 from brokerlens.report.results import Key, Results, Site
 from brokerlens.report.scales import FLOOR_MS, log_domain
@@ -20,7 +22,13 @@ from brokerlens.report.theme import SiteColours
 from brokerlens.report.words import count, listed, ms, name, percent, plural, visible
 
 MOST_LABELLED = 8
+MOST_NAMED = 3
 MOST_APIS = 6
+_API_WORDS = {
+    FETCH_WITH_DATA: "Fetch that brought records",
+    FETCH_EMPTY: "Fetch that came back empty",
+    "Fetch": "Fetch with unknown contents",
+}
 
 
 @dataclass(frozen=True)
@@ -97,29 +105,18 @@ def _ecdf(results: Results, sites: Sequence[Site], colours: SiteColours, domain:
 
 
 def _ecdf_title(results: Results, sites: Sequence[Site]) -> Markup:
-    """The finding: where half and where 19 in 20 of the latest experiment's requests are answered."""
+    """Where half of the latest experiment's requests are answered: figures only, as which side differs is the comparison's to say."""
     latest = [site for site in sites if site.experiment == results.experiments[0]] or list(sites)
-    ranked = sorted(latest, key=lambda site: quantile(site.latencies, 0.5) or 0.0)
-    if len(ranked) == 1:
-        site = ranked[0]
+    halves = [(name(site.name), ms(quantile(site.latencies, 0.5))) for site in latest]
+    if len(latest) == 1:
         return Markup("Half of {}’s requests are answered within {}, 95 % within {}").format(
-            name(site.name), ms(quantile(site.latencies, 0.5)), ms(quantile(site.latencies, 0.95))
+            *halves[0], ms(quantile(latest[0].latencies, 0.95))
         )
-    fastest, slowest = ranked[0], ranked[-1]
-    crossing = _crossing(fastest, slowest)
-    if crossing is None:
-        return Markup("{} answers sooner than {} at every percentile").format(name(fastest.name), name(slowest.name))
-    return Markup("{} answers sooner than {} up to p{}, later beyond").format(
-        name(fastest.name), name(slowest.name), f"{100 * crossing:.0f}"
-    )
-
-
-def _crossing(a: Site, b: Site) -> float | None:
-    """The first percentile from the median on at which a is no longer below b; None where there is none before p99."""
-    for q in np.arange(0.5, 0.991, 0.01).tolist():
-        if (quantile(a.latencies, q) or 0.0) > (quantile(b.latencies, q) or 0.0):
-            return float(q)
-    return None
+    if len(latest) <= MOST_NAMED:
+        rest = [Markup("of {}’s within {}").format(*half) for half in halves[1:]]
+        return Markup("Half of {}’s requests within {}, {}").format(*halves[0], Markup(", ").join(rest))
+    medians = sorted(quantile(site.latencies, 0.5) or 0.0 for site in latest)
+    return Markup("Half of the requests within {} to {}, by site").format(ms(medians[0]), ms(medians[-1]))
 
 
 def _percentiles(results: Results, sites: Sequence[Site], colours: SiteColours, domain: tuple[float, float]) -> Figure:
@@ -144,16 +141,22 @@ def _percentiles(results: Results, sites: Sequence[Site], colours: SiteColours, 
     )
 
 
+def _stretch(site: Site, level: float) -> float:
+    return (quantile(site.latencies, level) or 0.0) / max(quantile(site.latencies, 0.5) or 1.0, FLOOR_MS)
+
+
 def _tail_title(sites: Sequence[Site]) -> Markup:
-    """The longest tail, by the ratio of p99 to the median."""
-
-    def stretch(site: Site) -> float:
-        return (quantile(site.latencies, 0.99) or 0.0) / max(quantile(site.latencies, 0.5) or 1.0, FLOOR_MS)
-
-    longest = max(sites, key=stretch)
-    if stretch(longest) < 2:
-        return Markup("No long tail: p99 is less than twice the median")
-    return Markup("{}’s p99 is {} times its median").format(name(longest.name), f"{stretch(longest):.2g}")
+    """The longest tail, by the ratio of p99 to the median, of the sites that hold enough requests for it; else of p95."""
+    for level, least in ((0.99, NEEDED["p99"]), (0.95, NEEDED["p95"])):
+        enough = [site for site in sites if len(site.latencies) >= least]
+        if not enough:
+            continue
+        longest = max(enough, key=partial(_stretch, level=level))
+        stretch, words = _stretch(longest, level), f"p{100 * level:.0f}"
+        if stretch < 2 and len(enough) == len(sites):
+            return Markup("No long tail: {} is less than twice the median").format(words)
+        return Markup("{}’s {} is {} times its median").format(name(longest.name), words, f"{stretch:.2g}")
+    return Markup("Too few requests for a word on the tail")
 
 
 def _difference(pair: Comparison, colours: SiteColours) -> Figure | None:
@@ -230,7 +233,7 @@ def _api(results: Results, one: ApiSet, colours: SiteColours) -> ApiFigures:
     sites = [site for site in results.newest_first if len(one.values.get(site.key, ())) >= 2]
     domain = log_domain([value for site in sites for value in (quantile(one.values[site.key], 0.005), float(one.values[site.key][-1]))])
     lines = _lines(results, one.values, sites, colours)
-    label = one.name.replace("/with_data", " that brought records").replace("/empty", " that came back empty")
+    label = _API_WORDS.get(one.name, one.name)
     slug = "".join(char if char.isalnum() else "-" for char in one.name)
     medians = listed([Markup("{} {}").format(name(site.label), ms(quantile(one.values[site.key], 0.5))) for site in sites[:4]])
     caption = "Waits by design: a long poll lasts until there is something to say." if one.waits else ""

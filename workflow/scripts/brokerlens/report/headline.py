@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from brokerlens.report.intervals import dash_bounds, share_interval, value_of
+from brokerlens.report.intervals import NEEDED, dash_bounds, share_interval, value_of
 from brokerlens.report.latency import Bins, WorstMinute
 from brokerlens.report.results import Key, Metric, Results, Site
 from brokerlens.report.scales import log_domain
@@ -16,7 +16,6 @@ from brokerlens.report.theme import SiteColours
 from brokerlens.report.words import NONE, count, percent, plural
 
 SHOWN = 12
-_NEEDED = {"p50": 300, "p90": 300, "p95": 300, "p99": 1000}
 
 
 @dataclass(frozen=True)
@@ -100,8 +99,8 @@ def _percentile(site: Site, level: str) -> Cell:
     metric = site.metric("kafka_latency", "all", level)
     if metric.value is None:
         return Cell(NONE)
-    if metric.low is None and metric.high is None and metric.n < _NEEDED[level]:
-        return Cell(value_of(metric), f"too few: {metric.n:,} of {_NEEDED[level]:,}", "soft")
+    if metric.low is None and metric.high is None and metric.n < NEEDED[level]:
+        return Cell(value_of(metric), f"too few: {metric.n:,} of {NEEDED[level]:,}", "soft")
     if metric.low is None and metric.high is None:
         return Cell(value_of(metric), "no interval", "soft")
     return Cell(value_of(metric), dash_bounds(metric))

@@ -11,6 +11,7 @@ from brokerlens.report.results import Key, Metric, Results, Site
 from brokerlens.report.words import NONE, digits_for, fixed, grey, percent
 
 Row = Mapping[str, Any]
+NEEDED = {"p50": 300, "p90": 300, "p95": 300, "p99": 1000}
 LEVELS = ("p50", "p90", "p95", "p99")
 
 
@@ -173,7 +174,7 @@ def comparisons(results: Results) -> list[Comparison]:
 
 def too_few(row: Row) -> str:
     """``too few samples, 268 of 1,000``."""
-    needed = {"p50": 300, "p90": 300, "p95": 300, "p99": 1000}.get(row["statistic"])
+    needed = NEEDED.get(row["statistic"])
     least = min(row["n_a"], row["n_b"])
     if needed is not None and least < needed:
         return f"too few samples, {least:,} of {needed:,}"

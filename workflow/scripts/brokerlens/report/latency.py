@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from brokerlens.metrics.latency import FETCH_EMPTY, FETCH_WITH_DATA, Groups
 from brokerlens.report.results import Site
 
 PRINTED = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
@@ -96,18 +97,20 @@ class WorstMinute:
 
     @property
     def end(self) -> int:
-        return self.start + WORST_SECONDS * _SECOND
+        """End of the minute, or of a window that is shorter."""
+        end = self.start + WORST_SECONDS * _SECOND
+        return end if self.site.span is None else min(end, self.site.span[1])
 
 
 def worst_minute(site: Site) -> WorstMinute | None:
-    """The worst of the minutes that begin every 5 s (every 1/2000 of a long window); None where none holds 20 requests."""
+    """The worst of the minutes that begin every 5 s (every 1/2000 of a long window) and of the last; None where none holds 20 requests."""
     if site.span is None or site.answered.height < WORST_LEAST:
         return None
     times = site.answered["request_first"].to_numpy()
     values = site.answered["latency_ms"].to_numpy()
     last = max(site.span[0], site.span[1] - WORST_SECONDS * _SECOND)
     step = max(5 * _SECOND, (last - site.span[0]) // 2000)
-    starts = np.arange(site.span[0], last + 1, step)
+    starts = np.unique(np.append(np.arange(site.span[0], last + 1, step), last))
     first = np.searchsorted(times, starts, side="left")
     past = np.searchsorted(times, starts + WORST_SECONDS * _SECOND, side="left")
     worst: tuple[float, int] | None = None
@@ -170,17 +173,20 @@ class ApiSet:
 
 
 def by_api(sites: list[Site], least: int = 20) -> list[ApiSet]:
-    """The apis with at least that many answered requests at one site, those that do not wait first; Fetch with and without data apart."""
+    """The apis with at least that many answered requests at one site, those that do not wait first.
+
+    Fetch as in the metrics: with and without data apart. ``Fetch`` itself holds the rest, whose responses were not read.
+    """
     found: dict[tuple[bool, str], dict[tuple[str, str], Floats]] = {}
     for site in sites:
         answered = site.requests.filter(
             (pl.col("status") == "answered") & pl.col("latency_ms").is_not_null() & pl.col("api_name").is_not_null()
         )
-        with_data = pl.when(pl.col("record_count") > 0).then(pl.lit("/with_data")).otherwise(pl.lit("/empty"))
-        fetch = pl.col("api_name").is_in(["Fetch", "ShareFetch"])
-        named = answered.with_columns(pl.when(fetch).then(pl.concat_str("api_name", with_data)).otherwise("api_name").alias("api"))
-        for (api, waits), rows in named.group_by("api", "waits_by_design"):
-            found.setdefault((bool(waits), str(api)), {})[site.key] = np.sort(rows["latency_ms"].to_numpy())
+        masks = {name.removeprefix("api="): mask for name, mask in Groups(answered).apis()}
+        masks["Fetch"] = masks["Fetch"] & ~masks[FETCH_WITH_DATA] & ~masks[FETCH_EMPTY]
+        for api, mask in masks.items():
+            for (waits,), rows in answered.filter(mask).group_by("waits_by_design"):
+                found.setdefault((bool(waits), api), {})[site.key] = np.sort(rows["latency_ms"].to_numpy())
     busy = {key: values for key, values in found.items() if max(len(v) for v in values.values()) >= least}
     ranked = sorted(busy, key=lambda key: (key[0], -sum(len(v) for v in busy[key].values()), key[1]))
     return [ApiSet(api, f"api={api}", waits, busy[waits, api]) for waits, api in ranked]

@@ -129,7 +129,7 @@ def _measured(results: Results) -> list[str | Markup]:
     parts.append(listed(windows) + (f" and {more} more" if more > 0 else ""))
     parts.append(plural(len(results.site_names), "site"))
     parts.append(plural(sum(int(site.facts["captures"]) for site in results.sites), "capture"))
-    parts.append(plural(sum(int(site.facts["packets_kept"]) for site in results.sites), "packet"))
+    parts.append(plural(sum(int(site.metric("packets").value or 0) for site in results.sites), "packet"))
     parts.append(plural(sum(len(site.latencies) for site in results.sites), "request") + " that do not wait by design")
     return parts
 

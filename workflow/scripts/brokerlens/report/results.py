@@ -24,9 +24,11 @@ _RST = 0x04
 # Ethernet carries at most 1,500 bytes; what is larger was cut up after the capture, or put together before it.
 _LARGEST_ON_THE_WIRE = 1500
 _MOST_MARKS = 400
+_SHORTEST_NAME = 2
+_LAST_WORD = re.compile(r"[^\W\d_]+[._-]*$")
 _REQUEST_COLUMNS = [
     "connection_id", "client_id", "client_software", "api_name", "status", "request_first", "latency_ms", "total_ms", "queue_ms", "service_ms",
-    "network_rtt_ms", "broker_ms", "waits_by_design", "record_count", "retransmitted", "acks", "api_version",
+    "network_rtt_ms", "broker_ms", "waits_by_design", "record_count", "record_bytes", "retransmitted", "acks", "api_version",
 ]  # fmt: skip
 Key = tuple[str, str]
 
@@ -71,6 +73,7 @@ class Site:
     lanes: Mapping[str, Marks]
     oversized: float | None
     captures: Sequence[Mapping[str, Any]]
+    requests_captured: int
     events: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
     @property
@@ -159,7 +162,7 @@ class Site:
     @property
     def encrypted(self) -> bool:
         """Every connection is TLS, so that there is no request to see."""
-        return self.connections.height > 0 and bool(self.connections["encrypted"].all()) and self.requests.height == 0
+        return self.connections.height > 0 and bool(self.connections["encrypted"].all()) and self.requests_captured == 0
 
     @property
     def minutes(self) -> float | None:
@@ -214,7 +217,7 @@ class Results:
 
 
 def shortened(names: Sequence[str]) -> dict[str, str]:
-    """Each name without the letters that all names begin with, cut only where a word or a number begins."""
+    """Each name without the letters that all names begin with, cut only where a word or a number begins; two characters at least."""
     if len(names) < 2:
         return {name: name for name in names}
     common = 0
@@ -226,7 +229,15 @@ def shortened(names: Sequence[str]) -> dict[str, str]:
         common -= 1
     while common and any(name[common - 1].isdigit() and name[common : common + 1].isdigit() for name in names):
         common -= 1
-    return {name: name[common:].lstrip("._-") or name for name in names}
+    if _too_short(names, common):  # keep the word before it: "run 1", not "1"
+        common = len(_LAST_WORD.sub("", names[0][:common]))
+    if _too_short(names, common):
+        common = 0
+    return {name: name[common:].lstrip("._-") for name in names}
+
+
+def _too_short(names: Sequence[str], common: int) -> bool:
+    return any(len(name[common:].lstrip("._-")) < _SHORTEST_NAME for name in names)
 
 
 def read_results(
@@ -253,6 +264,7 @@ def read_results(
         key = row["experiment"], row["site"]
         window = row["window_start"], row["window_end"]
         lanes, oversized = _traffic(by_packet.get(key, []), window)
+        asked = _read(by_request.get(key, []), "requests", _REQUEST_COLUMNS)
         found.append(
             Site(
                 experiment=key[0],
@@ -262,11 +274,12 @@ def read_results(
                 zone=Zone(row["timezone"]),
                 metrics=_metrics(_read(by_metric.get(key, []), "metrics")),
                 series=_read(by_series.get(key, []), "series"),
-                requests=_inside(_read(by_request.get(key, []), "requests", _REQUEST_COLUMNS), window, "request_first"),
+                requests=_inside(asked, window, "request_first"),
                 connections=_inside(_read(by_connection.get(key, []), "connections"), window, "last_seen", "first_seen"),
                 lanes=lanes,
                 oversized=oversized,
                 captures=by_facts.get(key, []),
+                requests_captured=asked["request_first"].count(),
                 events=[event for event in settings.get("events", ()) if event["experiment"] == key[0]],
             )
         )

@@ -64,6 +64,15 @@ class Zone:
         """Local time of day."""
         return self.local(ns).strftime("%H:%M:%S" if seconds else "%H:%M")
 
+    def clocks(self, start: int, end: int) -> str:
+        """From and to as local times of day, with the decimals that tell the ends of a short stretch apart."""
+        length = end - start
+        digits = 0 if length >= 10 * _SECOND else 3 if length >= _SECOND // 100 else 6
+        first, last = (
+            f"{self.clock(ns)}.{self.local(ns).microsecond:06d}"[: 9 + digits] if digits else self.clock(ns) for ns in (start, end)
+        )
+        return f"{first} to {last}"
+
     def date(self, ns: int) -> str:
         """Local date, ``26 December 2025``."""
         moment = self.local(ns)
@@ -76,7 +85,7 @@ class Zone:
     def span(self, start: int, end: int) -> str:
         """From and to, the date said once where both are on one day."""
         if self.date(start) == self.date(end):
-            return f"{self.date(start)}, {self.clock(start)} to {self.clock(end)}"
+            return f"{self.date(start)}, {self.clocks(start, end)}"
         return f"{self.date(start)}, {self.clock(start)} to {self.date(end)}, {self.clock(end)}"
 
 
