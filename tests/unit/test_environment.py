@@ -55,3 +55,10 @@ def test_no_file_names_a_package_index() -> None:
         if path and path != "tests/unit/test_environment.py" and (ROOT / path).is_file() and hosts.search((ROOT / path).read_bytes())
     ]
     assert named == []
+
+
+def test_one_version_everywhere() -> None:
+    from brokerlens import __version__
+
+    assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text()
+    assert f"version: {__version__}" in (ROOT / "CITATION.cff").read_text()

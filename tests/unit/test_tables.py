@@ -49,11 +49,11 @@ def test_same_table_same_bytes(tmp_path: Path) -> None:
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "metrics.parquet"
-    tables.write(metrics_table(None), path, "metrics", {"tool": "x"})
+    tables.write(metrics_table(None), path, "metrics", {"captures": ["x"]})
     found = tables.read([path], "metrics")
     assert found.schema.equals(tables.schema("metrics"))
     assert found["value"].to_pylist() == [None]
-    assert pq.read_schema(path).metadata[b"brokerlens"] == b'{"tool": "x"}'
+    assert pq.read_schema(path).metadata[b"brokerlens"] == b'{"captures": ["x"], "version": "0.1.0"}'
 
 
 def test_a_missing_column_and_a_null_are_refused() -> None:

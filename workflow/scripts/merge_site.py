@@ -275,7 +275,7 @@ def merge_site(
     ordered = order_packets(rows)
     segment_facts, connection_facts = follow_segments(rows, ordered)
     streams = assemble(rows, ordered, segment_facts)
-    frames, fields, stream_facts = follow_connections(streams, len(ordered.address))
+    frames, fields, stream_facts = follow_connections(streams, len(ordered.address), wanted=kafka_requests.WANTED)
     log.info(
         "%d packets (%d copies) of %d connections, %d frames", len(ordered.row), ordered.copies, len(ordered.address), len(frames.start)
     )
@@ -298,7 +298,8 @@ def merge_site(
     )
     found = kafka_requests.build_requests(table, kafka_requests.field_table(fields), of_connections, trips, site["topic_ids"])
 
-    provenance = {"captures": rows.captures, "site": {name: site[name] for name in ("brokers", "tap", "topic_ids")}}
+    sizes = {made["capture"]: made["bytes"] for made in map(working.read_provenance, captures)}
+    provenance = {"captures": dict(sorted(sizes.items())), "site": {name: site[name] for name in ("brokers", "tap", "topic_ids")}}
     order = np.argsort(ordered.time, kind="stable")
     records, latency = per_packet(table, found, len(ordered.row))
     tables.write(packet_table(rows, ordered, segment_facts, known, records, latency, order), packets, "packets", provenance)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from brokerlens import __version__
 from brokerlens.capture.columns import Array, new_columns
 from brokerlens.capture.headers import END_COLUMNS, SKIPPED, read_headers
 from brokerlens.capture.lookup import ConnectionTable, broker_table, busiest, new_endpoints
@@ -154,7 +155,7 @@ def split_capture(
     """
     keeper = keeper or Keeper()
     source = Capture(capture, chunk_bytes)
-    writer = Writer(output, {"capture": name, "bytes": source.size, "brokers": list(brokers)})
+    writer = Writer(output, {"version": __version__, "capture": name, "bytes": source.size, "brokers": list(brokers)})
     try:
         splitter = Splitter(brokers, writer, keeper)
         for chunk in source.chunks():

@@ -14,6 +14,8 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from brokerlens import __version__
+
 TIME: Final = pa.timestamp("ns", tz="UTC")
 WORD: Final = pa.dictionary(pa.int32(), pa.string())
 TEXT: Final = pa.string()
@@ -331,11 +333,12 @@ def conform(table: pa.Table, dataset: str) -> pa.Table:
 
 
 def write(table: pa.Table, path: str | Path, dataset: str, provenance: Mapping[str, Any]) -> None:
-    """Write one file of a data set: conformed, zstd, provenance in the metadata; the same table gives the same bytes.
+    """Write one file of a data set: conformed, zstd, version and provenance in the metadata; the same table gives the same bytes.
 
     The file appears under its name only when it is complete.
     """
-    conformed = conform(table, dataset).replace_schema_metadata({"brokerlens": json.dumps(provenance, sort_keys=True)})
+    made = {"version": __version__, **provenance}
+    conformed = conform(table, dataset).replace_schema_metadata({"brokerlens": json.dumps(made, sort_keys=True)})
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")

@@ -272,6 +272,12 @@ def read_facts(folder: str | Path) -> dict[str, Any]:
     return facts
 
 
+def read_provenance(folder: str | Path) -> dict[str, Any]:
+    """What the working files of one capture were made from: its name and size, the brokers, the version."""
+    provenance: dict[str, Any] = json.loads(pq.read_schema(Path(folder) / PACKETS).metadata[b"brokerlens"])
+    return provenance
+
+
 def read_connections(folder: str | Path) -> list[tuple[str, int, str, int, int]]:
     """Client's address and port, broker's address and port, and bucket of each connection of one capture, by its number."""
     table = pq.read_table(Path(folder) / CONNECTIONS)

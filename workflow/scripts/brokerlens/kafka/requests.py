@@ -25,6 +25,22 @@ BODY_WHOLE: Final = 2
 WAITING_APIS: Final = (1, 11, 14, 78)
 """Fetch, JoinGroup, SyncGroup, ShareFetch: the broker holds the answer back by design."""
 CODECS: Final = ("none", "gzip", "snappy", "lz4", "zstd")
+WANTED: Final = (
+    "acks",
+    "batch_attributes",
+    "batch_count",
+    "batch_magic",
+    "batch_size",
+    "error_code",
+    "max_wait_ms",
+    "partition",
+    "software_name",
+    "software_version",
+    "throttle_time_ms",
+    "topic",
+    "topic_id",
+)
+"""The fields of `layouts.FIELD_NAMES` that rows are made of."""
 ROUND_TRIP_AGE_NS: Final = 10_000_000_000
 MS: Final = 1e6
 CLOSED: Final = {"reset": "connection_reset", "fin": "connection_closed", "open": "capture_ended"}
@@ -185,7 +201,7 @@ def frame_table(frames: Frames, fields: Fields) -> pl.DataFrame:
 
 def field_table(fields: Fields) -> pl.DataFrame:
     """The log of fields as a table; topic ids in Kafka's spelling, all-zero ids null."""
-    ids = np.isin(fields.field, [layouts.FIELDS[name] for name in ("topic_id", "forgotten_topic_id")])
+    ids = fields.field == layouts.FIELDS["topic_id"]
     raw = fields.text.tobytes()
     spelled = {
         at: topic_id(raw[at : at + 16]) if raw[at : at + 16].strip(b"\0") else None for at in np.unique(fields.text_from[ids]).tolist()
