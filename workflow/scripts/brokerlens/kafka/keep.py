@@ -519,7 +519,7 @@ def write_runs(
     for i in range(memory[m.ROWS]):
         start = memory[memory[m.OUT_AT] + 2 * i]
         size = memory[memory[m.OUT_AT] + 2 * i + 1] - start
-        if size <= 0 or start < 0:
+        if size <= 0 or start < 0 or used < 0:  # never so for start and used: lets the copy below be vectorised
             continue
         rows[run] = row
         offsets[run] = start - at
