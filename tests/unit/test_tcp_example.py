@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +20,11 @@ EXAMPLE = Path(__file__).parents[2] / "resources" / "example"
 BROKERS = {"edge": "192.0.2.10:31289", "cloud": "198.51.100.10:32289"}
 TRUTH: dict[str, Any] = json.loads((EXAMPLE / "truth.json").read_text())["experiments"]
 SITES = [(experiment, site) for experiment in TRUTH for site in BROKERS]
+
+
+def assert_equal_arrays(found: Iterable[Any], expected: Iterable[Any]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @cache
@@ -99,9 +105,7 @@ def test_captures_do_not_matter(experiment: str, site: str) -> None:
     facts_again, connections_again = segments.follow_segments(other, again)
     for name in ("time", "position", "ack_position", "is_duplicate", "connection", "generation"):
         np.testing.assert_array_equal(getattr(again, name), getattr(ordered, name))
-    for one, two in zip(facts, facts_again, strict=True):
-        np.testing.assert_array_equal(two, one)
+    assert_equal_arrays(facts_again, facts)
     for name, values in vars(connections).items():
         np.testing.assert_array_equal(getattr(connections_again, name), values)
-    for one, two in zip(stream.assemble(rows, ordered, facts), stream.assemble(other, again, facts_again), strict=True):
-        np.testing.assert_array_equal(two, one)
+    assert_equal_arrays(stream.assemble(other, again, facts_again), stream.assemble(rows, ordered, facts))
