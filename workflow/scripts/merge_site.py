@@ -177,12 +177,7 @@ def connection_rows(connections: pl.DataFrame, facts: ConnectionFacts, streams: 
         .join(first, on="connection", how="left", maintain_order="left")
     )
     framing = np.where(streams.framing[0::2] > 0, streams.framing[0::2], streams.framing[1::2])
-    of_direction = {
-        name: {"frames": streams.frames, "skipped_bytes": streams.skipped_bytes}[name]
-        if name in ("frames", "skipped_bytes")
-        else getattr(facts, name)
-        for name, *_ in tables.DIRECTION_COLUMNS
-    }
+    of_direction = {name: getattr(streams if name in ("frames", "skipped_bytes") else facts, name) for name, *_ in tables.DIRECTION_COLUMNS}
     halves = [f"rtt_{side}_{part}" for side in ("broker", "client") for part in ("n", "min_ms", "p50_ms", "p95_ms")]
     arrow = named.to_arrow()
     table = pa.table(

@@ -232,7 +232,6 @@ def _pair(frames: pl.DataFrame) -> pl.DataFrame:
             "correlation_id",
             pl.col("partner").alias("frame"),
             pl.col("frame").alias("response"),
-            pl.col("api_key").alias("response_key"),
             pl.col("first_time").alias("response_first"),
             pl.col("last_time").alias("response_last"),
             pl.col("size").alias("response_bytes"),
