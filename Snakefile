@@ -14,6 +14,7 @@ if "experiments" not in config and not workflow.overwrite_configfiles:
 include: "workflow/rules/common.smk"
 include: "workflow/rules/split.smk"
 include: "workflow/rules/merge.smk"
+include: "workflow/rules/experiment.smk"
 include: "workflow/rules/metrics.smk"
 include: "workflow/rules/compare.smk"
 include: "workflow/rules/report.smk"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from complete_requests import complete_requests
 from compute_metrics import compute_metrics
 from merge_site import merge_site
 from split_capture import split_capture
@@ -38,13 +39,20 @@ def run_site(
         output = folder / "captures" / capture.name
         split_capture(capture=str(capture), name=capture.name, brokers=list(brokers), output=str(output), threads=1)
         working.append(str(output))
-    site = {"brokers": list(brokers), "tap": "auto", "topic_ids": {}, "shards": shards}
+    site = {"brokers": list(brokers), "tap": "auto", "shards": shards}
     parts = [
-        {name: str(folder / name / f"part-{part:04}.parquet") for name in ("packets", "requests", "connections", "notebook")}
+        {
+            name: str(folder / name / f"part-{part:04}.parquet")
+            for name in ("packets", "connections", "requests", "provisional", "topics", "notebook")
+        }
         for part in range(shards)
     ]
+    provisional, topics = [part["provisional"] for part in parts], [part["topics"] for part in parts]
     for number, part in enumerate(parts):
-        merge_site(captures=working, part=number, site=site, **part)
+        written = {name: part[name] for name in ("packets", "connections", "topics", "notebook")}
+        merge_site(captures=working, part=number, site=site, requests=part["provisional"], **written)
+    for number, part in enumerate(parts):
+        complete_requests(provisional=provisional, topics=topics, part=number, topic_ids={}, requests=part["requests"])
     metrics, series = folder / "metrics.parquet", folder / "series.parquet"
     measure = {"window": {"start": window[0], "end": window[1]}, "brokers": list(brokers), "tap": "auto", "share_over_ms": 200}
     compute_metrics(

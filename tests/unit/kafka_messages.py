@@ -144,6 +144,7 @@ REPORTED: dict[tuple[str, str], dict[str, str]] = {
         "HighWatermark": "high_watermark",
         "Records": "records_size",
     },
+    ("Metadata", "Request"): {"TopicId": "topic_id", "Name": "topic"},
     ("Metadata", "Response"): {
         "ThrottleTimeMs": "throttle_time_ms",
         "NodeId": "node_id",

@@ -274,7 +274,13 @@ class Followed(NamedTuple):
 
 def follow(packets: Sequence[Arrived], connections: int = 1) -> Followed:
     frames, fields, facts = follow_connections(assemble(packets, connections), connections)
-    return Followed(rows(frames, fields), facts.framing.tolist(), facts.skipped_bytes.tolist(), facts.encrypted.tolist(), facts.oddities)
+    return Followed(
+        rows(frames, fields),
+        facts.framing.tolist(),
+        facts.skipped_bytes.tolist(),
+        facts.encrypted.tolist(),
+        {name: int(counts.sum()) for name, counts in facts.oddities.items()},
+    )
 
 
 def facts_of(packets: Sequence[Arrived]) -> StreamFacts:

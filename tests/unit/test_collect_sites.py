@@ -51,7 +51,15 @@ class Results:
         self.root = root
 
     def add(
-        self, experiment: str, site: str, captures: list[str], *, parts: int = 1, client: str = "sensors", facts: dict[str, Any] = FACTS
+        self,
+        experiment: str,
+        site: str,
+        captures: list[str],
+        *,
+        parts: int = 1,
+        client: str = "sensors",
+        facts: dict[str, Any] = FACTS,
+        clusters: tuple[str, ...] = (),
     ) -> None:
         of_site = f"experiment={experiment}/site={site}"
         for capture in captures:
@@ -63,9 +71,16 @@ class Results:
                 tables.write(tables.schema(dataset).empty_table(), self.root / dataset / of_site / f"part-{part:04d}.parquet", dataset, {})
             taps = ["client", "client", "unknown", "unknown", "unknown", "broker"]
             tables.write(connections_of(taps), self.root / "connections" / of_site / f"part-{part:04d}.parquet", "connections", {})
-            merged = self.root / "intermediate/merged" / experiment / site / f"part-{part:04d}.parquet"
-            merged.parent.mkdir(parents=True, exist_ok=True)
-            merged.touch()
+            merged = self.root / "intermediate/merged" / experiment / site
+            merged.mkdir(parents=True, exist_ok=True)
+            (merged / f"part-{part:04d}.parquet").touch()
+            (merged / f"requests-{part:04d}.parquet").touch()
+            learned = pl.DataFrame(
+                [(cluster, None, None, T0) for cluster in clusters],
+                schema={"cluster_id": pl.String, "topic_id": pl.String, "topic": pl.String, "learned_at": pl.Int64},
+                orient="row",
+            )
+            learned.write_parquet(merged / f"topics-{part:04d}.parquet")
         rows = Rows()
         rows.add("capture_loss", "all", "ratio_of_sums", 0.125, "share", 80)
         rows.add("kafka_latency", f"client={client}", "mean", 0.1 + 0.2, "ms", 3, (None, 1.5))
@@ -87,6 +102,11 @@ class Results:
             connections=[
                 self.root / "connections" / name / f"part-{part}.parquet"
                 for name, site in zip(of_sites, sites, strict=True)
+                for part in site["parts"]
+            ],
+            learned=[
+                self.root / "intermediate/merged" / site["experiment"] / site["site"] / f"topics-{part}.parquet"
+                for site in sites
                 for part in site["parts"]
             ],
             sites=sites,
@@ -169,7 +189,7 @@ def test_what_the_configuration_no_longer_has_is_removed(results: Results) -> No
         (results.root / path).parent.mkdir(parents=True, exist_ok=True)
         (results.root / path).touch()
     results.collect(EDGE)
-    expected = {name for name in kept if "taken-out" not in name and "part-0001" not in name and "part-0002" not in name}
+    expected = {name for name in kept if "taken-out" not in name and "-0001" not in name and "-0002" not in name}
     expected |= {"report/index.html", "logs/merge_site/removed/edge/part-0000.log", "sites/sites.parquet", "metrics.csv"}
     assert results.files() == expected
     assert not (results.root / "packets/experiment=removed").exists()
@@ -188,3 +208,19 @@ def test_what_the_configuration_no_longer_has_is_removed(results: Results) -> No
 )
 def test_the_tap_is_what_most_connections_say(taps: list[str], found: str) -> None:
     assert found_tap(taps) == found
+
+
+def test_sites_are_one_cluster_unless_their_captured_ids_differ(results: Results) -> None:
+    def clusters(*sites: dict[str, Any]) -> list[str]:
+        results.collect(*sites)
+        return pl.read_parquet(results.root / "sites/sites.parquet")["cluster"].to_list()
+
+    edge = EDGE | {"cluster": None}
+    cloud = edge | {"site": "cloud", "captures": ["b.pcap"]}
+    far = edge | {"site": "far", "captures": ["b.pcap"]}
+    results.add("experiment08", "edge", ["a%2Cb.pcap", "c.pcap"], clusters=("first",))
+    results.add("experiment08", "cloud", ["b.pcap"], clusters=("first",))
+    results.add("experiment08", "far", ["b.pcap"], clusters=("second", "third"))
+    assert clusters(edge, cloud, far) == ["first", "first", "second"]
+    assert clusters(edge, cloud, far | {"cluster": "lab"}) == ["experiment08", "experiment08", "lab"]
+    assert clusters(edge, cloud) == ["experiment08", "experiment08"]

@@ -49,7 +49,7 @@ def test_every_field_of_every_version_is_found(key: int, version: int) -> None:
         assert (first.key, first.version, first.correlation, first.client, first.size) == (key, version, -5, b"me", len(sent))
         assert (second.key, second.version, first.partner, second.partner) == (key, version, 1, 0)
         assert list(first.fields) == ask.fields
-        whole_request = api in {"Produce", "Fetch", "ApiVersions"}
+        whole_request = api in {"Produce", "Fetch", "Metadata", "ApiVersions"}
         assert first.body == (machine.BODY_WHOLE if whole_request else machine.BODY_NONE) or not ask.bytes
         if api in WITH_TABLE:
             assert list(second.fields) == reply.fields

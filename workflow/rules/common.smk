@@ -69,14 +69,19 @@ def per_site(data_set):
     return [f"results/{data_set}/experiment={experiment.name}/site={site.name}/{data_set}.parquet" for experiment, site in all_sites()]
 
 
+def topics():
+    """The data set `topics`, a file per experiment."""
+    return [f"results/topics/experiment={experiment}/topics.parquet" for experiment in CONFIG.experiments]
+
+
 def working_folders():
     """The working folders of all captures, in the order of experiments, sites and captures."""
     return [working_folder(experiment.name, site.name, capture.key) for experiment, site in all_sites() for capture in site.captures]
 
 
 def data_sets():
-    """What is published per site."""
-    return [*parts("packets"), *parts("requests"), *parts("connections"), *per_site("metrics"), *per_site("series")]
+    """What is published per site and experiment."""
+    return [*parts("packets"), *parts("requests"), *parts("connections"), *topics(), *per_site("metrics"), *per_site("series")]
 
 
 # split_capture
@@ -118,16 +123,56 @@ def merge_settings(wildcards):
     return {
         "brokers": list(site.brokers),
         "tap": site.tap,
-        "topic_ids": dict(site.topic_ids),
         "shards": site.shards,
         "captures": {working_folder(wildcards.experiment, wildcards.site, capture.key): capture.name for capture in site.captures},
     }
+
+
+def merged(what, experiment, site, part):
+    """One of the working files that a shard of merge_site leaves for the stages behind it."""
+    return f"results/intermediate/merged/{experiment}/{site}/{what}-{part}.parquet"
+
+
+def merged_of_site(what):
+    """An input function: these working files of all of a site's shards, in order."""
+
+    def shards(wildcards):
+        return [merged(what, wildcards.experiment, wildcards.site, part) for part in site_of(wildcards).parts]
+
+    return shards
 
 
 def merge_memory(wildcards, attempt):
     """Megabytes for one shard of a site: its share of the captures, with room for what is made of it."""
     site = site_of(wildcards)
     return int((700 + 4 * site.bytes / 1e6 / site.shards) * attempt)
+
+
+# complete_requests, merge_experiment
+
+
+def topic_ids(wildcards):
+    """Names of topic ids by the configuration."""
+    return dict(site_of(wildcards).topic_ids)
+
+
+def learned_in_experiment(wildcards):
+    """What the merges of an experiment's sites learned of topics."""
+    experiment = CONFIG.experiments[wildcards.experiment]
+    return [merged("topics", experiment.name, site.name, part) for site in experiment.sites.values() for part in site.parts]
+
+
+def learned_everywhere():
+    """What the merges of all sites learned of topics."""
+    return [merged("topics", experiment.name, site.name, part) for experiment, site in all_sites() for part in site.parts]
+
+
+def experiment_settings(wildcards):
+    """What an experiment's sites have to say about clusters and topics."""
+    return [
+        {"site": site.name, "cluster": site.cluster, "topic_ids": dict(site.topic_ids)}
+        for site in CONFIG.experiments[wildcards.experiment].sites.values()
+    ]
 
 
 # compute_metrics
@@ -140,11 +185,6 @@ def site_parts(data_set):
         return [part_of(data_set, wildcards.experiment, wildcards.site, part) for part in site_of(wildcards).parts]
 
     return parts_of_site
-
-
-def notebook_parts(wildcards):
-    """What merge_site keeps for the notebook's figures."""
-    return [f"results/intermediate/merged/{wildcards.experiment}/{wildcards.site}/part-{part}.parquet" for part in site_of(wildcards).parts]
 
 
 def measure_settings(wildcards):

@@ -1,6 +1,6 @@
 # A site's captures put together: connections followed across files, requests matched with responses.
-# Needs: the working folders of all captures of the site. Makes: a part of `packets`, `requests` and `connections` per shard, and the
-# notebook's bytes in the rows and order of `packets`.
+# Needs: the working folders of all captures of the site. Makes: a part of `packets`, `connections` and `requests` per shard; and in working files the
+# requests as far as one shard knows them, what it learned of topics, and the notebook's bytes in the rows and order of `packets`.
 
 
 rule merge_site:
@@ -9,8 +9,9 @@ rule merge_site:
         captures=folders_of_site,
     output:
         packets="results/packets/experiment={experiment}/site={site}/part-{part}.parquet",
-        requests="results/requests/experiment={experiment}/site={site}/part-{part}.parquet",
         connections="results/connections/experiment={experiment}/site={site}/part-{part}.parquet",
+        requests="results/intermediate/merged/{experiment}/{site}/requests-{part}.parquet",
+        topics="results/intermediate/merged/{experiment}/{site}/topics-{part}.parquet",
         notebook="results/intermediate/merged/{experiment}/{site}/part-{part}.parquet",
     log:
         "results/logs/merge_site/{experiment}/{site}/part-{part}.log",
@@ -29,3 +30,29 @@ rule merge_site:
         "merge_site {wildcards.experiment}/{wildcards.site}/part-{wildcards.part}"
     script:
         "../scripts/merge_site.py"
+
+
+rule complete_requests:
+    """Complete a shard's requests with what the other connections of the site tell: names of topics, fetch sessions, batches sent again."""
+    input:
+        provisional=merged_of_site("requests"),
+        topics=merged_of_site("topics"),
+    output:
+        requests="results/requests/experiment={experiment}/site={site}/part-{part}.parquet",
+    log:
+        "results/logs/complete_requests/{experiment}/{site}/part-{part}.log",
+    benchmark:
+        "results/benchmarks/complete_requests/{experiment}/{site}/part-{part}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=merge_memory,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        topic_ids=topic_ids,
+        code=code("complete_requests.py"),
+    message:
+        "complete_requests {wildcards.experiment}/{wildcards.site}/part-{wildcards.part}"
+    script:
+        "../scripts/complete_requests.py"

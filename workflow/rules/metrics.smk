@@ -8,7 +8,7 @@ rule compute_metrics:
         packets=site_parts("packets"),
         requests=site_parts("requests"),
         connections=site_parts("connections"),
-        notebook=notebook_parts,
+        notebook=merged_of_site("part"),
     output:
         metrics="results/metrics/experiment={experiment}/site={site}/metrics.parquet",
         series="results/series/experiment={experiment}/site={site}/series.parquet",
@@ -37,6 +37,7 @@ rule collect_sites:
         facts=working_folders(),
         metrics=per_site("metrics"),
         connections=parts("connections"),
+        learned=learned_everywhere(),
     output:
         sites="results/sites/sites.parquet",
         metrics_csv="results/metrics.csv",

@@ -11,10 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from brokerlens import tables
+from brokerlens.kafka.site import all_learned, cluster_ids, cluster_names
 from brokerlens.metrics.taps import found_tap
 
 if TYPE_CHECKING:
@@ -44,8 +46,10 @@ def _by_site(paths: Iterable[str | Path]) -> dict[SiteName, list[Path]]:
     return found
 
 
-def site_row(site: Mapping[str, Any], facts: Sequence[Mapping[str, Any]], connections: pa.Table, metrics: pa.Table) -> dict[str, Any]:
-    """One row of the data set `sites`, from its configuration, its captures' facts, its connections and its metrics."""
+def site_row(
+    site: Mapping[str, Any], facts: Sequence[Mapping[str, Any]], connections: pa.Table, metrics: pa.Table, cluster: str
+) -> dict[str, Any]:
+    """One row of the data set `sites`, from its configuration, its captures' facts, its connections, its metrics and its cluster's name."""
     times = {name: pc.min_max(connections[name].cast(pa.int64())).as_py() for name in ("first_seen", "last_seen")}
     loss = [
         row["value"]
@@ -59,7 +63,7 @@ def site_row(site: Mapping[str, Any], facts: Sequence[Mapping[str, Any]], connec
         },
         "tap_configured": site["tap"],
         "tap_found": found_tap(connections["tap"].to_pylist()),
-        "cluster": site["cluster"] or site["experiment"],
+        "cluster": cluster,
         "captures": len(facts),
         "packets_kept": sum(fact["kept"] for fact in facts),
         "packets_skipped": sum(sum(fact["skipped"].values()) for fact in facts),
@@ -67,6 +71,16 @@ def site_row(site: Mapping[str, Any], facts: Sequence[Mapping[str, Any]], connec
         "last_seen": times["last_seen"]["max"],
         "capture_loss": loss[0] if loss else None,
     }
+
+
+def clusters_of_sites(sites: Sequence[Mapping[str, Any]], learned: Mapping[SiteName, Iterable[Path]]) -> dict[SiteName, str]:
+    """The Kafka cluster of every site, by `kafka.site.cluster_names`; ``learned`` are the files that tell what Metadata answers said."""
+    named: dict[SiteName, str] = {}
+    for experiment in dict.fromkeys(site["experiment"] for site in sites):
+        configured = [(site["site"], site["cluster"]) for site in sites if site["experiment"] == experiment]
+        ids = cluster_ids({site: all_learned(map(pl.read_parquet, learned[experiment, site])) for site, _ in configured})
+        named |= {(experiment, site): cluster for site, cluster in cluster_names(configured, ids, experiment).items()}
+    return named
 
 
 def cell(value: Any) -> str:
@@ -110,7 +124,8 @@ def leftovers(root: Path, sites: set[SiteName], parts: Mapping[SiteName, set[str
             elif inner.is_dir() and folder.parent.name == "captures":
                 yield from (capture for capture in sorted(inner.iterdir()) if capture.name not in working.get(name, ()))
             elif inner.is_dir():
-                yield from (file for file in sorted(inner.glob("part-*.parquet")) if file.name not in parts.get(name, ()))
+                kept = {part.removeprefix("part-") for part in parts.get(name, ())}
+                yield from (file for file in sorted(inner.glob("*-[0-9]*.parquet")) if file.name.rpartition("-")[2] not in kept)
 
 
 def remove(path: Path) -> None:
@@ -126,16 +141,18 @@ def collect_sites(
     facts: Sequence[str | Path],
     metrics: Sequence[str | Path],
     connections: Sequence[str | Path],
+    learned: Sequence[str | Path],
     sites: Sequence[Mapping[str, Any]],
     output_sites: str | Path,
     output_csv: str | Path,
 ) -> None:
     """Write `sites` and `metrics.csv`, and remove what an earlier configuration left in the data sets.
 
-    ``facts`` are the working folders of all captures, ``metrics`` and ``connections`` the files of those data sets; ``sites`` has one
-    mapping per experiment and site. The results folder is the one above that of ``output_sites``.
+    ``facts`` are the working folders of all captures, ``metrics`` and ``connections`` the files of those data sets, ``learned`` what the merges learned
+    of topics; ``sites`` has one mapping per experiment and site. The results folder is the one above that of ``output_sites``.
     """
     folders, parts, measured = _by_site(facts), _by_site(connections), _by_site(metrics)
+    clusters = clusters_of_sites(sites, _by_site(learned))
     site_rows: list[dict[str, Any]] = []
     csv_rows: list[list[Any]] = []
     for site in sites:
@@ -143,7 +160,7 @@ def collect_sites(
         captures = [json.loads((folder / "facts.json").read_text(encoding="utf-8")) for folder in folders[name]]
         table = tables.read(measured[name], "metrics")
         seen = tables.read(parts[name], "connections", ["tap", "first_seen", "last_seen"])
-        site_rows.append(site_row(site, captures, seen, table))
+        site_rows.append(site_row(site, captures, seen, table, clusters[name]))
         csv_rows.extend([*name, *row.values()] for row in table.to_pylist())
     columns = {field.name: pa.array([row[field.name] for row in site_rows], field.type) for field in tables.schema("sites")}
     tables.write(pa.table(columns), output_sites, "sites", {"sites": [dict(site) for site in sites]})
@@ -164,6 +181,7 @@ if __name__ == "__main__":
             facts=snakemake.input.facts,
             metrics=snakemake.input.metrics,
             connections=snakemake.input.connections,
+            learned=snakemake.input.learned,
             sites=snakemake.params.sites,
             output_sites=snakemake.output.sites,
             output_csv=snakemake.output.metrics_csv,

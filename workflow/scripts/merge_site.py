@@ -4,20 +4,21 @@ from brokerlens import job  # first: limits threads before polars and numba star
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from brokerlens import tables
 from brokerlens.capture import working
 from brokerlens.capture.lookup import BUCKETS, endpoint
 from brokerlens.errors import UserError
+from brokerlens.kafka import bodies
 from brokerlens.kafka import requests as kafka_requests
 from brokerlens.kafka.frames import FRAMING, StreamFacts, follow_connections
+from brokerlens.kafka.machine import HEADER_HOLE
+from brokerlens.tcp.captured import captured_bytes
 from brokerlens.tcp.locate import rows_of_bytes
 from brokerlens.tcp.order import ACK, FIN, RST, Ordered, order_packets
 from brokerlens.tcp.segments import ENDED, LABELS, RESET_BY, TAPS, ConnectionFacts, SegmentFacts, follow_segments
@@ -30,6 +31,7 @@ log = logging.getLogger("brokerlens")
 MS = 1e6
 TIMESTAMPS = 1  # bit of the working rows' `options`
 SIDES = ("to_broker", "from_broker")
+SASL_APIS = (17, 36)  # SaslHandshake, SaslAuthenticate
 
 
 def words(codes: np.ndarray, names: Sequence[str], absent: np.ndarray | None = None) -> pa.Array:
@@ -77,9 +79,8 @@ def frame_rows(rows: working.Rows, ordered: Ordered, frames: pl.DataFrame) -> pl
     return frames.with_columns(pl.Series("row", located))
 
 
-def sent_again(streams: Streams, frames: pl.DataFrame) -> np.ndarray:
-    """Per frame whether one of its bytes was sent again."""
-    direction, start, size = ((2 * frames["connection"] + frames["side"]).to_numpy(), frames["start"].to_numpy(), frames["size"].to_numpy())
+def sent_again(streams: Streams, direction: np.ndarray, start: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Per stretch of a direction whether one of its bytes was sent again."""
     again = np.zeros(len(start), bool)
     # Ranges of a direction are disjoint and sorted: the first that ends behind the frame's start decides.
     owner = np.repeat(np.arange(len(streams.again_first) - 1), np.diff(streams.again_first))
@@ -164,8 +165,16 @@ def per_packet(located: pl.DataFrame, requests: pl.DataFrame, packets: int) -> t
     return records, latency
 
 
-def connection_rows(connections: pl.DataFrame, facts: ConnectionFacts, streams: StreamFacts, requests: pl.DataFrame) -> pa.Table:
-    """The rows of ``connections``, in the order of their first packet."""
+def frame_oddities(facts: StreamFacts, frames: pl.DataFrame) -> dict[str, np.ndarray]:
+    """Per connection the counts of `tables.FRAME_ODDITIES`."""
+    unkept = frames.filter((pl.col("header") & HEADER_HOLE > 0) & (pl.col("captured") == pl.col("size")))["connection"].to_numpy()
+    return {**facts.oddities, "unkept_frames": np.bincount(unkept, minlength=len(facts.encrypted))}
+
+
+def connection_rows(
+    connections: pl.DataFrame, facts: ConnectionFacts, streams: StreamFacts, odd: Mapping[str, np.ndarray], requests: pl.DataFrame
+) -> pa.Table:
+    """The rows of ``connections``, in the order of their first packet; ``odd`` as `frame_oddities` counts."""
     first = (
         requests.sort("request_first", "frame", nulls_last=True)
         .group_by("connection", maintain_order=True)
@@ -176,6 +185,8 @@ def connection_rows(connections: pl.DataFrame, facts: ConnectionFacts, streams: 
         .with_columns(pl.col("connection").cast(pl.Int64))
         .join(first, on="connection", how="left", maintain_order="left")
     )
+    sasl = odd["raw_frames"] > 0
+    sasl[requests.filter(pl.col("api_key").is_in(SASL_APIS))["connection"].to_numpy()] = True
     framing = np.where(streams.framing[0::2] > 0, streams.framing[0::2], streams.framing[1::2])
     of_direction = {name: getattr(streams if name in ("frames", "skipped_bytes") else facts, name) for name, *_ in tables.DIRECTION_COLUMNS}
     halves = [f"rtt_{side}_{part}" for side in ("broker", "client") for part in ("n", "min_ms", "p50_ms", "p95_ms")]
@@ -198,15 +209,17 @@ def connection_rows(connections: pl.DataFrame, facts: ConnectionFacts, streams: 
             **{f"{name}_{side}": values[number::2] for name, values in of_direction.items() for number, side in enumerate(SIDES)},
             "framing": words(framing, FRAMING),
             "encrypted": streams.encrypted,
+            "sasl": sasl,
+            **odd,
         }
     )
     return table.take(np.argsort(facts.first_seen, kind="stable"))
 
 
-def write_notebook_columns(rows: working.Rows, ordered: Ordered, order: np.ndarray, path: str) -> None:
+def notebook_table(rows: working.Rows, ordered: Ordered, order: np.ndarray) -> pa.Table:
     """What the notebook's arithmetic needs of the packets, in their rows and order; holds payload, so for the owner only."""
     row = ordered.row[order]
-    table = pa.table(
+    return pa.table(
         {"timestamp": ordered.time[order], "padded_len": rows.columns["padded_len"][row], "notebook_id": rows.columns["notebook_id"][row]},
         schema=pa.schema(
             [
@@ -216,11 +229,6 @@ def write_notebook_columns(rows: working.Rows, ordered: Ordered, order: np.ndarr
             ]
         ),
     )
-    folder = Path(path).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    pq.write_table(table, path, compression="zstd", compression_level=1, use_dictionary=False)
-    Path(path).chmod(0o600)
 
 
 def demand_packets(folders: Sequence[str], brokers: Sequence[str]) -> None:
@@ -258,9 +266,20 @@ def taps(configured: str, facts: ConnectionFacts) -> list[str]:
 
 
 def merge_site(
-    *, captures: Sequence[str], part: int, site: Mapping[str, Any], packets: str, requests: str, connections: str, notebook: str
+    *,
+    captures: Sequence[str],
+    part: int,
+    site: Mapping[str, Any],
+    packets: str,
+    connections: str,
+    requests: str,
+    topics: str,
+    notebook: str,
 ) -> None:
-    """Merge one shard of a site: ``captures`` are working folders, ``part`` its number; ``site`` holds brokers, tap, topic_ids and shards.
+    """Merge one shard of a site: ``captures`` are working folders, ``part`` its number; ``site`` holds brokers, tap and shards.
+
+    Writes the shard's ``packets`` and ``connections``, and working files for the stages behind: provisional ``requests``, the ``topics`` that it learned, and what
+    the ``notebook``'s figures need.
 
     Raises `UserError` if no capture has a packet of the site's brokers.
     """
@@ -270,15 +289,22 @@ def merge_site(
     ordered = order_packets(rows)
     segment_facts, connection_facts = follow_segments(rows, ordered)
     streams = assemble(rows, ordered, segment_facts)
-    frames, fields, stream_facts = follow_connections(streams, len(ordered.address), wanted=kafka_requests.WANTED)
+    frames, fields, stream_facts = follow_connections(streams, len(ordered.address), wanted=bodies.WANTED)
     log.info(
         "%d packets (%d copies) of %d connections, %d frames", len(ordered.row), ordered.copies, len(ordered.address), len(frames.start)
     )
-    log.info("oddities: %s", ", ".join(f"{name} {count}" for name, count in stream_facts.oddities.items() if count) or "none")
 
     known = connection_table(rows, ordered)
     table = kafka_requests.frame_table(frames, fields)
-    table = frame_rows(rows, ordered, table.with_columns(pl.Series("retransmitted", sent_again(streams, table))))
+    stretch = (2 * table["connection"] + table["side"]).to_numpy(), table["start"].to_numpy(), table["size"].to_numpy()
+    table = frame_rows(
+        rows,
+        ordered,
+        table.with_columns(
+            pl.Series("retransmitted", sent_again(streams, *stretch)),
+            pl.Series("captured", captured_bytes(rows, ordered, segment_facts, *stretch)),
+        ),
+    )
     timed = np.flatnonzero(segment_facts.rtt_ns >= 0)
     trips = kafka_requests.RoundTrips(ordered.connection[timed], ordered.time[timed], ordered.side[timed] == 1, segment_facts.rtt_ns[timed])
     of_connections = kafka_requests.Connections(
@@ -291,16 +317,19 @@ def merge_site(
         tap=taps(site["tap"], connection_facts),
         client_left=client_left(rows, ordered),
     )
-    found = kafka_requests.build_requests(table, kafka_requests.field_table(fields), of_connections, trips, site["topic_ids"])
+    said = bodies.field_table(fields)
+    found = kafka_requests.build_requests(table, said, of_connections, trips)
 
     sizes = {made["capture"]: made["bytes"] for made in map(working.read_provenance, captures)}
-    provenance = {"captures": dict(sorted(sizes.items())), "site": {name: site[name] for name in ("brokers", "tap", "topic_ids")}}
+    provenance = {"captures": dict(sorted(sizes.items())), "site": {name: site[name] for name in ("brokers", "tap")}}
     order = np.argsort(ordered.time, kind="stable")
     records, latency = per_packet(table, found, len(ordered.row))
+    odd = frame_oddities(stream_facts, table)
     tables.write(packet_table(rows, ordered, segment_facts, known, records, latency, order), packets, "packets", provenance)
-    write_notebook_columns(rows, ordered, order, notebook)
-    tables.write(kafka_requests.to_arrow(found), requests, "requests", provenance)
-    tables.write(connection_rows(known, connection_facts, stream_facts, found), connections, "connections", provenance)
+    tables.write(connection_rows(known, connection_facts, stream_facts, odd, found), connections, "connections", provenance)
+    tables.write_working(kafka_requests.to_arrow(found), requests, provenance)
+    tables.write_working(bodies.learned_topics(table, said).to_arrow(), topics, provenance)
+    tables.write_working(notebook_table(rows, ordered, order), notebook, provenance)
 
 
 if __name__ == "__main__":
@@ -310,7 +339,8 @@ if __name__ == "__main__":
             part=int(snakemake.wildcards.part),
             site=snakemake.params.site,
             packets=snakemake.output.packets,
-            requests=snakemake.output.requests,
             connections=snakemake.output.connections,
+            requests=snakemake.output.requests,
+            topics=snakemake.output.topics,
             notebook=snakemake.output.notebook,
         )

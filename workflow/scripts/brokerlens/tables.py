@@ -103,6 +103,10 @@ REQUESTS: Final = (
     Column("response_last", TIME, "the tap first saw the response's last byte"),
     Column("request_bytes", INT, "request frame with its 4-byte length", "bytes"),
     Column("response_bytes", INT, "response frame with its 4-byte length", "bytes"),
+    Column(
+        "request_captured_bytes", INT, "of request_bytes, those that were captured: the rest a snaplen cut off or the capture lost", "bytes"
+    ),
+    Column("response_captured_bytes", INT, "of response_bytes, those that were captured", "bytes"),
     Column("latency_ms", FLOAT, "response_first - request_last", "ms"),
     Column("total_ms", FLOAT, "response_last - request_first", "ms"),
     Column("queue_ms", FLOAT, "part of latency_ms before the connection's previous response was complete", "ms"),
@@ -117,10 +121,36 @@ REQUESTS: Final = (
     ),
     Column("waits_by_design", BOOL, "the api waits by design: Fetch, ShareFetch, JoinGroup, SyncGroup", nullable=False),
     Column("max_wait_ms", pa.int32(), "longest wait that a Fetch asks for", "ms"),
-    Column("topics", TEXTS, "topics named in the request or its response, sorted; a topic id where its name is not known"),
+    Column(
+        "topics",
+        TEXTS,
+        "topics named in the request, its response, or the fetch session that it continues, sorted; a topic id where the site does not tell its name",
+    ),
     Column("partitions", pa.int32(), "partitions named in the request (Produce) or the response (Fetch)", "partitions"),
     Column("record_count", INT, "records in the record batches of the request (Produce) or the response (Fetch)", "records"),
     Column("record_bytes", INT, "bytes of those record batches", "bytes"),
+    Column(
+        "fetch_session",
+        WORD,
+        "Fetch: none (names all its topics), opened, continued (names only what changes), or unknown (continued, but not followed from its "
+        "opening, so topics are those of its answer)",
+    ),
+    Column("replica_id", pa.int32(), "Fetch: broker id of a follower that replicates; null or -1 of a consumer"),
+    Column(
+        "lag_records",
+        INT,
+        "Fetch: high watermark - next offset after this answer, at the partition of the answer where that is most; null where it is not known of any",
+        "records",
+    ),
+    Column("producer_id", INT, "Produce: producer id of the first record batch; null of a producer without id"),
+    Column("producer_epoch", pa.int16(), "Produce: producer epoch of the first record batch"),
+    Column("base_sequence", pa.int32(), "Produce: first sequence number of the first record batch"),
+    Column(
+        "retried_batches",
+        INT,
+        "Produce: record batches that an earlier request of the site carried (same producer id, epoch, partition and sequence); null without producer ids",
+        "batches",
+    ),
     Column("codec", WORD, "compression of those record batches: none, gzip, snappy, lz4, zstd; mixed where they differ"),
     Column("error_code", pa.int16(), "first error code of the response that is not 0, else 0; null where not captured"),
     Column("throttle_ms", pa.int32(), "throttle time that the broker reports", "ms"),
@@ -172,6 +202,23 @@ DIRECTION_COLUMNS: Final = (
     ("skipped_bytes", INT, "bytes that belong to no frame that could be decided", "bytes"),
 )
 
+FRAME_ODDITIES: Final = (
+    ("incomplete_frames", "frames of which bytes that had to be read were not captured: what they say is null", "frames"),
+    ("malformed_frames", "frames whose body does not follow the api's layout: what is certain of them stands", "frames"),
+    ("raw_frames", "frames without a Kafka header (SASL tokens)", "frames"),
+    ("lone_responses", "responses whose request was not captured, where frames are followed from the SYN", "frames"),
+    ("lost_chains", "times that the length of the next frame was not captured, or cannot be one: frames were looked for anew", "times"),
+    ("broken_chains", "chains of frames that were found and then did not hold", "times"),
+    ("rejected_chains", "chains of frames that were found and that no answer confirmed: they give no rows", "times"),
+    ("abandoned_scans", "1 where so many chains were rejected that no more were looked for", "times"),
+    (
+        "unkept_frames",
+        "incomplete frames all of whose bytes were captured: the split kept too few of them (more than its limit was undecided)",
+        "frames",
+    ),
+)
+"""Counts per connection of what was wrong with its frames."""
+
 CONNECTIONS: Final = (
     Column("connection_id", TEXT, "the connection, as in packets", nullable=False),
     Column("client_ip", WORD, "address of the client's side", nullable=False),
@@ -206,6 +253,19 @@ CONNECTIONS: Final = (
     ),
     Column("framing", WORD, "how the first Kafka frame was found: start (from the SYN), scan, or none", nullable=False),
     Column("encrypted", BOOL, "the payload is TLS", nullable=False),
+    Column(
+        "sasl", BOOL, "the client authenticates by SASL: handshake, authenticate, or frames without header (raw tokens)", nullable=False
+    ),
+    *(Column(name, INT, text, unit, nullable=False) for name, text, unit in FRAME_ODDITIES),
+)
+
+TOPICS: Final = (
+    Column("cluster", TEXT, "Kafka cluster, as in sites", nullable=False),
+    Column("topic_id", TEXT, "topic id as Kafka prints it", nullable=False),
+    Column("topic", TEXT, "its name", nullable=False),
+    Column("site", TEXT, "the site that tells", nullable=False),
+    Column("source", TEXT, "metadata (a captured answer) or configuration (topic_ids)", nullable=False),
+    Column("learned_at", TIME, "when the first answer that tells began; null of the configuration"),
 )
 
 METRICS: Final = (
@@ -306,6 +366,7 @@ DATASETS: Final[Mapping[str, tuple[Column, ...]]] = {
     "packets": PACKETS,
     "requests": REQUESTS,
     "connections": CONNECTIONS,
+    "topics": TOPICS,
     "sites": SITES,
     "metrics": METRICS,
     "series": SERIES,
@@ -337,13 +398,31 @@ def write(table: pa.Table, path: str | Path, dataset: str, provenance: Mapping[s
 
     The file appears under its name only when it is complete.
     """
-    made = {"version": __version__, **provenance}
-    conformed = conform(table, dataset).replace_schema_metadata({"brokerlens": json.dumps(made, sort_keys=True)})
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(conformed, partial, compression="zstd", compression_level=3, row_group_size=1 << 20)
+    pq.write_table(_marked(conform(table, dataset), provenance), partial, compression="zstd", compression_level=3, row_group_size=1 << 20)
     partial.rename(path)
+
+
+def write_working(table: pa.Table, path: str | Path, provenance: Mapping[str, Any]) -> None:
+    """Write a working file between two stages, readable by the owner only: it may hold what no data set may."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.chmod(0o700)
+    pq.write_table(_marked(table, provenance), path, compression="zstd", compression_level=1, use_dictionary=False)
+    path.chmod(0o600)
+
+
+def _marked(table: pa.Table, provenance: Mapping[str, Any]) -> pa.Table:
+    """The table with version and provenance in its metadata, and nothing else there."""
+    return table.replace_schema_metadata({"brokerlens": json.dumps({"version": __version__, **provenance}, sort_keys=True)})
+
+
+def read_provenance(path: str | Path) -> dict[str, Any]:
+    """What a file says of its making."""
+    made: dict[str, Any] = json.loads(pq.read_metadata(path).metadata[b"brokerlens"])
+    return made
 
 
 def read(paths: Iterable[str | Path], dataset: str, columns: list[str] | None = None) -> pa.Table:
@@ -359,7 +438,7 @@ INTRODUCTION: Final = """# Data sets: every column
 
 Made from `workflow/scripts/brokerlens/tables.py` by `make docs`; the same descriptions and units stand in the Parquet files as field metadata.
 
-All data sets but `sites` and `comparisons` are Hive partitions: `results/<data set>/experiment=<name>/site=<name>/…parquet`. `experiment` and `site` come
+All data sets but `sites` and `comparisons` are Hive partitions: `results/<data set>/experiment=<name>/site=<name>/…parquet` (`topics`: one file per experiment). `experiment` and `site` come
 from the path and are not stored again. Times are UTC; the window of the configuration is applied to metrics and series, not to these rows
 (README shows the line that applies it). `_to_broker` and `_from_broker` name the direction of what is counted.
 """

@@ -22,6 +22,7 @@ def run_all_stages(captures: Iterable[Path], folder: Path) -> None:
     """Everything that the workflow does to a site, up to its metrics and its comparison, in a folder of its own."""
     import collect_sites
     import compare
+    import complete_requests
     import compute_metrics
     import merge_site
     import split_capture
@@ -32,17 +33,19 @@ def run_all_stages(captures: Iterable[Path], folder: Path) -> None:
         split_capture.split_capture(capture=str(capture), name=capture.name, brokers=BROKERS, output=working[-1])
     parts = {
         name: str(folder / name / "experiment=e" / "site=s" / "part-0000.parquet")
-        for name in ("packets", "requests", "connections", "notebook")
+        for name in ("packets", "connections", "requests", "topics", "notebook")
     }
+    completed = str(folder / "requests.parquet")
     measured = {name: str(folder / name / "experiment=e" / "site=s" / f"{name}.parquet") for name in ("metrics", "series")}
     for path in [*parts.values(), *measured.values()]:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     names = {path: Path(path).name for path in working}
-    site = {"brokers": BROKERS, "tap": "auto", "topic_ids": {}, "shards": 1, "captures": names}
+    site = {"brokers": BROKERS, "tap": "auto", "shards": 1, "captures": names}
     merge_site.merge_site(captures=working, part=0, site=site, **parts)
+    complete_requests.complete_requests(provisional=[parts["requests"]], topics=[parts["topics"]], part=0, topic_ids={}, requests=completed)
     compute_metrics.compute_metrics(
         packets=[parts["packets"]],
-        requests=[parts["requests"]],
+        requests=[completed],
         connections=[parts["connections"]],
         notebook=[parts["notebook"]],
         measure={"window": {"start": None, "end": None}, "brokers": BROKERS, "tap": "auto", "share_over_ms": 200.0},
@@ -68,13 +71,14 @@ def run_all_stages(captures: Iterable[Path], folder: Path) -> None:
         facts=working,
         metrics=[measured["metrics"]],
         connections=[parts["connections"]],
+        learned=[parts["topics"]],
         sites=[table],
         output_sites=str(folder / "sites" / "sites.parquet"),
         output_csv=str(folder / "metrics.csv"),
     )
     compare.compare(
         sites=str(folder / "sites" / "sites.parquet"),
-        requests=[parts["requests"]],
+        requests=[completed],
         packets=[parts["packets"]],
         connections=[parts["connections"]],
         metrics=[measured["metrics"]],

@@ -94,13 +94,13 @@ SCAN_NO, SCAN_CHAIN, SCAN_END = range(3)
 ) = range(15)
 ODDITIES: Final = (
     "lost_chains",  # a length prefix that was not captured, or was none
-    "holes",  # frames whose header or body has bytes that were needed and not captured
+    "incomplete_frames",  # frames whose header or body has bytes that were needed and not captured
     "raw_frames",  # frames without Kafka header (SASL tokens)
     "broken_chains",  # found chains that stopped fulfilling their rules
     "rejected_chains",  # found chains that nothing confirmed
-    "request_not_captured",  # responses on a certain chain without their request
-    "malformed",  # bodies that do not follow their table
-    "given_up",  # connections in which too many chains were rejected
+    "lone_responses",  # responses on a certain chain without their request
+    "malformed_frames",  # bodies that do not follow their table
+    "abandoned_scans",  # 1 where too many chains were rejected
 )
 ODD_LOST, ODD_HOLES, ODD_RAW, ODD_BROKEN, ODD_REJECTED, ODD_NO_REQUEST, ODD_MALFORMED, ODD_GIVEN_UP = range(len(ODDITIES))
 COUNTERS: Final = C_ODDITIES + len(ODDITIES)
@@ -140,12 +140,13 @@ class Work(NamedTuple):
 
 
 class PerConnection(NamedTuple):
-    """Results per direction and connection: framing uint8[2C], frames int64[2C], skipped_bytes int64[2C], encrypted bool[C]."""
+    """Results per direction and connection: framing uint8[2C], frames int64[2C], skipped_bytes int64[2C], encrypted bool[C], oddities int64[C, n]."""
 
     framing: Bytes
     frames: Int64s
     skipped_bytes: Int64s
     encrypted: NDArray[np.bool_]
+    oddities: Int64s
 
 
 @kernel
@@ -822,6 +823,8 @@ def follow_connection(content: Content, c: int, work: Work, text: Bytes, found: 
         if per.frames[d] == 0:
             per.framing[d] = BY_SCAN if work.sections[work.frames[F_SECTION, row], S_SCAN] != SCAN_NO else FROM_START
         per.frames[d] += 1
+    for i in range(work.odd.shape[0]):
+        per.oddities[c, i] = counters[C_ODDITIES + i] - work.odd[i]
     return True
 
 
@@ -887,14 +890,14 @@ class Fields(NamedTuple):
 
 class StreamFacts(NamedTuple):
     """framing: uint8[2C], see FRAMING. encrypted: bool[C]. frames, skipped_bytes: int64[2C].
-    oddities: counts by the names of ODDITIES.
+    oddities: int64[C] by the names of ODDITIES.
     """
 
     framing: Bytes
     encrypted: NDArray[np.bool_]
     frames: Int64s
     skipped_bytes: Int64s
-    oddities: dict[str, int]
+    oddities: dict[str, Int64s]
 
 
 def _enlarged(array: NDArray[Any], used: int) -> NDArray[Any]:
@@ -927,6 +930,7 @@ def follow_connections(streams: Streams, connections: int, wanted: Collection[st
         np.zeros(2 * connections, np.int64),
         np.zeros(2 * connections, np.int64),
         np.zeros(connections, np.bool_),
+        np.zeros((connections, len(ODDITIES)), np.int64),
     )
     room = max(1 << 10, len(content.data) // 64)
     memory = _memory(12 * room, wanted)
@@ -964,7 +968,7 @@ def follow_connections(streams: Streams, connections: int, wanted: Collection[st
         text = _enlarged(text, int(work.memory[m.TEXT_BYTES]))
         memory[m.OVERFLOW] = 0
     count = int(work.counters[C_FRAMES])
-    oddities = {name: int(work.counters[C_ODDITIES + i]) for i, name in enumerate(ODDITIES)}
+    oddities = {name: per.oddities[:, i].copy() for i, name in enumerate(ODDITIES)}
     return (
         Frames(*(work.frames[column, :count] for column in range(F_ACKS))),
         _fields(work.memory, text),

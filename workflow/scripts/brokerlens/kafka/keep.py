@@ -85,7 +85,11 @@ N_ID, N_KEY, N_VERSION, N_SECTION, N_NEXT = range(5)
 
 # Places in the counters.
 FREE_NODE, FREE_NODES, RUNS, BYTES, STOPPED, CAPPED, KEPT_BY_REASON = range(7)
-COUNTERS: Final = KEPT_BY_REASON + len(REASONS)
+ODD: Final = KEPT_BY_REASON + len(REASONS)
+ODDITIES: Final = ("unusable_lengths", "incomplete_frames", "malformed_bodies", "odd_client_ids", "unknown_apis")
+"""What this capture alone shows of bad input; the columns of `connections` say what became of it over all captures."""
+ODD_LENGTH, ODD_HOLE, ODD_MALFORMED, ODD_CLIENT, ODD_API = range(len(ODDITIES))
+COUNTERS: Final = ODD + len(ODDITIES)
 STOP_END, STOP_GROUP, STOP_ROOM = range(3)
 
 
@@ -338,11 +342,22 @@ def on_response(memory: Int64s, state: Int64s, nodes: Int64s, counters: Int64s, 
 
 
 @kernel
+def count_oddities(state: Int64s, counters: Int64s, d: int) -> None:
+    """The frame is passed: what was odd about it."""
+    header = state[d, m.HEADER]
+    counters[ODD + ODD_HOLE] += header & m.HEADER_HOLE != 0
+    counters[ODD + ODD_MALFORMED] += header & m.HEADER_MALFORMED != 0
+    counters[ODD + ODD_CLIENT] += header & (m.HEADER_CLIENT_BAD | m.HEADER_CLIENT_ODD) != 0
+    counters[ODD + ODD_API] += header & m.HEADER_UNKNOWN != 0
+
+
+@kernel
 def answer(memory: Int64s, state: Int64s, nodes: Int64s, counters: Int64s, d: int) -> bool:
     """Deal with the machine's event; False where the direction is lost and nothing more is to be fed."""
     event = state[d, m.EVENT]
     holds = True
     if event == m.EVENT_LOST:
+        counters[ODD + ODD_LENGTH] += 1
         lose(state, d, state[d, m.POSITION])
         return False
     if event == m.EVENT_HEADER:
@@ -352,6 +367,7 @@ def answer(memory: Int64s, state: Int64s, nodes: Int64s, counters: Int64s, d: in
     elif event == m.EVENT_HOLE:
         add_interval(state, d, state[d, m.POSITION], state[d, m.FRAME_END], HOLE)
     elif event == m.EVENT_FRAME:
+        count_oddities(state, counters, d)
         if d & 1 == 0:
             holds = on_request_end(state, nodes, counters, d)
         elif state[d, m.HEADER] & (m.HEADER_READ | m.HEADER_HOLE) == 0:
@@ -690,10 +706,11 @@ class Keeper:
                 self._enlarge_nodes(2 * len(self._nodes))
 
     def facts(self) -> dict[str, object]:
-        """Kept bytes by reason (what lies in two regions counts for both, and not as read), and bytes dropped at the limit."""
+        """Kept bytes by reason (what lies in two regions counts for both, and not as read), bytes dropped at the limit, and what was odd."""
         by_reason = {reason: int(self._counters[KEPT_BY_REASON + i]) for i, reason in enumerate(REASONS)}
         by_reason["read"] = max(0, by_reason["read"] - sum(by_reason[reason] for reason in REASONS[1:]))
-        return {"kept_bytes": by_reason, "capped_bytes": int(self._counters[CAPPED])}
+        odd = {name: int(self._counters[ODD + i]) for i, name in enumerate(ODDITIES) if self._counters[ODD + i]}
+        return {"kept_bytes": by_reason, "capped_bytes": int(self._counters[CAPPED]), "odd": odd}
 
     def _state(self) -> Int64s:
         """The part of the memory with a row per direction."""

@@ -273,6 +273,13 @@ response Metadata 0-13
     topic_authorized_operations int32 8+
   cluster_authorized_operations int32 8-10
   error_code int16 13+
+request Metadata 0-13
+  topics []
+    topic_id uuid 10+
+    topic string
+  allow_auto_topic_creation int8 4+
+  include_cluster_authorized_operations int8 8-10
+  include_topic_authorized_operations int8 8+
 request ApiVersions 0-4
   software_name string 3+
   software_version string 3+

@@ -6,8 +6,7 @@ Formulas: ``docs/data-sets.md``; the order of answers on a connection (one reque
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,32 +14,18 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from brokerlens.kafka import layouts
+from brokerlens import tables
+from brokerlens.kafka import bodies, layouts
+from brokerlens.kafka.bodies import decode
 from brokerlens.kafka.frames import Fields, Frames
 
 PRODUCE: Final = 0
 FETCH: Final = 1
-METADATA: Final = 3
 BODY_WHOLE: Final = 2
 WAITING_APIS: Final = (1, 11, 14, 78)
 """Fetch, JoinGroup, SyncGroup, ShareFetch: the broker holds the answer back by design."""
-CODECS: Final = ("none", "gzip", "snappy", "lz4", "zstd")
-WANTED: Final = (
-    "acks",
-    "batch_attributes",
-    "batch_count",
-    "batch_magic",
-    "batch_size",
-    "error_code",
-    "max_wait_ms",
-    "partition",
-    "software_name",
-    "software_version",
-    "throttle_time_ms",
-    "topic",
-    "topic_id",
-)
-"""The fields of `layouts.FIELD_NAMES` that rows are made of."""
+HELPERS: Final = ("session", "session_epoch", "request_body", "asked", "forgotten", "batches")
+"""Columns of provisional rows beside those of the data set."""
 ROUND_TRIP_AGE_NS: Final = 10_000_000_000
 MS: Final = 1e6
 CLOSED: Final = {"reset": "connection_reset", "fin": "connection_closed", "open": "capture_ended"}
@@ -72,123 +57,6 @@ class RoundTrips:
     nanoseconds: np.ndarray
 
 
-def decode(pool: np.ndarray, start: np.ndarray, size: np.ndarray) -> pl.Series:
-    """The texts at ``pool[start : start + size]`` as strings; null where size < 0; bytes that are no UTF-8 as ``\\xNN``."""
-    spans = pl.DataFrame({"start": np.where(size < 0, -1, start), "size": size})
-    distinct = spans.unique()
-    raw = pool.tobytes()
-    texts = [None if n < 0 else raw[at : at + n].decode("utf-8", "backslashreplace") for at, n in distinct.iter_rows()]
-    named = distinct.with_columns(pl.Series("text", texts, dtype=pl.String))
-    return spans.join(named, on=["start", "size"], how="left", maintain_order="left")["text"]
-
-
-def topic_id(raw: bytes) -> str:
-    """A topic id as Kafka prints it: URL-safe base64 without padding."""
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-def _field(fields: pl.DataFrame, *names: str) -> pl.DataFrame:
-    """The log's rows of the named fields, in the order of the wire."""
-    return fields.filter(pl.col("field").is_in([layouts.FIELDS[name] for name in names]))
-
-
-def _first(fields: pl.DataFrame, name: str, column: str) -> pl.DataFrame:
-    """Per frame the first value of a field."""
-    return _field(fields, name).group_by("frame", maintain_order=True).agg(pl.col("value").first().alias(column))
-
-
-def learned_topics(frames: pl.DataFrame, fields: pl.DataFrame) -> dict[str, str]:
-    """Topic id to name, from the site's Metadata responses; the earliest answer wins."""
-    answers = frames.filter((pl.col("api_key") == METADATA) & (pl.col("side") == 1)).select("frame", "first_time")
-    pairs = (
-        _field(fields, "topic", "topic_id")
-        .join(answers, on="frame", how="inner", maintain_order="left")
-        .with_columns(pl.col("text").shift(1).over("frame").alias("name"), pl.col("field").shift(1).over("frame").alias("before"))
-        .filter((pl.col("field") == layouts.FIELDS["topic_id"]) & (pl.col("before") == layouts.FIELDS["topic"]))
-        .drop_nulls(["name", "text"])
-        .sort("first_time", maintain_order=True)
-        .unique("text", keep="first", maintain_order=True)
-    )
-    return dict(zip(pairs["text"], pairs["name"], strict=True))
-
-
-def _topics(fields: pl.DataFrame, names: Mapping[str, str]) -> pl.DataFrame:
-    """Per frame the topics that it names, sorted; an id whose name is not known stands for itself."""
-    return (
-        _field(fields, "topic", "topic_id")
-        .with_columns(pl.col("text").replace(names))
-        .drop_nulls("text")
-        .group_by("frame")
-        .agg(pl.col("text").unique().sort().alias("topics"))
-    )
-
-
-def _batches(fields: pl.DataFrame) -> pl.DataFrame:
-    """Per frame the records, bytes and codec of its whole record batches.
-
-    An old message (magic 0 or 1) is one record, but its compressed wrapper holds a number that only decompression tells: then null.
-    """
-    sizes = _field(fields, "batch_size").group_by("frame").agg(pl.col("value").sum().alias("record_bytes"))
-    counts = _field(fields, "batch_count").group_by("frame").agg(pl.col("value").sum().alias("counted"))
-    codecs = (pl.col("value") & 7).filter(pl.col("field") == layouts.FIELDS["batch_attributes"])
-    messages = (pl.col("value") < 2) & (pl.col("field") == layouts.FIELDS["batch_magic"])
-    kinds = (
-        _field(fields, "batch_magic", "batch_attributes")
-        .group_by("frame")
-        .agg(messages.sum().cast(pl.Int64).alias("messages"), codecs.n_unique().alias("different"), codecs.first().alias("codec"))
-    )
-    uncounted = (pl.col("messages") > 0) & ((pl.col("codec") != 0) | (pl.col("different") > 1))
-    spelled = pl.col("codec").replace_strict(dict(enumerate(CODECS)), default=None, return_dtype=pl.String)
-    return (
-        sizes.join(counts, on="frame", how="left")
-        .join(kinds, on="frame", how="left")
-        .select(
-            "frame",
-            "record_bytes",
-            pl.when(~uncounted).then(pl.col("counted").fill_null(0) + pl.col("messages")).alias("record_count"),
-            pl.when(pl.col("different") > 1).then(pl.lit("mixed")).otherwise(spelled).alias("codec"),
-        )
-    )
-
-
-def _bodies(fields: pl.DataFrame, names: Mapping[str, str]) -> pl.DataFrame:
-    """Per frame what its body says; nulls where it says nothing of the kind."""
-    errors = (
-        _field(fields, "error_code")
-        .group_by("frame", maintain_order=True)
-        .agg(pl.col("value").filter(pl.col("value") != 0).first().fill_null(0).alias("error_code"))
-    )
-    partitions = _field(fields, "partition").group_by("frame").agg(pl.len().cast(pl.Int64).alias("partitions"))
-    table = pl.DataFrame({"frame": fields["frame"].unique().sort()})
-    for part in (
-        _first(fields, "acks", "acks"),
-        _first(fields, "throttle_time_ms", "throttle_ms"),
-        _first(fields, "max_wait_ms", "max_wait_ms"),
-        errors,
-        partitions,
-        _topics(fields, names),
-        _batches(fields),
-    ):
-        table = table.join(part, on="frame", how="left")
-    return table
-
-
-def client_software(frames: pl.DataFrame, fields: pl.DataFrame) -> pl.DataFrame:
-    """Per connection the first client software that an ApiVersions request names, as ``name version``."""
-    words = (
-        _field(fields, "software_name", "software_version")
-        .group_by("frame", maintain_order=True)
-        .agg(pl.col("text").str.join(" ").alias("client_software"))
-        .filter(pl.col("client_software").str.len_bytes() > 1)
-    )
-    return (
-        words.join(frames.select("frame", "connection"), on="frame", how="left")
-        .sort("frame")
-        .group_by("connection", maintain_order=True)
-        .agg(pl.col("client_software").first())
-    )
-
-
 def frame_table(frames: Frames, fields: Fields) -> pl.DataFrame:
     """The frames as a table, numbered, client ids decoded; times, partners, apis and versions null where unknown."""
     table = pl.DataFrame({name: getattr(frames, name) for name in frames._fields if name not in ("client_from", "client_size")})
@@ -197,23 +65,6 @@ def frame_table(frames: Frames, fields: Fields) -> pl.DataFrame:
         decode(fields.text, frames.client_from, frames.client_size).alias("client_id"),
         *(pl.when(pl.col(name) >= 0).then(name).alias(name) for name in ("first_time", "last_time", "partner", "api_key", "api_version")),
     )
-
-
-def field_table(fields: Fields) -> pl.DataFrame:
-    """The log of fields as a table; topic ids in Kafka's spelling, all-zero ids null."""
-    ids = fields.field == layouts.FIELDS["topic_id"]
-    raw = fields.text.tobytes()
-    spelled = {
-        at: topic_id(raw[at : at + 16]) if raw[at : at + 16].strip(b"\0") else None for at in np.unique(fields.text_from[ids]).tolist()
-    }
-    table = pl.DataFrame({"frame": fields.frame, "field": fields.field, "value": fields.value, "at": fields.text_from})
-    words = decode(fields.text, fields.text_from, np.where(ids, -1, fields.text_size))
-    return table.with_columns(
-        pl.when(pl.Series(ids))
-        .then(pl.col("at").replace_strict(spelled, default=None, return_dtype=pl.String))
-        .otherwise(words)
-        .alias("text")
-    ).drop("at")
 
 
 def _pair(frames: pl.DataFrame) -> pl.DataFrame:
@@ -235,6 +86,7 @@ def _pair(frames: pl.DataFrame) -> pl.DataFrame:
             pl.col("first_time").alias("response_first"),
             pl.col("last_time").alias("response_last"),
             pl.col("size").alias("response_bytes"),
+            pl.col("captured").alias("response_captured_bytes"),
             pl.col("body").alias("response_body"),
             pl.col("retransmitted").alias("response_again"),
             "before_last",
@@ -251,6 +103,7 @@ def _pair(frames: pl.DataFrame) -> pl.DataFrame:
         pl.col("first_time").alias("request_first"),
         pl.col("last_time").alias("request_last"),
         pl.col("size").alias("request_bytes"),
+        pl.col("captured").alias("request_captured_bytes"),
         pl.col("body").alias("request_body"),
         pl.col("retransmitted").alias("request_again"),
     )
@@ -360,39 +213,107 @@ def _latency(rows: pl.DataFrame, connections: Connections, round_trips: RoundTri
     )
 
 
-def build_requests(
-    frames: pl.DataFrame, fields: pl.DataFrame, connections: Connections, round_trips: RoundTrips, topic_names: Mapping[str, str]
-) -> pl.DataFrame:
-    """The rows of ``requests`` with two columns more, ``frame`` and ``response``: the numbers of their frames.
+def _lag(frames: pl.DataFrame, partitions: pl.DataFrame, batches: pl.DataFrame) -> pl.DataFrame:
+    """Per Fetch response how many records its consumer is behind, at the partition where that is most (as Java's `records-lag-max`).
 
-    ``frames`` is `frame_table` with a column ``retransmitted``; ``fields`` is `field_table`; ``topic_names`` come from the configuration and
-    stand back behind what the captures tell. Rows are ordered by the time of their first byte, then connection and frame.
+    Behind is high watermark − next offset: that behind the last whole batch, without one the offset asked for; partitions of which neither is known
+    do not count.
     """
-    bodies = _bodies(fields, dict(topic_names) | learned_topics(frames, fields))
-    asked = bodies.select("frame", "acks", "max_wait_ms", pl.col("topics").alias("asked_topics"))
-    said = bodies.select(pl.col("frame").alias("response"), "error_code", "throttle_ms", pl.col("topics").alias("said_topics"))
-    records = bodies.select(pl.col("frame").alias("carrier"), "partitions", "record_count", "record_bytes", "codec")
+    partner = frames.select("frame", "side", "partner", "api_key")
+    named = partitions.join(partner, on="frame", how="left").filter(pl.col("api_key") == FETCH)
+    last = pl.col("base_offset") + pl.col("last_offset_delta").fill_null(0)
+    fetched = batches.group_by("number").agg((last.max() + 1).alias("next_offset"))
+    asked = named.filter(pl.col("side") == 0).select(
+        pl.col("frame").alias("partner"), "topic", "partition", pl.col("fetch_offset").alias("asked")
+    )
+    behind = pl.col("high_watermark") - pl.coalesce("next_offset", "asked")
+    return (
+        named.filter((pl.col("side") == 1) & (pl.col("high_watermark") >= 0))
+        .join(fetched, on="number", how="left")
+        .join(asked.unique(["partner", "topic", "partition"], keep="last"), on=["partner", "topic", "partition"], how="left")
+        .group_by(pl.col("frame").alias("response"))
+        .agg(behind.clip(lower_bound=0).max().alias("lag_records"))
+    )
+
+
+def _listed(rows: pl.DataFrame, name: str, *columns: str) -> pl.DataFrame:
+    """Per frame the rows as a list of structs."""
+    return rows.group_by("frame", maintain_order=True).agg(pl.struct(*columns).alias(name))
+
+
+def _sessions(rows: pl.DataFrame) -> pl.DataFrame:
+    """``session`` and ``session_epoch`` of the fetches that open (epoch 0) or continue a fetch session (KIP-227), else null.
+
+    A session's id is in the answer that opens it, and in the requests that continue it.
+    """
+    opens = (pl.col("session_epoch") == 0) & (pl.col("said_session") > 0)
+    continues = pl.col("session_epoch") > 0
+    session = pl.when(opens).then("said_session").when(continues).then("session_id")
+    in_session = session.is_not_null()
+    return rows.with_columns(
+        session.alias("session"),
+        pl.when(in_session).then("session_epoch").alias("session_epoch"),
+        pl.when(in_session).then("asked").alias("asked"),
+        pl.when(in_session).then("forgotten").alias("forgotten"),
+        pl.when(session.is_null() & (pl.col("api_key") == FETCH) & (pl.col("request_body") == BODY_WHOLE))
+        .then(pl.lit("none"))
+        .alias("fetch_session"),
+    )
+
+
+def _contents(rows: pl.DataFrame, frames: pl.DataFrame, fields: pl.DataFrame) -> pl.DataFrame:
+    """The rows with what their bodies say; numbers of records and partitions are 0 where a whole body has none, null where it is not whole."""
+    said_of = bodies.per_frame(fields)
+    partitions, batches = bodies.partitions(fields), bodies.batches(fields)
+    asked = said_of.select(
+        "frame", "acks", "max_wait_ms", "replica_id", "session_id", "session_epoch", pl.col("topics").alias("asked_topics")
+    )
+    said = said_of.select(
+        pl.col("frame").alias("response"),
+        "error_code",
+        "throttle_ms",
+        pl.col("session_id").alias("said_session"),
+        pl.col("topics").alias("said_topics"),
+    )
+    carried = said_of.select("frame", "partitions").join(bodies.records(batches), on="frame", how="left").rename({"frame": "carrier"})
+    numbered = batches.filter(pl.col("producer_id").is_not_null())
+    batch_key = ("producer_id", "producer_epoch", "topic", "partition", "base_sequence")
     carrier = pl.when(pl.col("api_key") == PRODUCE).then("frame").when(pl.col("api_key") == FETCH).then("response")
     body = pl.when(pl.col("api_key") == PRODUCE).then("request_body").otherwise("response_body")
-    whole, none = pl.col("whole") & pl.col("carrier").is_not_null(), pl.col("record_bytes").is_null()
-    rows = (
-        _pair(frames)
-        .with_columns(carrier.alias("carrier"), (body == BODY_WHOLE).fill_null(False).alias("whole"))
+    whole, empty = pl.col("whole") & pl.col("carrier").is_not_null(), pl.col("record_bytes").is_null()
+    topics = pl.concat_list(pl.col("asked_topics").fill_null([]), pl.col("said_topics").fill_null([])).list.unique().list.sort()
+    return _sessions(
+        rows.with_columns(carrier.alias("carrier"), (body == BODY_WHOLE).fill_null(False).alias("whole"))
         .join(asked, on="frame", how="left", maintain_order="left")
         .join(said, on="response", how="left", maintain_order="left")
-        .join(records, on="carrier", how="left", maintain_order="left")
-        .join(client_software(frames, fields), on="connection", how="left", maintain_order="left")
+        .join(carried, on="carrier", how="left", maintain_order="left")
+        .join(_lag(frames, partitions, batches), on="response", how="left", maintain_order="left")
+        .join(bodies.client_software(frames, fields), on="connection", how="left", maintain_order="left")
+        .join(_listed(partitions, "asked", "topic", "partition"), on="frame", how="left", maintain_order="left")
+        .join(
+            _listed(bodies.forgotten_partitions(fields), "forgotten", "topic", "partition"), on="frame", how="left", maintain_order="left"
+        )
+        .join(_listed(numbered, "batches", *batch_key), on="frame", how="left", maintain_order="left")
         .with_columns(
-            pl.when(whole).then(pl.when(none).then(0).otherwise("record_count")).alias("record_count"),
+            pl.when(whole).then(pl.when(empty).then(0).otherwise("record_count")).alias("record_count"),
             *(pl.when(whole).then(pl.col(name).fill_null(0)).alias(name) for name in ("record_bytes", "partitions")),
             pl.when(whole).then("codec").alias("codec"),
-            pl.concat_list(pl.col("asked_topics").fill_null([]), pl.col("said_topics").fill_null([]))
-            .list.unique()
-            .list.sort()
-            .alias("topics"),
+            *(pl.when(pl.col("api_key") == PRODUCE).then(name).alias(name) for name in batch_key if name not in ("topic", "partition")),
+            pl.when(topics.list.len() > 0).then(topics).alias("topics"),
         )
-        .with_columns(pl.when(pl.col("topics").list.len() > 0).then("topics").alias("topics"))
     )
+
+
+def build_requests(frames: pl.DataFrame, fields: pl.DataFrame, connections: Connections, round_trips: RoundTrips) -> pl.DataFrame:
+    """The rows of ``requests`` as one shard knows them (`kafka.site` completes them), with columns more.
+
+    ``frame`` and ``response``: numbers of their frames; for `kafka.site`: ``session``, ``session_epoch`` and ``asked``, ``forgotten`` (lists of topic and
+    partition) of fetches in a session, ``batches`` (lists of what makes a batch the same one when it is sent again) of produces.
+
+    ``frames`` is `frame_table` with columns ``retransmitted`` and ``captured`` (bytes); ``fields`` is `bodies.field_table`. Rows are ordered by the
+    time of their first byte, then connection and frame.
+    """
+    rows = _contents(_pair(frames), frames, fields)
     rows = _latency(_status(rows, connections), connections, round_trips)
     of_connection = {
         "connection_id": pl.Series(list(connections.connection_id), dtype=pl.String),
@@ -412,6 +333,7 @@ def build_requests(
 
 
 def to_arrow(rows: pl.DataFrame) -> pa.Table:
-    """The rows as an Arrow table that `tables.conform` takes."""
+    """The provisional rows as an Arrow table: the columns of the data set as far as a shard knows them, and what `kafka.site` completes them from."""
     times = [pl.col(name).cast(pl.Datetime("ns", "UTC")) for name in ("request_first", "request_last", "response_first", "response_last")]
-    return rows.with_columns(times).to_arrow()
+    names = [column.name for column in tables.REQUESTS if column.name in rows.columns]
+    return rows.with_columns(times).select(*names, *HELPERS).to_arrow()
