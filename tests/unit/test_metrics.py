@@ -98,6 +98,8 @@ def connection(**values: Any) -> dict[str, Any]:
         "tap": "client",
         "framing": "start",
         "encrypted": False,
+        "sasl": False,
+        **dict.fromkeys((name for name, *_ in tables.FRAME_ODDITIES), 0),
         **counters,
         **trips,
         **values,

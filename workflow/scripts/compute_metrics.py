@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from brokerlens import tables
 from brokerlens.metrics import connections as of_connections
-from brokerlens.metrics import latency, round_trips, traffic, variation
+from brokerlens.metrics import contents, latency, round_trips, traffic, variation
 from brokerlens.metrics import series as in_time
 from brokerlens.metrics.notebook_figures import add_notebook
 from brokerlens.metrics.rows import Rows
@@ -49,11 +49,15 @@ def compute_metrics(
     rows = Rows()
     traffic.add_packets(rows, counted)
     of_connections.add_connections(rows, tcp_connections)
+    of_connections.add_protocols(rows, tcp_connections)
     traffic.add_health(rows, counted)
     latency.add_requests(rows, groups)
     traffic.add_request_rate(rows, counted, groups.requests["time"].to_numpy())
     latency.add_latency(rows, groups, float(measure["share_over_ms"]))
-    latency.add_contents(rows, groups)
+    contents.add_contents(rows, groups)
+    contents.add_producers(rows, groups)
+    contents.add_consumers(rows, groups)
+    contents.add_frames(rows, groups)
     round_trips.add_round_trips(rows, trips, to_broker)
     variation.add_variation(rows, inside, counted.connections, trips, to_broker, tap)
     add_notebook(rows, notebook_figures(read_packets(packets, notebook, window, measure["brokers"])))

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from brokerlens.metrics.rows import ALL, Rows, describe, group
+from brokerlens.metrics.rows import ALL, Rows, group
 from brokerlens.metrics.uncertainty import Sample, add_sample
 from brokerlens.metrics.window import Window
 
@@ -28,8 +28,10 @@ WAITS: Final = group("waits_by_design", "true")
 _COLUMNS: Final = (
     *("connection_id", "client_id", "api_name", "correlation_id", "status", "request_first", "response_first", "latency_ms", "total_ms"),
     *("queue_ms", "service_ms", "broker_ms", "waits_by_design", "topics", "record_count", "record_bytes", "error_code", "throttle_ms"),
+    *("client_software", "max_wait_ms", "lag_records", "replica_id", "retried_batches"),
+    *("request_bytes", "request_captured_bytes", "response_bytes", "response_captured_bytes"),
 )
-_COUNTED: Final = pl.col("status") == "answered"
+COUNTED: Final = pl.col("status") == "answered"
 
 
 def requests_inside(requests: Sequence[str | Path], window: Window) -> pl.DataFrame:
@@ -61,19 +63,26 @@ class Groups:
         fetched = pl.col("api_name") == "Fetch"
         brought = (pl.col("record_count") > 0) | (pl.col("record_bytes") > 0)
         empty = (pl.col("record_bytes") == 0) & (pl.col("record_count").fill_null(0) == 0)
-        parts = {FETCH_WITH_DATA: fetched & brought, FETCH_EMPTY: fetched & _COUNTED & empty}
+        parts = {FETCH_WITH_DATA: fetched & brought, FETCH_EMPTY: fetched & COUNTED & empty}
         for name in sorted({*self.requests["api_name"].drop_nulls().unique(), *ALWAYS}):
             yield group("api", name), self._mask(parts.get(name, pl.col("api_name") == name))
 
     def clients(self) -> Iterator[tuple[str, np.ndarray]]:
         """`client=…`, the 20 with the most requests; `other` for the rest and for requests without a client id."""
-        names = self.requests["client_id"]
+        return self._named("client", "client_id")
+
+    def software(self) -> Iterator[tuple[str, np.ndarray]]:
+        """`software=…`, the 20 with the most requests; `other` for the rest and for connections whose client did not name its software."""
+        return self._named("software", "client_software")
+
+    def _named(self, key: str, column: str) -> Iterator[tuple[str, np.ndarray]]:
+        names = self.requests[column]
         busiest = _busiest(names.drop_nulls())
         for name in busiest:
-            yield group("client", name), self._mask(pl.col("client_id") == name)
+            yield group(key, name), self._mask(pl.col(column) == name)
         rest = ~names.is_in(busiest).fill_null(value=False).to_numpy()
         if rest.any():
-            yield group("client", OTHER), rest
+            yield group(key, OTHER), rest
 
     def topics(self) -> Iterator[tuple[str, np.ndarray]]:
         """`topic=…`, the 20 that most requests name; `other` for requests that name one of the rest. A request may be in several."""
@@ -95,7 +104,7 @@ def _busiest(names: pl.Series) -> list[str]:
     return counted.sort("count", names.name, descending=[True, False])[names.name].head(BUSIEST).to_list()
 
 
-def _sample(requests: pl.DataFrame, values: pl.Series, chosen: np.ndarray) -> Sample:
+def sample_of(requests: pl.DataFrame, values: pl.Series, chosen: np.ndarray) -> Sample:
     """The values at ``chosen`` that are there."""
     rows = np.flatnonzero(chosen & values.is_not_null().to_numpy())
     return Sample(
@@ -107,15 +116,15 @@ def _sample(requests: pl.DataFrame, values: pl.Series, chosen: np.ndarray) -> Sa
 
 def answered_latencies(requests: pl.DataFrame) -> np.ndarray:
     """Rows with a latency that counts: answered, and both ends seen in their order."""
-    return requests.select(_COUNTED & pl.col("latency_ms").is_not_null()).to_series().to_numpy()
+    return requests.select(COUNTED & pl.col("latency_ms").is_not_null()).to_series().to_numpy()
 
 
 def add_requests(rows: Rows, groups: Groups) -> None:
-    """`requests` in all, by status, api, client and topic."""
+    """`requests` in all, by status, api, client, client software and topic."""
     requests = groups.requests
     n = len(requests)
     everything = np.ones(n, bool)
-    for name, mask in ((ALL, everything), *groups.apis(), (WAITS, groups.waits), *groups.clients(), *groups.topics()):
+    for name, mask in ((ALL, everything), *groups.apis(), (WAITS, groups.waits), *groups.clients(), *groups.software(), *groups.topics()):
         rows.add("requests", name, "count", int(mask.sum()), "requests", int(mask.sum()))
     for status in STATUSES:
         rows.add("requests", group("status", status), "count", int((requests["status"] == status).sum()), "requests", n)
@@ -129,7 +138,7 @@ def add_latency(rows: Rows, groups: Groups, threshold: float) -> None:
     of_apis = [(name, counted & mask) for name, mask in groups.apis()]
     named = [(name, prompt & mask) for name, mask in (*groups.clients(), *groups.topics())]
     for name, mask in ((ALL, prompt), *of_apis, (WAITS, counted & groups.waits), *named):
-        sample = _sample(requests, requests["latency_ms"], mask)
+        sample = sample_of(requests, requests["latency_ms"], mask)
         add_sample(rows, "kafka_latency", name, LATENCY_STATISTICS, sample, unit="ms", of="requests", threshold=threshold)
     parts = {
         "kafka_queue": requests["queue_ms"],
@@ -140,24 +149,5 @@ def add_latency(rows: Rows, groups: Groups, threshold: float) -> None:
     }
     for metric, values in parts.items():
         for name, mask in ((ALL, prompt), *of_apis):
-            sample = _sample(requests, values, mask)
+            sample = sample_of(requests, values, mask)
             add_sample(rows, metric, name, PART_STATISTICS, sample, unit="ms", of="requests", with_intervals=False)
-
-
-def add_contents(rows: Rows, groups: Groups) -> None:
-    """`records`, `record_bytes`, `throttle`, `request_errors`: what the captured bodies say."""
-    requests = groups.requests
-    apis = dict(groups.apis())
-    for metric, column in (("records", "record_count"), ("record_bytes", "record_bytes")):
-        for name in (group("api", "Produce"), group("api", "Fetch")):
-            sample = _sample(requests, requests[column], apis[name])
-            rows.add(metric, name, "sum", describe(sample.values, ("sum",))["sum"], "records" if metric == "records" else "bytes", sample.n)
-    everything = np.ones(len(requests), bool)
-    for name, mask in ((ALL, everything), *apis.items()):
-        sample = _sample(requests, requests["throttle_ms"], mask)
-        rows.add("throttle", name, "count", int((sample.values > 0).sum()), "requests", sample.n)
-        for statistic in ("sum", "max"):
-            rows.add("throttle", name, statistic, describe(sample.values, (statistic,))[statistic], "ms", sample.n)
-    for name, mask in ((ALL, everything), *apis.items()):
-        sample = _sample(requests, requests["error_code"], mask)
-        rows.add("request_errors", name, "count", int((sample.values != 0).sum()), "requests", sample.n)
