@@ -41,12 +41,15 @@ class Truth(NamedTuple):
 
 @dataclass
 class Conversation:
-    """packets: in the order of the tap, all in one capture. starts: where frames truly begin, positions modulo 2^32 per side. requests: how many."""
+    """packets: in the order of the tap, all in one capture. starts: where frames truly begin, positions modulo 2^32 per side; first: where the
+    first byte of each side does. requests: how many.
+    """
 
     packets: list[Packet]
     truth: list[Truth]
     client: bytes | None
     starts: tuple[set[int], set[int]]
+    first: tuple[int, int]
     requests: int
     started: bool
     payload_bytes: int
@@ -74,7 +77,9 @@ def converse(seed: int, trouble: bool = True, syn: bool | None = None) -> Conver
         snaplen = rng.choice((4, 12, 20, 30, 60, 100, 200))
         packets = [replace(packet, captured=snaplen) for packet in packets]
     packets = [replace(packet, number=number) for number, packet in enumerate(packets)]
-    return Conversation(packets, truth, client, (begins[0], begins[1]), count, started, sum(len(packet.payload) for packet in packets))
+    first = (seqs[0] + 1) & 0xFFFFFFFF, (seqs[1] + 1) & 0xFFFFFFFF
+    payload_bytes = sum(len(packet.payload) for packet in packets)
+    return Conversation(packets, truth, client, (begins[0], begins[1]), first, count, started, payload_bytes)
 
 
 def _payload(rng: random.Random, client: bytes | None, correlation: int, most: int) -> Callable[[random.Random], bytes]:
@@ -237,6 +242,62 @@ def _again(rng: random.Random, packets: list[Packet], n: int) -> list[Packet]:
         if other.side == packet.side and other.seq == (packet.seq + len(packet.payload)) & 0xFFFFFFFF:
             return [replace(packet, time=max(time, other.time + 1_000), payload=packet.payload + other.payload)]
     return [replace(packet, time=time)]
+
+
+def roughened(rng: random.Random, packets: list[Packet], damage: bool) -> list[Packet]:
+    """Further trouble: a stretch lost, stretches sent again whose borders no segment had, copies made by the capture, another snaplen from some place on.
+
+    With `damage` a byte of what is sent again differs from the one that was captured before.
+    """
+    packets = list(packets)
+    if rng.random() < 0.3 and len(packets) > 10:
+        place = rng.randrange(2, len(packets))
+        del packets[place : place + rng.randint(1, 4)]
+    if rng.random() < 0.3:
+        place, snaplen = rng.randrange(len(packets)), rng.choice((4, 14, 40, 120, 1000))
+        packets[place:] = [replace(packet, captured=snaplen) for packet in packets[place:]]
+    for _ in range(rng.choice((0, 1, 1, 3))):
+        _send_again(rng, packets, damage)
+    if rng.random() < 0.3:
+        place = rng.randrange(len(packets))
+        copied = [
+            (packet, replace(packet, time=packet.time + 300, duplicate=True)) for packet in packets[place : place + rng.randint(1, 30)]
+        ]
+        packets[place : place + len(copied)] = [packet for pair in copied for packet in pair]
+    return [replace(packet, number=number) for number, packet in enumerate(packets)]
+
+
+def _send_again(rng: random.Random, packets: list[Packet], damage: bool) -> None:
+    """Insert a stretch of one side's bytes behind their first sending, in segments of another size."""
+    side = rng.randint(0, 1)
+    sent = [(number, packet) for number, packet in enumerate(packets) if packet.payload and packet.side == side]
+    if not sent:
+        return
+    _, sample = rng.choice(sent)
+
+    def place(packet: Packet) -> int:
+        return (packet.seq - sample.seq + 2**31) % 2**32 - 2**31
+
+    near = [(number, packet) for number, packet in sent if abs(place(packet)) < 10_000]
+    byte = {place(packet) + i: value for _, packet in near for i, value in enumerate(packet.payload)}
+    captured = {place(packet) + i for _, packet in near for i in range(len(packet.there))}
+    start = stop = rng.choice(sorted(byte))
+    most = rng.choice((5, 100, 3000))
+    while stop in byte and stop < start + most:
+        stop += 1
+    data = bytearray(byte[at] for at in range(start, stop))
+    known = [i for i in range(len(data)) if start + i in captured]
+    if damage and known:
+        data[rng.choice(known)] ^= 1 << rng.randrange(8)
+    time = max(packet.time for _, packet in near) + rng.choice((100_000, 3 * MS, 200 * MS))
+    before = 1 + near[-1][0]
+    while before < len(packets) and packets[before].time <= time:
+        before += 1
+    size = rng.choice((3, 50, 1448, 9000))
+    packets[before:before] = [
+        Packet(0, time + 100 * n, side, (sample.seq + start + at) & 0xFFFFFFFF, bytes(data[at : at + size]), captured=sample.captured)
+        for n, at in enumerate(range(0, len(data), size))
+    ]
 
 
 def cuts(rng: random.Random, packets: list[Packet]) -> list[list[Packet]]:

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
+import tcp_packets
 
 from brokerlens.kafka import keep, layouts
 from brokerlens.kafka.frames import Fields, Frames, StreamFacts, follow_connections
+from brokerlens.tcp import order, segments, stream
 from brokerlens.tcp.stream import Streams
 
 FIN, SYN, RST, ACK = 1, 2, 4, 16
@@ -273,7 +275,11 @@ class Followed(NamedTuple):
 
 
 def follow(packets: Sequence[Arrived], connections: int = 1) -> Followed:
-    frames, fields, facts = follow_connections(assemble(packets, connections), connections)
+    return followed(assemble(packets, connections), connections)
+
+
+def followed(streams: Streams, connections: int) -> Followed:
+    frames, fields, facts = follow_connections(streams, connections)
     return Followed(
         rows(frames, fields),
         facts.framing.tolist(),
@@ -281,6 +287,45 @@ def follow(packets: Sequence[Arrived], connections: int = 1) -> Followed:
         facts.encrypted.tolist(),
         {name: int(counts.sum()) for name, counts in facts.oddities.items()},
     )
+
+
+def merge(captures: Sequence[Sequence[Arrived]]) -> Followed:
+    """Frames of one connection by the merge's own passes: order, copies, sequence space, streams, frames. Times are those of the packets."""
+    packets = sorted((arrived.packet for capture in captures for arrived in capture), key=lambda packet: (packet.time, packet.duplicate))
+    ids: dict[int, int] = {}
+    latest: dict[tuple[int, int, bytes], int] = {}
+    for packet in packets:  # a copy has its original's IP id
+        what = (packet.side, packet.seq, packet.payload)
+        ids[packet.number] = latest[what] if packet.duplicate and what in latest else packet.number + 1
+        latest[what] = ids[packet.number]
+    first = {packet.side: packet.seq for packet in reversed(packets)}
+    shown = [
+        tcp_packets.Packet(
+            time=packet.time,
+            side=packet.side,
+            seq=packet.seq,
+            ack=first.get(0, 0) + 1 if packet.flags == SYN | ACK else 0,
+            flags=packet.flags if packet.flags & SYN else packet.flags & ~ACK,
+            payload=len(packet.payload),
+            ip_id=ids[packet.number],
+            captured=len(packet.there),
+            kept=tuple(arrived.runs),
+            capture=number,
+        )
+        for number, capture in enumerate(captures)
+        for arrived in capture
+        for packet in [arrived.packet]
+    ]
+    rows_of_captures = tcp_packets.rows_of(shown)
+    ordered = order.order_packets(rows_of_captures)
+    streams = stream.assemble(rows_of_captures, ordered, segments.follow_segments(rows_of_captures, ordered)[0])
+    found = followed(streams, len(ordered.address))
+    return found._replace(rows=[row._replace(first=since(row.first), last=since(row.last)) for row in found.rows])
+
+
+def since(time: int) -> int:
+    """A time as the packets of these tests count it; -1 stays none."""
+    return time if time < 0 else time - tcp_packets.T0
 
 
 def facts_of(packets: Sequence[Arrived]) -> StreamFacts:

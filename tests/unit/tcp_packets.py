@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,8 @@ class Packet:
 
     def header(self) -> tuple[Any, ...]:
         """What the packet's IP and TCP headers hold."""
-        return astuple(replace(self, time=0, interface=0, packet_type=0, captured=0, kept=(), capture=0, address=0))
+        numbers = self.side, self.seq, self.ack, self.flags, self.payload, self.window, self.ip_id, self.ttl
+        return *numbers, self.tsval, self.tsecr, self.sacks, self.mss, self.window_scale
 
     def values(self) -> dict[str, int]:
         captured = self.payload if self.captured < 0 else min(self.captured, self.payload)
