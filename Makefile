@@ -1,9 +1,9 @@
-# make run: the shipped example, from its captures to its report. make test: every check but the slow and the live ones.
+# make run: the shipped example, from its captures to its report. make test: every check but the slow, the live and the cuts in thousands.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env run test test-slow test-live lint docs lock clean
+.PHONY: env run test test-slow test-cuts test-live lint docs lock clean
 
 env: $(VENV)/.made
 
@@ -25,6 +25,9 @@ test: lint
 
 test-slow: env
 	$(BIN)/pytest -m slow
+
+test-cuts: env
+	$(BIN)/pytest -m cuts
 
 test-live: env
 	$(BIN)/pytest -m live

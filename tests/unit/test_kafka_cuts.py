@@ -58,7 +58,7 @@ def test_a_hole_in_a_body_outlasts_the_trust_that_is_found_behind_it(seed: int) 
     assert_equal_however_cut(seed)
 
 
-@pytest.mark.slow
+@pytest.mark.cuts
 @pytest.mark.parametrize("block", range(20))
 def test_cuts_change_nothing_in_10_000_streams(block: int) -> None:
     frames = false = 0
