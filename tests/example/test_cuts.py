@@ -75,3 +75,21 @@ def test_shards(as_shipped: tuple[str, list[Path], Site], tmp_path: Path) -> Non
     assert_frame_equal(found.connections.sort("connection_id"), expected.connections.sort("connection_id"), categorical_as_str=True)
     assert_frame_equal(found.metrics, expected.metrics)
     assert isinstance(found.packets, pl.DataFrame) and found.packets.height == expected.packets.height
+
+
+@pytest.mark.cuts
+@pytest.mark.parametrize("overlap", [0, 20])
+@pytest.mark.parametrize(("experiment", "site"), [(f"experiment{run}", site) for run in ("07", "08") for site in BROKERS])
+def test_cut_at_200_places(experiment: str, site: str, overlap: int, tmp_path: Path) -> None:
+    """201 pieces in no order; each with some packets of the next one, too, or with none."""
+    captures = shipped(experiment, site)
+    header, records = all_records(captures)
+    chance = random.Random(f"{experiment} {site}")
+    cuts = [0, *sorted(chance.sample(range(1, len(records)), 200)), len(records)]
+    pieces = [
+        write_pcap(tmp_path / f"{n}.pcap", header, records[a : b + chance.randint(min(1, overlap), overlap)])
+        for n, (a, b) in enumerate(itertools.pairwise(cuts))
+    ]
+    chance.shuffle(pieces)
+    expected = run_site(captures, BROKERS[site], tmp_path / "shipped")
+    assert_same(run_site(pieces, BROKERS[site], tmp_path / "cut"), expected)
