@@ -1,0 +1,40 @@
+"""From the packets of these tests to the data sets that a user reads: written as a capture, then split, merged and measured by the stages themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from capture_files import Record, ethernet, ipv4, pcap, tcp
+from kafka_streams import ACK, SYN, Packet
+from sites import Site, run_site
+
+CLIENT, BROKER, PORT = "192.0.2.5", "192.0.2.10", 9092
+EPOCH = 1_766_000_000 * 10**9
+HEADERS = 54
+
+
+def site_of(packets: Sequence[Packet], folder: Path, snaplen: int = 262_144) -> Site:
+    """What the pipeline makes of the packets, each with the acknowledgement that its sender owes by then."""
+    following = {(packet.connection, packet.side): packet.seq for packet in sorted(packets, key=lambda packet: -packet.time)}
+    records = []
+    for packet in sorted(packets, key=lambda packet: packet.time):
+        ports = 50_000 + packet.connection, PORT
+        ends = CLIENT, BROKER
+        other = following.get((packet.connection, 1 - packet.side), 0) if packet.flags & ACK else 0
+        segment = tcp(
+            ports[packet.side],
+            ports[1 - packet.side],
+            packet.payload,
+            seq=packet.seq & 0xFFFFFFFF,
+            ack=other & 0xFFFFFFFF,
+            flags=packet.flags,
+        )
+        frame = ethernet(ipv4(ends[packet.side], ends[1 - packet.side], segment))
+        captured = min(snaplen, HEADERS + packet.captured)
+        records.append(Record(EPOCH + packet.time, frame[:captured], len(frame)))
+        following[packet.connection, packet.side] = packet.seq + len(packet.payload) + bool(packet.flags & SYN)
+    folder.mkdir(parents=True, exist_ok=True)
+    capture = folder / "talk.pcap"
+    capture.write_bytes(pcap(records, nanoseconds=True))
+    return run_site([capture], [f"{BROKER}:{PORT}"], folder)
