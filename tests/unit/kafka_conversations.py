@@ -300,6 +300,22 @@ def _send_again(rng: random.Random, packets: list[Packet], damage: bool) -> None
     ]
 
 
+def sent_twice(packets: list[Packet], changed: bool) -> list[list[Packet]]:
+    """Every segment once more a little later, in a capture of its own: the first time captured in part, or whole and then changed on the way."""
+    packets = [replace(packet, number=number) for number, packet in enumerate(packets)]
+    again = [
+        replace(
+            packet,
+            number=len(packets) + packet.number,
+            time=packet.time + 400,
+            payload=bytes(byte ^ 0x55 for byte in packet.payload) if changed else packet.payload,
+        )
+        for packet in packets
+        if packet.payload
+    ]
+    return [packets if changed else [replace(packet, captured=len(packet.payload) // 2) for packet in packets], again]
+
+
 def cuts(rng: random.Random, packets: list[Packet]) -> list[list[Packet]]:
     """The packets in several captures, one of the ways in which captures come."""
     n = len(packets)
