@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import struct
+import tracemalloc
+from collections.abc import Iterator
 
 import pytest
-from kafka_messages import Encoder, no_records, request, response, some_records, uvarint
+from kafka_messages import Encoder, Field, no_records, request, response, some_records, uvarint
 from kafka_streams import ACK, FIN, RST, SYN, Followed, Packet, Row, follow, renumbered, segmented, split, unite, whole
 
 from brokerlens.kafka import machine
@@ -266,6 +269,17 @@ def test_a_length_beyond_the_limits_ends_the_chain_until_it_is_found_again(size:
     assert found.oddities["lost_chains"] == 1
 
 
+@pytest.mark.parametrize("size", [-1, -(2**31)])
+def test_a_negative_length_of_a_response_ends_the_chain_until_it_is_found_again(size: int) -> None:
+    talk = Talk().send(0, heartbeat(1)).send(1, beat(1)).send(1, struct.pack(">i", size) + b"garbage" * 30)
+    for n in range(2, 6):
+        talk.send(0, heartbeat(n)).send(1, beat(n))
+    found = talk.follow()
+    assert [(row.correlation, row.partner >= 0) for row in found.rows] == [(n, True) for n in range(1, 6)] * 2
+    assert found.skipped == [0, 214]
+    assert found.oddities["lost_chains"] == 1
+
+
 def test_lengths_0_to_7_hold_no_header() -> None:
     talk = Talk().send(0, heartbeat(1)).send(1, beat(1))
     for size in range(8):
@@ -274,11 +288,114 @@ def test_lengths_0_to_7_hold_no_header() -> None:
     assert [row.correlation for row in talk.follow().rows] == [1, 2, 1, 2]
 
 
-def test_a_million_partitions_in_20_bytes() -> None:
-    body = struct.pack(">hi", 1, 30) + struct.pack(">i", 1) + b"\0\1t" + struct.pack(">i", 1_000_000) + b"\0" * 20
-    found = Talk().send(0, request(0, 2, 1, b"me", body, False)).follow()
-    assert found.rows[0].fields == (("acks", 1), ("timeout_ms", 30), ("topic", b"t"))
+START = struct.pack(">hi", 1, 30)  # acks and timeout of a Produce
+ACKED: tuple[Field, ...] = (("acks", 1), ("timeout_ms", 30))
+NAMED: tuple[Field, ...] = (*ACKED, ("topic", b"t"))
+PARTITION: tuple[Field, ...] = (*NAMED, ("partition", 0))
+OLD = START + struct.pack(">i", 1) + b"\0\1t"  # one topic, before flexible versions
+OLD_RECORDS = OLD + struct.pack(">ii", 1, 0)  # its one partition, number 0
+FLEXIBLE = b"\0" + START + b"\2\2t"
+FLEXIBLE_RECORDS = FLEXIBLE + b"\2" + bytes(4)
+ENDLESS: dict[str, tuple[bytes, tuple[Field, ...]]] = {
+    "header tags": (b"", ()),
+    "size of a header tag": (b"\1\0", ()),
+    "compact string": (b"\0", ()),
+    "compact array": (b"\0\0" + START, ACKED),
+    "compact string in an array": (b"\0\0" + START + b"\2", ACKED),
+    "compact array in an array": (b"\0" + FLEXIBLE, NAMED),
+    "compact records": (b"\0" + FLEXIBLE_RECORDS, PARTITION),
+    "tags of a partition": (b"\0" + FLEXIBLE_RECORDS + b"\0", (*PARTITION, ("records_size", 0))),
+}
+
+
+@pytest.mark.parametrize("tail", [b"\xff" * 40, b"\x80" * 5 + b"\1", b"\xff\xff", b"\x80"], ids=["long", "six", "cut", "one"])
+@pytest.mark.parametrize("where", ENDLESS)
+def test_varints_that_do_not_end(where: str, tail: bytes) -> None:
+    """In a Produce request of version 9: the fields before it are certain, and so is the next frame."""
+    before, fields = ENDLESS[where]
+    head = struct.pack(">hhi", 0, 9, 1) + b"\0\2me"
+    frame = struct.pack(">i", len(head + before + tail)) + head + before + tail
+    assert_body_left(Talk().send(0, frame).send(1, produced(1)), 0, fields)
+
+
+@pytest.mark.parametrize("tail", [b"\xff" * 40, b"\xff\xff"], ids=["long", "cut"])
+@pytest.mark.parametrize(
+    ("before", "fields"), [(b"", ()), (b"\0" + bytes(4), (("throttle_time_ms", 0),))], ids=["header tags", "compact array"]
+)
+def test_varints_that_do_not_end_in_a_response(before: bytes, fields: tuple[Field, ...], tail: bytes) -> None:
+    """In a Metadata response of version 9."""
+    talk = Talk().send(0, request(3, 9, 1, b"me", b"\1\1\1\0\0", True)).send(1, response(1, before + tail, False))
+    assert_body_left(talk, 1, fields)
+
+
+MOST = 2**31 - 1
+CLAIMS: dict[str, tuple[int, bytes, tuple[Field, ...]]] = {
+    "a million partitions": (2, OLD + struct.pack(">i", 1_000_000) + bytes(20), NAMED),
+    "a million partitions, compact": (9, FLEXIBLE + uvarint(1_000_001) + bytes(20), NAMED),
+    "most partitions": (2, OLD + struct.pack(">i", MOST) + bytes(20), NAMED),
+    "most partitions, compact": (9, FLEXIBLE + uvarint(2**32 - 1) + bytes(20), NAMED),
+    "a name": (2, START + struct.pack(">ih", 1, 32_767) + b"t", ACKED),
+    "a name, compact": (9, b"\0" + START + b"\2" + uvarint(2**31) + b"t", ACKED),
+    "records": (2, OLD_RECORDS + struct.pack(">i", MOST) + bytes(80), PARTITION),
+    "records, compact": (9, FLEXIBLE_RECORDS + uvarint(2**31) + bytes(80), PARTITION),
+    "records by one byte": (2, OLD_RECORDS + struct.pack(">i", 81) + bytes(80), PARTITION),
+    "a tag": (9, FLEXIBLE + b"\1\1\0" + uvarint(2**31) + bytes(20), NAMED),
+    "most tags": (9, FLEXIBLE + b"\1" + uvarint(2**32 - 1) + bytes(20), NAMED),
+    "a batch below its header": (2, OLD_RECORDS + struct.pack(">iqi", 80, 0, -1) + bytes(68), (*PARTITION, ("records_size", 80))),
+    "a batch of no format": (2, OLD_RECORDS + struct.pack(">iqi", 80, 0, 68) + b"\7" * 68, (*PARTITION, ("records_size", 80))),
+}
+
+
+@pytest.mark.parametrize("what", CLAIMS)
+def test_claims_beyond_the_frame(what: str) -> None:
+    """Nothing of that size is allocated; the fields before it are certain, and so is the next frame."""
+    version, body, fields = CLAIMS[what]
+    with little_memory():
+        assert_body_left(Talk().send(0, request(0, version, 1, b"me", body, version >= 9)).send(1, produced(1, version)), 0, fields)
+
+
+@pytest.mark.parametrize("size", [MOST, 100])
+def test_a_batch_that_claims_more_than_the_records_is_one_that_was_cut(size: int) -> None:
+    """A broker cuts the last batch off at the partition's limit, so this is no damage: its bytes are told, its records are not."""
+    records = struct.pack(">qi", 0, size) + bytes(4) + b"\2" + bytes(60)
+    partition = struct.pack(">iihqqi", 1, 0, 0, 9, 9, 0)  # of Fetch 4, up to its records
+    reply = bytes(4) + struct.pack(">i", 1) + b"\0\1t" + partition + struct.pack(">i", len(records)) + records
+    ask = Encoder("Fetch", "Request", 4, random.Random(1), no_records)
+    with little_memory():
+        answer = Talk().send(0, request(1, 4, 1, b"me", ask.bytes, False)).send(1, response(1, reply, False)).follow().rows[-1]
+    assert answer.fields[-2:] == (("records_size", len(records)), ("batch_cut", len(records)))
+    assert answer.body == machine.BODY_WHOLE
+
+
+def test_a_response_of_2_gib_that_never_comes() -> None:
+    """Clients accept any size: the row has it, and no last byte."""
+    talk = Talk().send(0, heartbeat(1)).send(1, struct.pack(">ii", MOST, 1) + b"\0\0").send(0, heartbeat(2)).send(1, beat(2))
+    with little_memory():
+        found = talk.follow()
+    assert [(row.side, row.correlation, row.partner) for row in found.rows] == [(0, 1, 2), (0, 2, -1), (1, 1, 0)]
+    assert (found.rows[2].size, found.rows[2].last) == (MOST + 4, -1)
+
+
+@contextlib.contextmanager
+def little_memory() -> Iterator[None]:
+    """Fail where more is allocated than a stream of a few packets needs, arrays included."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def assert_body_left(talk: Talk, side: int, fields: tuple[Field, ...]) -> None:
+    """The first exchange's frame of this side has these fields and no more, and is counted; the exchange behind it is whole."""
+    found = talk.send(0, heartbeat(2)).send(1, beat(2)).follow()
+    assert [(row.side, row.correlation, row.partner) for row in found.rows] == [(0, 1, 2), (0, 2, 3), (1, 1, 0), (1, 2, 1)]
+    left = found.rows[2 * side]
+    assert left.fields == fields
+    assert left.header & machine.HEADER_MALFORMED
     assert found.oddities["malformed_frames"] == 1
+    assert found.skipped == [0, 0]
 
 
 @pytest.mark.parametrize("client", [b"\xff\xfe", b"tab\there", b"\xc3", b"\xe2\x82", b"nul\0"])
