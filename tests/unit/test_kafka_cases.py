@@ -7,9 +7,11 @@ import random
 import struct
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from kafka_messages import Encoder, Field, no_records, request, response, some_records, uvarint
+from kafka_messages import Encoder, Field, batch, no_records, request, response, some_records, uvarint
+from kafka_sites import site_of
 from kafka_streams import ACK, FIN, RST, SYN, Followed, Packet, Row, follow, renumbered, segmented, split, unite, whole
 
 from brokerlens.kafka import machine
@@ -354,6 +356,25 @@ def test_claims_beyond_the_frame(what: str) -> None:
         assert_body_left(Talk().send(0, request(0, version, 1, b"me", body, version >= 9)).send(1, produced(1, version)), 0, fields)
 
 
+NO_RECORDS = {
+    "below its header": struct.pack(">qi", 0, -1) + bytes(68),
+    "of no format": struct.pack(">qi", 0, 68) + b"\7" * 68,
+    "of fewer than no records": batch(random.Random(1), b"", 1)[0][:57] + struct.pack(">i", -5),
+}
+
+
+@pytest.mark.parametrize("what", NO_RECORDS)
+def test_a_damaged_batch_leaves_the_number_of_records_open(what: str, tmp_path: Path) -> None:
+    """Not 0: nobody knows. What stands before it in the frame is certain."""
+    records = NO_RECORDS[what]
+    ask = request(0, 2, 1, b"me", OLD_RECORDS + struct.pack(">i", len(records)) + records, False)
+    site = site_of(Talk().send(0, ask).send(1, produced(1, 2)).send(0, produce(2, 2)).send(1, produced(2, 2)).done(), tmp_path)
+    shown = site.requests.select("correlation_id", "status", "acks", "record_count", "record_bytes", "codec", "latency_ms")
+    assert shown.row(0) == (1, "answered", 1, None, None, None, 5.0)
+    assert shown.row(1)[3] is not None
+    assert site.connections["malformed_frames"].to_list() == [1]
+
+
 @pytest.mark.parametrize("size", [MOST, 100])
 def test_a_batch_that_claims_more_than_the_records_is_one_that_was_cut(size: int) -> None:
     """A broker cuts the last batch off at the partition's limit, so this is no damage: its bytes are told, its records are not."""
@@ -394,6 +415,7 @@ def assert_body_left(talk: Talk, side: int, fields: tuple[Field, ...]) -> None:
     left = found.rows[2 * side]
     assert left.fields == fields
     assert left.header & machine.HEADER_MALFORMED
+    assert left.body != machine.BODY_WHOLE
     assert found.oddities["malformed_frames"] == 1
     assert found.skipped == [0, 0]
 

@@ -413,7 +413,11 @@ def take_batch_v2(memory: Int64s, s: int, source: Bytes, at: int, position: int)
             emit(memory, frame, _BATCH + 7, producer)
             emit(memory, frame, _BATCH + 8, signed(source, at + 33, 2))
             emit(memory, frame, _BATCH + 9, signed(source, at + 35, 4))
-        emit(memory, frame, _BATCH + 10, signed(source, at + 39, 4))
+        records = signed(source, at + 39, 4)
+        if records < 0:
+            memory[s + HEADER] |= HEADER_MALFORMED
+        else:
+            emit(memory, frame, _BATCH + 10, records)
     left = memory[s + BATCH_REST] - (BATCH_HEADER - SET_HEADER)
     memory[s + SKIP] = left
     next_batch(memory, s, position + left)
@@ -559,7 +563,7 @@ def body_need(memory: Int64s, s: int) -> int:
         elif op == _DONE:
             if memory[s + POSITION] < memory[s + FRAME_END]:
                 memory[s + HEADER] |= HEADER_TRAILING
-            else:
+            elif memory[s + HEADER] & HEADER_MALFORMED == 0:  # a batch may have been
                 memory[s + BODY] = BODY_WHOLE
             rest(memory, s)
             return 0
