@@ -135,11 +135,14 @@ def _write_requests(link: Link, frame: pl.DataFrame, path: Path) -> None:
     extra = {
         "client_ip": [link.client] * n, "broker_ip": [link.broker] * n, "broker_port": [link.port] * n, "client_software": ["librdkafka 2.10"] * n,
         "api_key": [0] * n, "api_version": [10] * n, "acks": [-1] * n, "status": ["answered"] * n, "status_reason": [None] * n,
-        "request_bytes": [300] * n, "response_bytes": [120] * n, "max_wait_ms": [None] * n, "topics": [["sensors"]] * n, "partitions": [1] * n,
+        "request_bytes": [300] * n, "response_bytes": [120] * n, "request_captured_bytes": [300] * n, "response_captured_bytes": [120] * n, "max_wait_ms": [None] * n, "topics": [["sensors"]] * n, "partitions": [1] * n,
         "record_bytes": (frame["record_count"] * 90).to_list() if n else [], "codec": ["none"] * n, "error_code": [0] * n, "throttle_ms": [0] * n,
     }  # fmt: skip
     columns = {name: pa.array(frame[name].to_list()) for name in frame.columns} | {name: pa.array(values) for name, values in extra.items()}
-    _write(columns, path, "requests")
+    _write(columns | {name: pa.nulls(n) for name in ABOUT_FEW_REQUESTS}, path, "requests")
+
+
+ABOUT_FEW_REQUESTS = ("fetch_session", "replica_id", "lag_records", "producer_id", "producer_epoch", "base_sequence", "retried_batches")
 
 
 def _write(columns: Mapping[str, pa.Array], path: Path, dataset: str) -> None:
@@ -225,6 +228,7 @@ def _write_connections(link: Link, packets: pl.DataFrame, path: Path) -> None:
         "rtt_broker_p50_ms": [link.delay_ms + 1.0] * n, "rtt_broker_p95_ms": [link.delay_ms + 2 * link.variation_ms] * n, "packets_to_broker": by["packets"].to_list(),
         "payload_bytes_to_broker": (by["packets"] * 300).to_list(), "data_segments_to_broker": by["packets"].to_list(),
         "retransmitted_segments_to_broker": by["again"].to_list(), "resets_to_broker": by["resets"].to_list(), "framing": ["start"] * n, "encrypted": [link.encrypted] * n,
+        "sasl": [False] * n, **{name: [0] * n for name, *_ in tables.FRAME_ODDITIES},
         "zero_window_ms_to_broker": [0.0] * n, "zero_window_ms_from_broker": [0.0] * n,
     }  # fmt: skip
     _write({name: pa.array(values) for name, values in columns.items()}, path, "connections")
