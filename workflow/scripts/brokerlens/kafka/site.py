@@ -78,14 +78,14 @@ def _states(fetches: pl.DataFrame) -> pl.DataFrame:
         .with_columns(pl.col("place").shift(-1).over(*SESSION, "topic").alias("until"))
         .filter("holds")
     )
-    places = pl.concat([changes.select(*SESSION, "place")]).unique()
-    return (
+    places = changes.select(*SESSION, "place").unique()
+    held = (
         places.join(of_topic.select(*SESSION, "topic", "until", pl.col("place").alias("since")), on=SESSION)
         .filter((pl.col("since") <= pl.col("place")) & (pl.col("until").is_null() | (pl.col("place") < pl.col("until"))))
         .group_by(*SESSION, "place")
         .agg(pl.col("topic").unique().alias("topics_of_session"))
-        .sort("place")
     )
+    return places.join(held, on=[*SESSION, "place"], how="left").with_columns(pl.col("topics_of_session").fill_null([])).sort("place")
 
 
 def sent_again(provisional: Provisional, own: pl.DataFrame) -> pl.DataFrame:
