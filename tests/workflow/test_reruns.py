@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
-from workbench import ROOT, TOGETHER, Workbench, downstream_of_merge, splits
+from workbench import ROOT, TOGETHER, Workbench, downstream_of_merge, downstream_of_topic_ids, splits
 
 BOTH = ("a.pcap", "b.pcap")
 SITES = [(run, site) for run in ("run1", "run2") for site in ("edge", "cloud")]
 ALL_SPLITS = {job for run, site in SITES for job in splits(run, site, BOTH)}
-ALL_MERGES = {f"merge_site {run}/{site}/part-0000" for run, site in SITES}
+ALL_MERGES = {f"{rule} {run}/{site}/part-0000" for run, site in SITES for rule in ("merge_site", "complete_requests")}
+ALL_EXPERIMENTS = {f"merge_experiment {run}" for run, _ in SITES}
 ALL_METRICS = {f"compute_metrics {run}/{site}" for run, site in SITES}
 
 
@@ -26,7 +27,7 @@ def test_nothing_changed(bench: Workbench) -> None:
 
 def test_a_first_run_does_every_job_once(bench: Workbench) -> None:
     shutil.rmtree(bench.work / "results")
-    assert bench.planned() == ALL_SPLITS | ALL_MERGES | ALL_METRICS | TOGETHER
+    assert bench.planned() == ALL_SPLITS | ALL_MERGES | ALL_EXPERIMENTS | ALL_METRICS | TOGETHER
 
 
 def test_a_run_says_where_the_report_is(bench: Workbench) -> None:
@@ -105,15 +106,22 @@ def test_two_brokers_in_another_order(bench: Workbench) -> None:
     assert bench.planned() == set()
 
 
-@pytest.mark.parametrize(("key", "value"), [("tap", "client"), ("topic_ids", {"AAAAAAAAAAAAAAAAAAAAAQ": "sensors"})])
-def test_what_the_merge_asks(bench: Workbench, key: str, value: object) -> None:
-    bench.site("run1", "edge")[key] = value
+def test_what_the_merge_asks(bench: Workbench) -> None:
+    bench.site("run1", "edge")["tap"] = "client"
     assert bench.planned() == downstream_of_merge("run1", "edge")
+
+
+def test_names_of_topics_merge_nothing_again(bench: Workbench) -> None:
+    bench.site("run1", "edge")["topic_ids"] = {"AAAAAAAAAAAAAAAAAAAAAQ": "sensors"}
+    assert bench.planned() == downstream_of_topic_ids("run1", "edge")
 
 
 def test_another_number_of_shards_splits_nothing_again(bench: Workbench) -> None:
     bench.site("run1", "edge")["shards"] = 2
-    assert bench.planned() == downstream_of_merge("run1", "edge") | {"merge_site run1/edge/part-0001"}
+    assert bench.planned() == downstream_of_merge("run1", "edge") | {
+        "merge_site run1/edge/part-0001",
+        "complete_requests run1/edge/part-0001",
+    }
     bench.run()
     bench.site("run1", "edge")["shards"] = 1
     assert bench.planned() == downstream_of_merge("run1", "edge")
@@ -188,12 +196,12 @@ def edit(bench: Workbench, module: str) -> None:
         ("compare.py", {"compare", "report"}),
         ("collect_sites.py", TOGETHER),
         ("compute_metrics.py", ALL_METRICS | TOGETHER),
-        ("merge_site.py", ALL_MERGES | ALL_METRICS | TOGETHER),
-        ("split_capture.py", ALL_SPLITS | ALL_MERGES | ALL_METRICS | TOGETHER),
+        ("merge_site.py", ALL_MERGES | ALL_EXPERIMENTS | ALL_METRICS | TOGETHER),
+        ("split_capture.py", ALL_SPLITS | ALL_MERGES | ALL_EXPERIMENTS | ALL_METRICS | TOGETHER),
         ("brokerlens/report/__init__.py", {"report"}),
-        ("brokerlens/tcp/order.py", ALL_MERGES | ALL_METRICS | TOGETHER),
-        ("brokerlens/capture/headers.py", ALL_SPLITS | ALL_MERGES | ALL_METRICS | TOGETHER),
-        ("brokerlens/job.py", ALL_SPLITS | ALL_MERGES | ALL_METRICS | TOGETHER),
+        ("brokerlens/tcp/order.py", ALL_MERGES | ALL_EXPERIMENTS | ALL_METRICS | TOGETHER),
+        ("brokerlens/capture/headers.py", ALL_SPLITS | ALL_MERGES | ALL_EXPERIMENTS | ALL_METRICS | TOGETHER),
+        ("brokerlens/job.py", ALL_SPLITS | ALL_MERGES | ALL_EXPERIMENTS | ALL_METRICS | TOGETHER),
         ("brokerlens/config.py", set()),
         ("brokerlens/warm.py", set()),
     ],
@@ -236,7 +244,10 @@ def test_only_the_report_is_made_again_when_only_it_is_missing(bench: Workbench)
 def test_a_single_data_set_can_be_asked_for(bench: Workbench) -> None:
     shutil.rmtree(bench.work / "results")
     target = "results/requests/experiment=run1/site=edge/part-0000.parquet"
-    assert bench.planned(target) == splits("run1", "edge", BOTH) | {"merge_site run1/edge/part-0000"}
+    assert bench.planned(target) == splits("run1", "edge", BOTH) | {
+        "merge_site run1/edge/part-0000",
+        "complete_requests run1/edge/part-0000",
+    }
 
 
 def test_every_job_has_a_log_and_a_benchmark(bench: Workbench) -> None:
@@ -246,7 +257,7 @@ def test_every_job_has_a_log_and_a_benchmark(bench: Workbench) -> None:
             for path in (bench.work / "results" / kind).rglob("*")
             if path.is_file()
         }
-        assert files == {job.replace(" ", "/") + ending for job in ALL_SPLITS | ALL_MERGES | ALL_METRICS | TOGETHER}
+        assert files == {job.replace(" ", "/") + ending for job in ALL_SPLITS | ALL_MERGES | ALL_EXPERIMENTS | ALL_METRICS | TOGETHER}
 
 
 def test_odd_names_of_files_and_folders(bench: Workbench) -> None:

@@ -132,7 +132,13 @@ def splits(experiment: str, site: str, captures: Iterable[str]) -> set[str]:
 
 def downstream_of_merge(experiment: str, site: str) -> set[str]:
     """What runs when a site's working folders changed."""
-    return {f"merge_site {experiment}/{site}/part-0000", f"compute_metrics {experiment}/{site}"} | TOGETHER
+    return {f"merge_site {experiment}/{site}/part-0000"} | downstream_of_topic_ids(experiment, site)
+
+
+def downstream_of_topic_ids(experiment: str, site: str) -> set[str]:
+    """What runs when the names of a site's topics changed."""
+    of_site = {f"complete_requests {experiment}/{site}/part-0000", f"compute_metrics {experiment}/{site}"}
+    return of_site | {f"merge_experiment {experiment}"} | TOGETHER
 
 
 TOGETHER = {"collect_sites", "compare", "report"}

@@ -6,13 +6,15 @@ The log is in the order of the wire, so a partition belongs to the topic before 
 from __future__ import annotations
 
 import base64
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import polars as pl
 
-from brokerlens.kafka.frames import Fields
 from brokerlens.kafka.layouts import FIELDS
+
+if TYPE_CHECKING:
+    from brokerlens.kafka.frames import Fields
 
 METADATA: Final = 3
 CODECS: Final = ("none", "gzip", "snappy", "lz4", "zstd")

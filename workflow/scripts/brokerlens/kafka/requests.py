@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import polars as pl
@@ -17,7 +17,9 @@ import pyarrow as pa
 from brokerlens import tables
 from brokerlens.kafka import bodies, layouts
 from brokerlens.kafka.bodies import decode
-from brokerlens.kafka.frames import Fields, Frames
+
+if TYPE_CHECKING:
+    from brokerlens.kafka.frames import Fields, Frames
 
 PRODUCE: Final = 0
 FETCH: Final = 1
