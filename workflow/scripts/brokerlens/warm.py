@@ -35,7 +35,7 @@ def run_all_stages(captures: Iterable[Path], folder: Path) -> None:
         name: str(folder / name / "experiment=e" / "site=s" / "part-0000.parquet")
         for name in ("packets", "connections", "requests", "topics", "notebook")
     }
-    completed = str(folder / "requests.parquet")
+    completed = str(folder / "completed" / "experiment=e" / "site=s" / "part-0000.parquet")
     measured = {name: str(folder / name / "experiment=e" / "site=s" / f"{name}.parquet") for name in ("metrics", "series")}
     for path in [*parts.values(), *measured.values()]:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
