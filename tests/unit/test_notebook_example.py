@@ -75,8 +75,8 @@ def test_figures_of_the_example_are_the_notebooks(tmp_path: Path) -> None:
     for capture in CAPTURES:
         working.append(str(tmp_path / capture.name))
         split_capture(capture=str(capture), name=capture.name, brokers=broker, output=working[-1], threads=1)
-    outputs = {name: str(tmp_path / f"{name}.parquet") for name in ("packets", "requests", "connections", "notebook")}
-    merge_site(captures=working, part=0, site={"brokers": broker, "tap": "auto", "topic_ids": {}, "shards": 1}, **outputs)
+    outputs = {name: str(tmp_path / f"{name}.parquet") for name in ("packets", "connections", "requests", "topics", "notebook")}
+    merge_site(captures=working, part=0, site={"brokers": broker, "tap": "auto", "shards": 1}, **outputs)
     found = notebook_figures(read_packets([outputs["packets"]], [outputs["notebook"]], Window(start, end), broker))
     packets, resets, zero_windows, retransmissions, jitter, latencies = by_the_notebook(start, end)
     assert (found.packets, found.resets, found.zero_windows, found.retransmissions) == (packets, resets, zero_windows, retransmissions)
