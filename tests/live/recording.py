@@ -1,0 +1,60 @@
+"""One run: the broker, all clients, the captures and the clients' logs in a folder."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed import HERE, Network, broker, captured, check_machine, fetch_jars, network
+from traffic import FAMILIES
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a run left."""
+
+    folder: Path
+    broker: str
+    captures: dict[str, Path]  # by site
+    sent: dict[str, int]  # records by client id, as the clients counted them
+    got: dict[str, int]
+
+    def dropped(self) -> dict[str, int]:
+        """Packets that the kernel dropped before tcpdump had read them, by site."""
+        logs = {site: capture.with_suffix(".tcpdump.log").read_text() for site, capture in self.captures.items()}
+        return {site: int(found[1]) for site, log in logs.items() if (found := re.search(r"(\d+) packets? dropped by kernel", log))}
+
+
+def record(folder: Path) -> Recording:
+    """Run everything in a new folder; `NotPossibleError` where this machine cannot."""
+    check_machine()
+    jars = fetch_jars()
+    logs = folder / "logs"
+    logs.mkdir(parents=True)
+    with network() as wires:
+        captures = {site: folder / f"{site}.pcap" for site in wires.taps}
+        with broker(wires, jars, folder), ExitStack() as capturing:
+            for site, capture in captures.items():
+                capturing.enter_context(captured(wires.taps[site], wires.port, capture))
+            with ThreadPoolExecutor(len(FAMILIES)) as together:
+                told = [*together.map(lambda family: run_clients(wires, family, logs, jars), FAMILIES)]
+            time.sleep(0.5)  # the last connections' ends
+    counts = {what: {client: count for family in told for client, count in family[what].items()} for what in ("sent", "got")}
+    return Recording(folder, wires.broker, captures, counts["sent"], counts["got"])
+
+
+def run_clients(wires: Network, family: str, logs: Path, jars: Path) -> dict[str, dict[str, int]]:
+    """A family's clients, from their place in the network; what they counted."""
+    command = [*wires.at_clients, sys.executable, str(HERE / "traffic.py"), family, wires.broker, str(logs), str(jars)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{family} failed: {done.stderr[-3000:]}")
+    counts: dict[str, dict[str, int]] = json.loads(done.stdout)
+    return counts
