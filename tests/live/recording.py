@@ -1,4 +1,7 @@
-"""One run: the broker, all clients, the captures and the clients' logs in a folder."""
+"""One run: the broker, all clients, the captures and the clients' logs in a folder.
+
+``python recording.py FOLDER`` (`make live`) makes one, with a configuration for the pipeline beside it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed import HERE, Network, broker, captured, check_machine, fetch_jars, network
+import yaml
+from testbed import HERE, Network, NotPossibleError, broker, captured, check_machine, fetch_jars, network
 from traffic import FAMILIES
 
 
@@ -25,6 +29,7 @@ class Recording:
     captures: dict[str, Path]  # by site
     sent: dict[str, int]  # records by client id, as the clients counted them
     got: dict[str, int]
+    kernel: dict[str, int]  # TCP's counters where the clients are
 
     def dropped(self) -> dict[str, int]:
         """Packets that the kernel dropped before tcpdump had read them, by site."""
@@ -46,8 +51,9 @@ def record(folder: Path) -> Recording:
             with ThreadPoolExecutor(len(FAMILIES)) as together:
                 told = [*together.map(lambda family: run_clients(wires, family, logs, jars), FAMILIES)]
             time.sleep(0.5)  # the last connections' ends
+            kernel = tcp_counters(wires)
     counts = {what: {client: count for family in told for client, count in family[what].items()} for what in ("sent", "got")}
-    return Recording(folder, wires.broker, captures, counts["sent"], counts["got"])
+    return Recording(folder, wires.broker, captures, counts["sent"], counts["got"], kernel)
 
 
 def run_clients(wires: Network, family: str, logs: Path, jars: Path) -> dict[str, dict[str, int]]:
@@ -58,3 +64,27 @@ def run_clients(wires: Network, family: str, logs: Path, jars: Path) -> dict[str
         raise RuntimeError(f"{family} failed: {done.stderr[-3000:]}")
     counts: dict[str, dict[str, int]] = json.loads(done.stdout)
     return counts
+
+
+def tcp_counters(wires: Network) -> dict[str, int]:
+    """The kernel's counters of TCP where the clients are."""
+    table = subprocess.run([*wires.at_clients, "cat", "/proc/net/snmp"], capture_output=True, text=True, check=True).stdout
+    names, numbers = (line.split()[1:] for line in table.splitlines() if line.startswith("Tcp:"))
+    return dict(zip(names, map(int, numbers), strict=True))
+
+
+def configuration(recording: Recording) -> str:
+    """The recording as an experiment: a site at each end of the network."""
+    sites = {
+        end: {"captures": capture.name, "brokers": [recording.broker], "tap": end if len(recording.captures) > 1 else "auto"}
+        for end, capture in recording.captures.items()
+    }
+    return yaml.safe_dump({"experiments": {"live": {"sites": sites}}}, sort_keys=False)
+
+
+if __name__ == "__main__":
+    try:
+        made = record(Path(sys.argv[1]).absolute())
+    except NotPossibleError as reason:
+        sys.exit(f"this machine cannot record live traffic: {reason}")
+    (made.folder / "config.yaml").write_text(configuration(made))

@@ -101,11 +101,14 @@ def librdkafka(broker: str, folder: Path, jars: Path) -> Told:
     reader.subscribe(["librdkafka-data"])
     keep_polling(lambda: got["librdkafka-reader"] == RECORDS * len(PRODUCERS["librdkafka"]), lambda: poll(reader, "reader"))
     poll(reader, "reader", 1.5)  # nothing more comes: polls that wait in vain
+    producer.begin_transaction()
+    producer.send_offsets_to_transaction(reader.position(reader.assignment()), reader.consumer_group_metadata(), 30)
+    producer.commit_transaction(30)
     reader.close()
 
-    committed = Consumer(
-        client("committed", group_id="librdkafka-committed", auto_offset_reset="earliest", isolation_level="read_committed")
-    )
+    # A group of the new protocol.
+    options = {"group_id": "librdkafka-committed", "group_protocol": "consumer", "isolation_level": "read_committed"}
+    committed = Consumer(client("committed", auto_offset_reset="earliest", **options))
     committed.subscribe(["librdkafka-transactions"])
     keep_polling(lambda: got["librdkafka-committed"] == COMMITTED, lambda: poll(committed, "committed"))
     committed.close()
