@@ -13,6 +13,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -42,9 +43,9 @@ Told = dict[str, Counter[str]]
 
 
 def values(count: int) -> list[bytes]:
-    """Records of varied sizes that compress."""
+    """Records of varied sizes, each of which compresses: clients leave what does not as it is."""
     chance = random.Random(count)
-    return [f"{n:06} ".encode() * chance.randint(1, 60) for n in range(count)]
+    return [f"{n:06} ".encode() * chance.randint(20, 60) for n in range(count)]
 
 
 def keep_polling(until: Callable[[], bool], *polls: Callable[[], object]) -> None:
@@ -55,6 +56,10 @@ def keep_polling(until: Callable[[], bool], *polls: Callable[[], object]) -> Non
             raise TimeoutError("the clients did not get there within 30 s")
         for poll in polls:
             poll()
+
+
+def wait() -> None:
+    time.sleep(0.05)
 
 
 def librdkafka(broker: str, folder: Path, jars: Path) -> Told:
@@ -208,18 +213,30 @@ def kafka_python(broker: str, folder: Path, jars: Path) -> Told:
     poll(reader, "reader", 1500)
     reader.close()
 
-    def member(name: str) -> KafkaConsumer:
-        return KafkaConsumer("kafka-python-group", **client(name, group_id="kafka-python-group", **MEMBER))
+    @contextmanager
+    def member(name: str) -> Iterator[KafkaConsumer]:
+        """A member that a thread of its own keeps polling: it joins only while it is polled, and two that take turns may never meet."""
+        consumer = KafkaConsumer("kafka-python-group", **client(name, group_id="kafka-python-group", **MEMBER))
+        leave = threading.Event()
 
-    first = member("member1")
-    polls = [lambda: poll(first, "member1")]
-    keep_polling(lambda: len(first.assignment()) == 4, *polls)
-    second = member("member2")
-    polls.append(lambda: poll(second, "member2"))
-    keep_polling(lambda: len(first.assignment()) == len(second.assignment()) == 2, *polls)
-    second.close()
-    keep_polling(lambda: len(first.assignment()) == 4, polls[0])
-    first.close()
+        def keep() -> None:
+            while not leave.is_set():
+                poll(consumer, name)
+            consumer.close()
+
+        thread = threading.Thread(target=keep)
+        thread.start()
+        try:
+            yield consumer
+        finally:
+            leave.set()
+            thread.join()
+
+    with member("member1") as first:
+        keep_polling(lambda: len(first.assignment()) == 4, wait)
+        with member("member2") as second:
+            keep_polling(lambda: len(first.assignment()) == len(second.assignment()) == 2, wait)
+        keep_polling(lambda: len(first.assignment()) == 4, wait)
     return {"sent": sent, "got": got}
 
 
@@ -274,9 +291,6 @@ def java(broker: str, folder: Path, jars: Path) -> Told:
         command = tool(name, "VerifiableConsumer", *arguments, "--consumer.config", properties(name, heartbeat_interval_ms=200))
         with (folder / f"java-{name}.events").open("w") as events, ended(subprocess.Popen(command, stdout=events), signal.SIGTERM):
             yield
-
-    def wait() -> None:
-        time.sleep(0.05)
 
     with member("member1"):
         keep_polling(lambda: assigned("member1") == 2, wait)
