@@ -108,7 +108,7 @@ def content_of_last_copy() -> None:
             for first, last, at, head in content[base:used].tolist()
             if last > end
         ]
-        content = stream._room(content, base, len(left) + len(right))
+        content = stream.room(content, base, len(left) + len(right))
         for n, piece in enumerate(left + right):
             content[base + n] = piece
         return add_content(content, base, base + len(left) + len(right), start, end, data_at, begins)

@@ -156,15 +156,19 @@ def topic_ids(wildcards):
     return dict(site_of(wildcards).topic_ids)
 
 
+def learned(experiments):
+    """What the merges of these experiments' sites learned of topics."""
+    return [
+        merged("topics", experiment.name, site.name, part)
+        for experiment in experiments
+        for site in experiment.sites.values()
+        for part in site.parts
+    ]
+
+
 def learned_in_experiment(wildcards):
     """What the merges of an experiment's sites learned of topics."""
-    experiment = CONFIG.experiments[wildcards.experiment]
-    return [merged("topics", experiment.name, site.name, part) for site in experiment.sites.values() for part in site.parts]
-
-
-def learned_everywhere():
-    """What the merges of all sites learned of topics."""
-    return [merged("topics", experiment.name, site.name, part) for experiment, site in all_sites() for part in site.parts]
+    return learned([CONFIG.experiments[wildcards.experiment]])
 
 
 def experiment_settings(wildcards):

@@ -37,7 +37,7 @@ rule collect_sites:
         facts=working_folders(),
         metrics=per_site("metrics"),
         connections=parts("connections"),
-        learned=learned_everywhere(),
+        learned=learned(CONFIG.experiments.values()),
     output:
         sites="results/sites/sites.parquet",
         metrics_csv="results/metrics.csv",

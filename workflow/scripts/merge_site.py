@@ -18,11 +18,11 @@ from brokerlens.kafka import bodies
 from brokerlens.kafka import requests as kafka_requests
 from brokerlens.kafka.frames import FRAMING, StreamFacts, follow_connections
 from brokerlens.kafka.machine import HEADER_HOLE
-from brokerlens.tcp.captured import captured_bytes
+from brokerlens.tcp.captured import captured_bytes, covered
 from brokerlens.tcp.locate import rows_of_bytes
 from brokerlens.tcp.order import ACK, FIN, RST, Ordered, order_packets
 from brokerlens.tcp.segments import ENDED, LABELS, RESET_BY, TAPS, ConnectionFacts, SegmentFacts, follow_segments
-from brokerlens.tcp.stream import Streams, assemble
+from brokerlens.tcp.stream import assemble
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -77,21 +77,6 @@ def frame_rows(rows: working.Rows, ordered: Ordered, frames: pl.DataFrame) -> pl
         frames["first_time"].fill_null(-1).to_numpy(),
     )
     return frames.with_columns(pl.Series("row", located))
-
-
-def sent_again(streams: Streams, direction: np.ndarray, start: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Per stretch of a direction whether one of its bytes was sent again."""
-    again = np.zeros(len(start), bool)
-    # Ranges of a direction are disjoint and sorted: the first that ends behind the frame's start decides.
-    owner = np.repeat(np.arange(len(streams.again_first) - 1), np.diff(streams.again_first))
-    if len(owner) == 0 or len(start) == 0:
-        return again
-    span = int(max(streams.again_to.max(), (start + size).max())) + 1
-    places = np.searchsorted(owner * span + streams.again_to, direction * span + start, side="right")
-    inside = places < len(owner)
-    hit = places[inside]
-    again[inside] = (owner[hit] == direction[inside]) & (streams.again_from[hit] < (start + size)[inside])
-    return again
 
 
 def packet_table(
@@ -301,7 +286,7 @@ def merge_site(
         rows,
         ordered,
         table.with_columns(
-            pl.Series("retransmitted", sent_again(streams, *stretch)),
+            pl.Series("retransmitted", covered(streams.again_first, streams.again_from, streams.again_to, *stretch) > 0),
             pl.Series("captured", captured_bytes(rows, ordered, segment_facts, *stretch)),
         ),
     )

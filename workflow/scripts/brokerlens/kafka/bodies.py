@@ -97,7 +97,7 @@ def _value(name: str) -> pl.Expr:
 def _numbered(fields: pl.DataFrame) -> pl.DataFrame:
     """The log with the topic before each row (null: it was not captured, or is null) and the partition before it, numbered over all frames."""
     starts_topic, starts_partition = pl.col("field").is_in(TOPIC), pl.col("field") == FIELDS["partition"]
-    # A Metadata answer gives a topic's name and its id, of which only one need be there; elsewhere it is either.
+    # A topic that is null must not leave its partitions to the topic before it.
     named = pl.when(starts_topic).then(pl.col("text").fill_null(""))
     return fields.with_columns(
         named.forward_fill().replace("", None).alias("topic"), starts_partition.cum_sum().cast(pl.Int64).alias("number")

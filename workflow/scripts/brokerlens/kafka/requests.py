@@ -28,6 +28,8 @@ WAITING_APIS: Final = (1, 11, 14, 78)
 """Fetch, JoinGroup, SyncGroup, ShareFetch: the broker holds the answer back by design."""
 HELPERS: Final = ("session", "session_epoch", "request_body", "asked", "forgotten", "batches")
 """Columns of provisional rows beside those of the data set."""
+BATCH: Final = ("producer_id", "producer_epoch", "topic", "partition", "base_sequence")
+"""What makes a record batch the same one when it is sent again (KIP-98)."""
 ROUND_TRIP_AGE_NS: Final = 10_000_000_000
 MS: Final = 1e6
 CLOSED: Final = {"reset": "connection_reset", "fin": "connection_closed", "open": "capture_ended"}
@@ -278,8 +280,8 @@ def _contents(rows: pl.DataFrame, frames: pl.DataFrame, fields: pl.DataFrame) ->
         pl.col("topics").alias("said_topics"),
     )
     carried = said_of.select("frame", "partitions").join(bodies.records(batches), on="frame", how="left").rename({"frame": "carrier"})
+    of_sessions = partitions.join(asked.filter(pl.col("session_epoch") >= 0), on="frame", how="semi", maintain_order="left")
     numbered = batches.filter(pl.col("producer_id").is_not_null())
-    batch_key = ("producer_id", "producer_epoch", "topic", "partition", "base_sequence")
     carrier = pl.when(pl.col("api_key") == PRODUCE).then("frame").when(pl.col("api_key") == FETCH).then("response")
     body = pl.when(pl.col("api_key") == PRODUCE).then("request_body").otherwise("response_body")
     whole, empty = pl.col("whole") & pl.col("carrier").is_not_null(), pl.col("record_bytes").is_null()
@@ -291,16 +293,16 @@ def _contents(rows: pl.DataFrame, frames: pl.DataFrame, fields: pl.DataFrame) ->
         .join(carried, on="carrier", how="left", maintain_order="left")
         .join(_lag(frames, partitions, batches), on="response", how="left", maintain_order="left")
         .join(bodies.client_software(frames, fields), on="connection", how="left", maintain_order="left")
-        .join(_listed(partitions, "asked", "topic", "partition"), on="frame", how="left", maintain_order="left")
+        .join(_listed(of_sessions, "asked", "topic", "partition"), on="frame", how="left", maintain_order="left")
         .join(
             _listed(bodies.forgotten_partitions(fields), "forgotten", "topic", "partition"), on="frame", how="left", maintain_order="left"
         )
-        .join(_listed(numbered, "batches", *batch_key), on="frame", how="left", maintain_order="left")
+        .join(_listed(numbered, "batches", *BATCH), on="frame", how="left", maintain_order="left")
         .with_columns(
             pl.when(whole).then(pl.when(empty).then(0).otherwise("record_count")).alias("record_count"),
             *(pl.when(whole).then(pl.col(name).fill_null(0)).alias(name) for name in ("record_bytes", "partitions")),
             pl.when(whole).then("codec").alias("codec"),
-            *(pl.when(pl.col("api_key") == PRODUCE).then(name).alias(name) for name in batch_key if name not in ("topic", "partition")),
+            *(pl.when(pl.col("api_key") == PRODUCE).then(name).alias(name) for name in ("producer_id", "producer_epoch", "base_sequence")),
             pl.when(topics.list.len() > 0).then(topics).alias("topics"),
         )
     )

@@ -11,10 +11,10 @@ from typing import Final
 
 import polars as pl
 
-from brokerlens.kafka.requests import BODY_WHOLE
+from brokerlens.kafka.requests import BATCH, BODY_WHOLE
 
-SESSION: Final = ("broker_ip", "broker_port", "session", "opening")
-BATCH: Final = ("producer_id", "producer_epoch", "topic", "partition", "base_sequence")
+SESSION_ID: Final = ("broker_ip", "broker_port", "session")
+SESSION: Final = (*SESSION_ID, "opening")
 ORDER: Final = ("request_first", "connection_id", "correlation_id")
 """Which of two requests was sent first."""
 Provisional = Sequence[pl.LazyFrame]
@@ -32,31 +32,33 @@ def topic_names(learned: pl.DataFrame, configured: Mapping[str, str]) -> dict[st
     return dict(configured) | dict(zip(told["topic_id"], told["topic"], strict=True))
 
 
-def session_topics(provisional: Provisional) -> pl.DataFrame:
-    """The topics of every fetch in a session: ``part`` and ``row`` of the request, ``topics_of_session`` (null where they are not known).
+def session_topics(provisional: Provisional, part: int) -> pl.DataFrame:
+    """The topics of every fetch in a session among the rows of one shard: its ``row``, ``topics_of_session`` (null where they are not known).
 
     A session begins with a full fetch (epoch 0); later ones name only the partitions that they add or change, and those they forget (KIP-227). They are known as long
     as every epoch since was captured with its whole body.
     """
+    own = provisional[part].select(SESSION_ID).drop_nulls("session").unique()
     fetches = pl.concat(
         [
             shard.with_row_index("row")
-            .select("row", *SESSION[:3], "session_epoch", *ORDER, "request_body", "asked", "forgotten", part=pl.lit(part))
-            .filter(pl.col("session").is_not_null())
-            for part, shard in enumerate(provisional)
+            .select("row", *SESSION_ID, "session_epoch", *ORDER, "request_body", "asked", "forgotten", part=pl.lit(number))
+            .join(own, on=SESSION_ID, how="semi")
+            for number, shard in enumerate(provisional)
         ]
     ).collect()
     place, whole = pl.int_range(pl.len()).over(SESSION), pl.col("request_body") == BODY_WHOLE
     fetches = (
-        fetches.sort(*SESSION[:3], *ORDER, "session_epoch", "part", "row")
-        .with_columns((pl.col("session_epoch") == 0).cum_sum().over(SESSION[:3]).alias("opening"))
+        fetches.sort(*SESSION_ID, *ORDER, "session_epoch", "part", "row")
+        .with_columns((pl.col("session_epoch") == 0).cum_sum().over(SESSION_ID).alias("opening"))
         .with_columns(place.alias("place"))
         .with_columns(((pl.col("opening") > 0) & whole & (pl.col("session_epoch") == pl.col("place"))).alias("follows"))
         .with_columns((pl.col("follows").cast(pl.Int8).cum_min().over(SESSION) == 1).alias("known"))
     )
     states = _states(fetches.filter("known"))
-    return fetches.join_asof(states, on="place", by=list(SESSION), strategy="backward", check_sortedness=False).select(
-        "part", "row", pl.when("known").then(pl.col("topics_of_session").fill_null([])).alias("topics_of_session")
+    joined = fetches.join_asof(states, on="place", by=list(SESSION), strategy="backward", check_sortedness=False)
+    return joined.filter(pl.col("part") == part).select(
+        "row", pl.when("known").then(pl.col("topics_of_session").fill_null([])).alias("topics_of_session")
     )
 
 
@@ -91,7 +93,7 @@ def _states(fetches: pl.DataFrame) -> pl.DataFrame:
 def sent_again(provisional: Provisional, own: pl.DataFrame) -> pl.DataFrame:
     """Per row of ``own`` whose batches have a producer's id: how many of them an earlier request of the site carried.
 
-    The same batch is the same producer id, epoch, partition and first sequence number (KIP-98).
+    ``requests.BATCH`` says which batches are the same.
     """
     sent = own.select("row", *ORDER, "batches").explode("batches").drop_nulls("batches").unnest("batches")
     wanted = sent.select(BATCH).unique()
@@ -112,7 +114,6 @@ def sent_again(provisional: Provisional, own: pl.DataFrame) -> pl.DataFrame:
 def complete(provisional: Provisional, part: int, names: Mapping[str, str]) -> pl.DataFrame:
     """The rows of ``requests`` of one shard, the one numbered ``part``."""
     rows = provisional[part].with_row_index("row").collect()
-    in_session = session_topics(provisional).filter(pl.col("part") == part).drop("part")
     all_topics = pl.concat_list(pl.col("topics").fill_null([]), pl.col("topics_of_session").fill_null([]))
     named = all_topics.list.eval(pl.element().replace(names)).list.unique().list.sort()
     session = (
@@ -125,7 +126,7 @@ def complete(provisional: Provisional, part: int, names: Mapping[str, str]) -> p
         .otherwise(pl.lit("continued"))
     )
     return (
-        rows.join(in_session, on="row", how="left", maintain_order="left")
+        rows.join(session_topics(provisional, part), on="row", how="left", maintain_order="left")
         .join(sent_again(provisional, rows), on="row", how="left", maintain_order="left")
         .with_columns(session.alias("fetch_session"), pl.when(named.list.len() > 0).then(named).alias("topics"))
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from brokerlens.tcp.content import RST, SYN, Int64s, at
 from brokerlens.tcp.order import Ordered
-from brokerlens.tcp.stream import FROM, KEEPALIVE, TO, _room, _unite
+from brokerlens.tcp.stream import FROM, KEEPALIVE, TO, room, unite
 
 if TYPE_CHECKING:
     from brokerlens.capture.working import Rows
@@ -44,11 +44,11 @@ def _ranges(
                 ranges[used - 1, TO] = max(ranges[used - 1, TO], start + size)
                 continue
             in_order &= used == base or start > ranges[used - 1, TO]
-            ranges = _room(ranges, used, 1)
+            ranges = room(ranges, used, 1)
             ranges[used, FROM], ranges[used, TO] = start, start + size
             used += 1
         if not in_order:
-            used = _unite(ranges, base, used)
+            used = unite(ranges, base, used)
         offsets[d + 1] = used
     return offsets, ranges[:used]
 

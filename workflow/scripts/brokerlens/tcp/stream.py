@@ -70,7 +70,7 @@ def first_sight(streams: Streams, d: int, position: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _room(pieces: Int64s, used: int, more: int) -> Int64s:
+def room(pieces: Int64s, used: int, more: int) -> Int64s:
     """``pieces`` with room for ``more`` rows behind ``used``."""
     if used + more <= len(pieces):
         return pieces
@@ -117,8 +117,8 @@ def _add_seen(
     """Add a segment's bytes to the pieces ``base`` to ``used``: new ones with this time, others to ``again`` if it ``counts`` as sending."""
     place = _first_behind(seen, base, used, start)
     inside = _pieces_inside(seen, place, used, end)
-    seen = _room(seen, used, inside + 1)
-    again = _room(again, again_used, inside)
+    seen = room(seen, used, inside + 1)
+    again = room(again, again_used, inside)
     at_position = start
     while at_position < end:
         if place < used and seen[place, FROM] <= at_position:
@@ -145,7 +145,7 @@ def _add_content(content: Int64s, base: int, used: int, start: int, end: int, da
     """Add a kept run where no earlier copy of its bytes is there; ``begins``: the run begins its segment."""
     place = _first_behind(content, base, used, start)
     inside = _pieces_inside(content, place, used, end)
-    content = _room(content, used, inside + 1)
+    content = room(content, used, inside + 1)
     at_position = start
     while at_position < end:
         if place < used and content[place, FROM] <= at_position:
@@ -165,7 +165,7 @@ def _add_content(content: Int64s, base: int, used: int, start: int, end: int, da
 
 
 @njit(cache=True, nogil=True)
-def _unite(again: Int64s, base: int, used: int) -> int:
+def unite(again: Int64s, base: int, used: int) -> int:
     """Sort the ranges ``base`` to ``used`` and join those that touch; returns the end of what is left."""
     if used - base < 2:
         return used
@@ -235,7 +235,7 @@ def _follow(
                         seen, seen_base, seen_used, start, start + size, time[i], again, again_used, label[i] != WINDOW_PROBE
                     )
                     if label[i] == FILLED:
-                        again = _room(again, again_used, 1)
+                        again = room(again, again_used, 1)
                         again[again_used, FROM], again[again_used, TO] = start, start + size
                         again_used += 1
                 for k in range(run, kept):
@@ -248,7 +248,7 @@ def _follow(
                         kept_at[k],
                         kept_offset[k] == 0,
                     )
-            again_used = _unite(again, again_base, again_used)
+            again_used = unite(again, again_base, again_used)
             seen_first[d + 1], content_first[d + 1], again_first[d + 1] = seen_used, content_used, again_used
     return origin, seen_first, seen[:seen_used], content_first, content[:content_used], again_first, again[:again_used]
 
