@@ -127,10 +127,14 @@ def test_another_number_of_shards_splits_nothing_again(bench: Workbench) -> None
     assert bench.planned() == downstream_of_merge("run1", "edge")
 
 
-@pytest.mark.parametrize(("key", "value"), [("clock_offset_ms", 1.5), ("cluster", "plant")])
-def test_what_only_the_table_of_sites_says(bench: Workbench, key: str, value: object) -> None:
-    bench.site("run1", "edge")[key] = value
+def test_what_only_the_table_of_sites_says(bench: Workbench) -> None:
+    bench.site("run1", "edge")["clock_offset_ms"] = 1.5
     assert bench.planned() == TOGETHER
+
+
+def test_a_clusters_name_is_that_of_its_topics(bench: Workbench) -> None:
+    bench.site("run1", "edge")["cluster"] = "plant"
+    assert bench.planned() == {"merge_experiment run1"} | TOGETHER
 
 
 @pytest.mark.parametrize(
@@ -171,7 +175,7 @@ def test_an_experiment_removed(bench: Workbench) -> None:
 
 def test_a_site_removed(bench: Workbench) -> None:
     del bench.config["experiments"]["run2"]["sites"]["cloud"]
-    assert bench.planned() == TOGETHER
+    assert bench.planned() == {"merge_experiment run2"} | TOGETHER
 
 
 # Code
