@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env run test test-slow test-cuts test-live lint docs lock clean
+.PHONY: env run test test-slow test-cuts test-live live lint docs lock clean
 
 env: $(VENV)/.made
 
@@ -31,6 +31,13 @@ test-cuts: env
 
 test-live: env
 	$(BIN)/pytest -m live
+
+# A real broker and real clients, captured at both ends and taken through the whole pipeline.
+live: env
+	rm -rf results-live
+	$(BIN)/python tests/live/recording.py results-live
+	$(BIN)/snakemake --cores all --configfile results-live/config.yaml --directory results-live
+	@echo 'Open results-live/results/report/index.html in a browser.'
 
 lint: env
 	$(BIN)/ruff check
