@@ -24,6 +24,7 @@ class Missing:
     ip_id: int
     tsval: int
     before: bool
+    sent: int
     ack_row: int | None = None
     ack_time: int = 0
 
@@ -39,6 +40,20 @@ class Sent:
     waits: bool = False
     again: bool = False
     done: bool = False
+    selected: bool = False
+    latest: int = 0
+    copies: int = 0
+
+
+@dataclass
+class Again:
+    """A segment that was sent again; ``stamp`` is its timestamp while the first acknowledgement of it can tell which copy it answers."""
+
+    start: int
+    end: int
+    row: int
+    stamp: int | None
+    reported: bool = False
 
 
 @dataclass
@@ -67,6 +82,14 @@ class Side:
     fin: bool = False
     syns: int = 0
     syn_passed: bool = False
+    limit: int = 1460
+    smoothed: int | None = None
+    spread: int = 0
+    reported: int | None = None
+    limited_since: int | None = None
+    first_syn: int | None = None
+    last_syn: int = 0
+    again: list[Again] = field(default_factory=list)
     missing: dict[int, Missing] = field(default_factory=dict)
     waiting: list[Sent] = field(default_factory=list)
 
@@ -81,6 +104,12 @@ class Row:
     acked: int = 0
     unseen: int = 0
     closes: bool = False
+    kind: str = ""
+    evidence: set[str] = field(default_factory=set)
+    new: int = 0
+    in_flight: int = -1
+    late: int = -1
+    late_segments: int = -1
 
 
 class Model:
@@ -91,7 +120,16 @@ class Model:
         self.sides = (Side(), Side())
         self.rows = [Row() for _ in rows]
         self.counts: list[dict[str, int]] = [{}, {}]
-        self.facts: dict[str, Any] = {"ended": "open", "reset_by": "", "handshake": [-1, -1], "started": False}
+        self.facts: dict[str, Any] = {
+            "ended": "open",
+            "reset_by": "",
+            "handshake": [-1, -1],
+            "started": False,
+            "reset_kind": "",
+            "closed_by": "",
+            "connect": -1,
+        }
+        self.previous: int | None = None
         self.survey()
         for number, (packet, position, ack_position, duplicate) in enumerate(rows):
             self.take(number, packet, position, ack_position, duplicate)
@@ -99,6 +137,20 @@ class Model:
         for number, side in enumerate(self.sides):
             if side.closed_since is not None:
                 self.count(number, "zero_window_ns", last - side.closed_since)
+            if side.limited_since is not None:
+                self.count(number, "window_limited_ns", last - side.limited_since)
+            self.count(number, "unfilled_bytes", sum(not record.before for record in side.missing.values()))
+        self.facts["setup"] = self.setup()
+
+    def setup(self) -> str:
+        client, broker = self.sides
+        if not self.facts["started"]:
+            return "not_captured"
+        if self.facts["reset_kind"] == "refused":
+            return "refused"
+        if client.packets > client.syns:
+            return "complete"
+        return "half_open" if broker.packets else "no_answer"
 
     def count(self, side: int, name: str, amount: int = 1) -> None:
         self.counts[side][name] = self.counts[side].get(name, 0) + amount
@@ -113,6 +165,9 @@ class Model:
                 continue
             if packet.flags & SYN:
                 side.syns += 1
+                side.first_syn = packet.time if side.first_syn is None else side.first_syn
+                if self.sides[1 - packet.side].first_syn is None:
+                    side.last_syn = packet.time
                 if side.isn is None:
                     side.isn = side.edge = side.acked = side.floor = position
                     wide[packet.side] = packet.window_scale >= 0
@@ -124,7 +179,12 @@ class Model:
                     steps[packet.side].append(0 < wrapped(packet.ip_id, last[packet.side], 16) < 5000)
                 last[packet.side] = packet.ip_id
             top[packet.side] = max(top[packet.side], position)
+        known = [side.mss for side in self.sides]
+        self.facts["mss"] = min(known[0], known[1]) if known[0] and known[1] else -1
+        first = self.sides[0].first_syn
+        self.facts["retry"] = self.sides[0].last_syn - first if self.facts["started"] and first is not None else 0
         for number, side in enumerate(self.sides):
+            side.limit = self.facts["mss"] if self.facts["mss"] > 0 else 1460
             if wide[0] is None or wide[1] is None:
                 side.scale = None
             elif not (wide[0] and wide[1]):
@@ -143,10 +203,16 @@ class Model:
         if packet.flags & RST:
             self.count(packet.side, "resets")
             if self.valid_reset(me, peer, packet.seq):
-                self.facts["reset_by"] = self.facts["reset_by"] or ("client", "broker")[packet.side]
+                if not self.facts["reset_by"]:
+                    self.facts["reset_by"] = ("client", "broker")[packet.side]
+                    self.facts["reset_kind"] = self.reset_kind(packet, me)
                 if not me.fin:
                     self.facts["ended"] = "reset"
+            else:
+                self.count(packet.side, "invalid_resets")
+            self.previous = packet.time
             return None
+        self.previous = packet.time
         self.count(packet.side, "payload_bytes", packet.payload)
         me.syn_passed |= bool(packet.flags & SYN)
         if me.isn is not None and not packet.flags & SYN:
@@ -158,7 +224,7 @@ class Model:
                     self.count(packet.side, "ambiguous_segments")
                 return None
         if position >= 0:
-            row.label = me.label = self.data(packet, position)
+            row.label = me.label = self.data(number, packet, position)
             me.packets += 1
         if ack_position >= 0:
             answers_syn = peer.isn is not None and peer.acked == peer.isn
@@ -167,8 +233,24 @@ class Model:
                 row.rtt = self.leg(packet, ack_position, row.rtt)
             if row.rtt >= 0:
                 me.least_rtt = row.rtt if me.least_rtt is None else min(me.least_rtt, row.rtt)
+                if me.smoothed is None:
+                    me.smoothed, me.spread = row.rtt, row.rtt // 2
+                else:
+                    me.spread += (abs(me.smoothed - row.rtt) - me.spread) // 4
+                    me.smoothed += (row.rtt - me.smoothed) // 8
+            client, broker = self.sides
+            if (
+                packet.side == 0
+                and self.facts["started"]
+                and broker.isn is not None
+                and ack_position > broker.isn
+                and not packet.flags & SYN
+            ):
+                if self.facts["connect"] < 0 and client.first_syn is not None:
+                    self.facts["connect"] = packet.time - client.first_syn
         if packet.flags & FIN:
             me.fin = True
+            self.facts["closed_by"] = self.facts["closed_by"] or ("client", "broker")[packet.side]
             if self.facts["ended"] == "open":
                 self.facts["ended"] = "fin"
         if packet.flags & ACK and not packet.flags & (SYN | FIN):
@@ -182,7 +264,34 @@ class Model:
         me.window = packet.window
         if packet.ip_id > 0 and (me.latest_id is None or wrapped(packet.ip_id, me.latest_id, 16) > 0):
             me.latest_id = packet.ip_id
+        if packet.payload:
+            self.limit(packet.side, packet.time)
+            if me.end is not None and me.acked is not None:
+                row.in_flight = max(me.end - me.acked - sum(sent.end - sent.start for sent in me.waiting if sent.selected), 0)
+                most = self.counts[packet.side].get("most_in_flight", 0)
+                self.counts[packet.side]["most_in_flight"] = max(most, row.in_flight)
+        if ack_position >= 0:
+            self.limit(1 - packet.side, packet.time)
         return None
+
+    def limit(self, number: int, time: int) -> None:
+        me, peer = self.sides[number], self.sides[1 - number]
+        limited = False
+        if peer.scale is not None and peer.window and me.acked is not None:
+            flight = (me.end if me.end is not None else -1) - me.acked
+            limited = flight > 0 and flight + me.limit > peer.window << peer.scale
+        if limited and me.limited_since is None:
+            me.limited_since = time
+        elif not limited and me.limited_since is not None:
+            self.count(number, "window_limited_ns", time - me.limited_since)
+            me.limited_since = None
+
+    def reset_kind(self, packet: Packet, me: Side) -> str:
+        if me.fin:
+            return "after_fin"
+        if self.facts["started"] and packet.side == 1 and not me.packets:
+            return "refused"
+        return "idle" if self.previous is not None and packet.time - self.previous > 60_000 * MS else "abort"
 
     @staticmethod
     def valid_reset(me: Side, peer: Side, seq: int) -> bool:
@@ -193,7 +302,8 @@ class Model:
         low = me.acked if me.acked is not None else max(ends)
         return low - 0xFFFF <= place <= max(ends) + ((peer.window or 0) << (peer.scale if peer.scale is not None else 14))
 
-    def data(self, packet: Packet, start: int) -> str:
+    def data(self, number: int, packet: Packet, start: int) -> str:
+        row = self.rows[number]
         me, peer, side = self.sides[packet.side], self.sides[1 - packet.side], packet.side
         ends = bool(packet.flags & (SYN | FIN))
         size = packet.payload
@@ -217,7 +327,7 @@ class Model:
             if not length:
                 return ""
             for byte in range(start, me.floor):
-                me.missing[byte] = Missing(packet.time, packet.ip_id, packet.tsval, True)
+                me.missing[byte] = Missing(packet.time, packet.ip_id, packet.tsval, True, 0)
             me.floor = start
         edge = me.edge
         label = ""
@@ -228,13 +338,21 @@ class Model:
             payload = range(first, first + size)
             late = False
             label = "new"
+            if size > me.limit - (12 if packet.tsval >= 0 else 0):
+                row.evidence.add("larger_than_mss")
             if seen:
                 label = "retransmitted"
             elif fill:
-                label = self.why_late(packet, me, fill, start, end)
+                label = self.why_late(packet, me, fill, start, end, row)
                 late = label == "new"
+            if label in ("filled", "reordered"):
+                row.late = packet.time - me.missing[fill[0]].opened
+                row.late_segments = self.counts[side].get("data_segments", 0) + 1 - me.missing[fill[0]].sent
+            if label in ("filled", "retransmitted") and not unknown:
+                self.why_again(number, packet, start, end, me.missing[fill[0]].opened if label == "filled" else None)
             if unknown:
                 label = "ambiguous"
+            row.new = size - sum(byte in payload for byte in seen)
             self.count(side, "data_segments")
             if label != "new":
                 self.count(side, f"{label}_segments")
@@ -249,16 +367,18 @@ class Model:
                     if sent.end > start:
                         if sent.start < end:
                             sent.again = True
+                            sent.latest = packet.time
+                            sent.copies += 1
                         else:
                             sent.waits = True
         if start > edge:
             for byte in range(edge, start):
-                me.missing[byte] = Missing(packet.time, packet.ip_id, packet.tsval, unknown)
+                me.missing[byte] = Missing(packet.time, packet.ip_id, packet.tsval, unknown, self.counts[side].get("data_segments", 0))
         if end > edge:
             me.edge = end
             acked = me.acked if me.acked is not None else -1
             if length and acked < end:
-                sent = Sent(start, end, packet.time, size)
+                sent = Sent(start, end, packet.time, size, latest=packet.time)
                 sent.again = label != "new" or start < edge or start < acked or bool(packet.flags & SYN and me.syns > 1)
                 sent.waits = any(byte >= acked for byte in me.missing)
                 me.waiting.append(sent)
@@ -268,51 +388,106 @@ class Model:
         me.data |= size > 0
         return label
 
-    def why_late(self, packet: Packet, me: Side, fill: list[int], start: int, end: int) -> str:
+    def why_late(self, packet: Packet, me: Side, fill: list[int], start: int, end: int, row: Row) -> str:
         record = me.missing[fill[0]]
+        if record.before:
+            row.evidence.add("before_capture")
         if (me.acked is not None and me.acked >= end) or record.ack_row is not None:
             if record.ack_row is not None and packet.time - record.ack_time <= MS:
                 for byte in fill:
                     found = me.missing[byte]
                     if found.ack_row is not None and packet.time - found.ack_time <= MS and not found.before:
                         self.rows[found.ack_row].unseen -= 1
+                row.evidence.add("capture_order")
                 return "new"
+            row.evidence.add("acked_before")
             return "ambiguous"
-        vote = self.vote(packet, me, record, start, end)
+        vote = self.vote(packet, me, record, start, end, row.evidence)
         return "reordered" if vote < 0 else "filled" if vote > 0 and not record.before else "ambiguous"
 
-    def vote(self, packet: Packet, me: Side, record: Missing, start: int, end: int) -> int:
-        by_id = by_time = 0
+    def vote(self, packet: Packet, me: Side, record: Missing, start: int, end: int, evidence: set[str]) -> int:
+        votes = set()
         if me.ids_tell and packet.ip_id > 0 and record.ip_id > 0:
             if -5000 < wrapped(packet.ip_id, record.ip_id, 16) < 0:
-                by_id = -1
+                evidence.add("id_earlier")
+                votes.add(-1)
             elif me.latest_id is not None and 0 < wrapped(packet.ip_id, me.latest_id, 16) < 5000:
-                by_id = 1
-        if packet.tsval >= 0 and record.tsval >= 0:
-            later = wrapped(packet.tsval, record.tsval)
-            by_time = (later > 0) - (later < 0)
-        if by_id and by_time:
-            return by_id if by_id == by_time else 0
-        if by_id or by_time:
-            return by_id or by_time
-        if me.repeats >= 3 or (me.sacked >= end and me.acked is not None and me.acked <= start):
-            return 1
+                evidence.add("id_later")
+                votes.add(1)
+        if packet.tsval >= 0 and record.tsval >= 0 and packet.tsval != record.tsval:
+            later = wrapped(packet.tsval, record.tsval) > 0
+            evidence.add("stamp_later" if later else "stamp_earlier")
+            votes.add(1 if later else -1)
+        reported = False
+        if me.repeats >= 3:
+            evidence.add("duplicate_acks")
+            reported = True
+        if me.sacked >= end and me.acked is not None and me.acked <= start:
+            evidence.add("selective_acks")
+            reported = True
         waited = packet.time - record.opened
         halves = [side.least_rtt for side in self.sides if side.least_rtt is not None]
-        if not halves:
-            return 1 if waited >= 200 * MS else 0
-        if waited < min(sum(halves), 3 * MS):
-            return -1
-        return 1 if waited >= 0.9 * sum(halves) else 0
+        by_time = 0
+        if halves and waited < min(sum(halves), 3 * MS):
+            evidence.add("short_wait")
+            by_time = -1
+        elif waited >= (0.9 * sum(halves) if halves else 200 * MS):
+            evidence.add("long_wait")
+            by_time = 1
+        if votes:
+            return votes.pop() if len(votes) == 1 else 0
+        return 1 if reported else by_time
+
+    def why_again(self, number: int, packet: Packet, start: int, end: int, opened: int | None) -> None:
+        me, peer, row = self.sides[packet.side], self.sides[1 - packet.side], self.rows[number]
+        original = next((sent for sent in me.waiting if sent.start <= start < sent.end), None)
+        since = opened if opened is not None else original.latest if original else None
+        waited = packet.time - since if since is not None else -1
+        sender = me.least_rtt or 0
+        smoothed = peer.smoothed + sender if peer.smoothed is not None else None
+        timeout = 200 * MS if smoothed is None else max(200 * MS, smoothed + 4 * peer.spread)
+        if me.repeats >= 3:
+            row.evidence.add("duplicate_acks")
+        if me.sacked > end:
+            row.evidence.add("selective_acks")
+        if me.acked is not None and me.acked >= end:
+            row.evidence.add("acked_before")
+        if waited >= 0 and 10 * waited >= 9 * timeout:
+            row.evidence.add("timeout_passed")
+        if original and end == me.edge and original.copies == 0 and me.repeats == 0 and "selective_acks" not in row.evidence:
+            row.evidence.add("tail")
+        above = sum(sent.end - sent.start for sent in me.waiting if sent.selected and sent.start >= end)
+        reacts = me.reported is not None and packet.time - me.reported <= sender + 20 * MS
+        if reacts and (me.repeats >= 3 or above > 2 * me.limit):
+            row.kind = "fast"
+        elif "tail" in row.evidence and smoothed is not None and waited >= 1.5 * smoothed and "timeout_passed" not in row.evidence:
+            row.kind = "tail_probe"
+        elif "timeout_passed" in row.evidence:
+            row.kind = "timeout"
+        else:
+            row.kind = "rack" if "selective_acks" in row.evidence else "unknown"
+        oldest = me.acked is not None and start <= me.acked < end
+        me.again.append(Again(start, end, number, packet.tsval if oldest and packet.tsval >= 0 else None))
 
     def ack(self, number: int, packet: Packet, ack: int, label: str) -> int:
         me, peer = self.sides[packet.side], self.sides[1 - packet.side]
         before = peer.acked if peer.acked is not None else -1
         sacked = peer.sacked
         trip = -1
-        for block in packet.sacks[:4]:
-            left, right = (ack + wrapped(edge % 2**32, packet.ack % 2**32) for edge in block)
-            if not (right > left >= ack >= before):
+        blocks = [[ack + wrapped(edge % 2**32, packet.ack % 2**32) for edge in block] for block in packet.sacks[:4]]
+        for place, (left, right) in enumerate(blocks):
+            if right <= left:
+                continue
+            if place == 0 and (right <= ack or (len(blocks) > 1 and blocks[1][0] <= left and right <= blocks[1][1])):
+                self.count(packet.side, "dsacks")
+                told = left
+                for again in peer.again:
+                    if not again.reported and again.start >= told and again.end <= right:
+                        again.reported = True
+                        told = again.end
+                        self.rows[again.row].evidence.add("dsack")
+                continue
+            if not left >= ack >= before:
                 continue
             covered = [sent for sent in peer.waiting if sent.start >= left and sent.end <= right]
             last = covered[-1] if covered else None
@@ -321,7 +496,9 @@ class Model:
             for sent in reversed(covered):
                 if sent.done:
                     break
-                sent.done = True
+                sent.done = sent.selected = True
+            if right > sacked:
+                peer.reported = packet.time
             sacked = max(sacked, right)
         if ack > before:
             self.advance(number, 1 - packet.side, ack)
@@ -329,30 +506,37 @@ class Model:
             peer.waiting = [sent for sent in peer.waiting if sent.end > ack]
             clean = [sent for sent in answered if sent.end == ack and not (sent.again or sent.waits or sent.done)]
             inside = [sent for sent in peer.waiting[:1] if sent.start < ack]
-            known = [side.mss for side in self.sides]
-            mss = min(known[0], known[1]) if known[0] and known[1] else 1460
             for sent in inside:
-                if sent.payload > mss and not (sent.again or sent.waits or sent.done):
+                if sent.payload > peer.limit and not (sent.again or sent.waits or sent.done):
                     clean = [sent]
                 sent.done = True
             if clean:
                 trip = packet.time - clean[-1].time
             peer.repeats = 0
+            for again in peer.again:
+                if again.stamp is not None and again.end <= ack:
+                    if packet.tsval >= 0 and wrapped(packet.tsecr % 2**32, again.stamp % 2**32) < 0:
+                        self.rows[again.row].evidence.add("eifel")
+                    again.stamp = None
         elif ack == before and packet.payload == 0 and not packet.flags & (SYN | FIN) and label == "" and (peer.end or -1) > ack:
             if peer.label not in ("keepalive", "window_probe") and (packet.window == me.window or sacked > peer.sacked):
                 self.count(packet.side, "duplicate_acks")
                 peer.repeats += 1
+                peer.reported = packet.time
+                if peer.repeats == 3:
+                    self.count(packet.side, "triple_duplicate_acks")
         peer.sacked = sacked
         return trip
 
     def advance(self, number: int, side: int, ack: int) -> None:
         me, time = self.sides[side], self.input[number][0].time
+        sent = self.counts[side].get("data_segments", 0)
         if me.acked is None or (me.acked == me.isn and ack > me.acked + 2**20):
             me.acked = ack
             if me.edge is None:
                 me.floor = me.edge = ack
             for byte in range(me.edge, ack):
-                me.missing[byte] = Missing(time, -1, -1, True)
+                me.missing[byte] = Missing(time, -1, -1, True, sent)
             me.edge = max(me.edge, ack)
             return
         assert me.edge is not None
@@ -362,7 +546,7 @@ class Model:
             me.edge = me.end = me.floor = ack
         bytes_acked = [byte for byte in range(me.acked, ack) if byte not in (me.isn, me.fin_at)]
         for byte in range(me.edge, ack):
-            me.missing[byte] = Missing(time, -1, -1, False)
+            me.missing[byte] = Missing(time, -1, -1, False, sent)
         me.edge = max(me.edge, ack)
         self.rows[number].acked = len(bytes_acked)
         self.count(side, "acked_bytes", len(bytes_acked))

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tcp_model import Model
 from tcp_packets import ACK, BROKER, CLIENT, FIN, MS, RST, SYN, T0, US, Packet, rows_of
 
-from brokerlens.tcp import order, segments
+from brokerlens import tables
+from brokerlens.tcp import evidence, order, segments
 
 HERE = Path(__file__).parent
 PAUSES = (0, 1, US, 300 * US, 900 * US, 2 * MS, 20 * MS, 250 * MS)
@@ -109,6 +110,10 @@ def conversations(draw: st.DrawFn) -> list[Packet]:
     return packets
 
 
+def names_of(bits: int) -> set[str]:
+    return {name for place, name in enumerate(tables.SEGMENT_EVIDENCE) if bits >> place & 1}
+
+
 def compare(packets: list[Packet]) -> None:
     rows = rows_of(packets)
     ordered = order.order_packets(rows)
@@ -133,10 +138,16 @@ def compare(packets: list[Packet]) -> None:
         assert facts.acked_bytes[these].tolist() == [row.acked for row in model.rows]
         assert facts.unseen_bytes[these].tolist() == [row.unseen for row in model.rows]
         assert facts.zero_window_begins[these].tolist() == [row.closes for row in model.rows]
+        assert [evidence.KINDS[kind] for kind in facts.kind[these]] == [row.kind for row in model.rows]
+        assert [names_of(bits) for bits in facts.evidence[these].tolist()] == [row.evidence for row in model.rows]
+        assert facts.new_bytes[these].tolist() == [row.new for row in model.rows]
+        assert facts.in_flight[these].tolist() == [row.in_flight for row in model.rows]
+        assert facts.late_ns[these].tolist() == [row.late for row in model.rows]
+        assert facts.late_segments[these].tolist() == [row.late_segments for row in model.rows]
         for side in range(2):
             for name in segments.COUNTERS:
-                if name == "zero_window_ns":
-                    assert connections.zero_window_ms[2 * c + side] == model.counts[side].get(name, 0) / MS
+                if name.endswith("_ns"):
+                    assert getattr(connections, f"{name[:-3]}_ms")[2 * c + side] == model.counts[side].get(name, 0) / MS
                 elif name != "unseen_bytes":
                     assert getattr(connections, name)[2 * c + side] == model.counts[side].get(name, 0), (name, side)
             unseen = sum(row.unseen for row, packet in zip(model.rows, chosen, strict=True) if packet.side != side)
@@ -151,6 +162,13 @@ def compare(packets: list[Packet]) -> None:
         assert segments.RESET_BY[connections.reset_by[c]] == model.facts["reset_by"]
         assert [connections.handshake_broker_ns[c], connections.handshake_client_ns[c]] == model.facts["handshake"]
         assert connections.started[c] == model.facts["started"]
+        assert segments.RESETS_BY_KIND[connections.reset_kind[c]] == model.facts["reset_kind"]
+        assert segments.RESET_BY[connections.closed_by[c]] == model.facts["closed_by"]
+        assert segments.SETUPS[connections.setup[c]] == model.facts["setup"]
+        assert (connections.connect_ns[c], connections.mss[c]) == (model.facts["connect"], model.facts["mss"])
+        assert connections.syn_retry_ns[c] == (model.facts["retry"] or -1)
+        for side, isn in enumerate((connections.isn_client[c], connections.isn_broker[c])):
+            assert isn == (-1 if model.sides[side].isn is None else model.sides[side].isn % 2**32)
         counted = [packet.time + T0 for packet, copy in zip(chosen, ordered.is_duplicate[these], strict=True) if not copy]
         assert (connections.first_seen[c], connections.last_seen[c]) == (min(counted), max(counted))
 

@@ -82,6 +82,26 @@ PACKETS: Final = (
     Column("tsecr", U32, "TCP timestamp echo reply; null where absent or not captured"),
 )
 
+SEGMENT_EVIDENCE: Final[Mapping[str, str]] = {
+    "duplicate_acks": "the other side had sent three or more duplicate acknowledgements",
+    "selective_acks": "the other side had reported data above it selectively",
+    "timeout_passed": "nine tenths of the retransmission timeout had passed since it was sent, or since its hole opened (RFC 6298, at least 200 ms)",
+    "tail": "the last segment sent, once so far, and nothing reported missing",
+    "acked_before": "all of it had been acknowledged: it was not needed",
+    "dsack": "the receiver reported that it came twice (RFC 2883): it was not needed",
+    "eifel": "its first acknowledgement answers an earlier copy by its timestamp (RFC 3522): it was not needed",
+    "id_later": "its IP id is later than all before: it was sent again",
+    "id_earlier": "its IP id is earlier than that of the packet behind the hole: it was overtaken",
+    "stamp_later": "its timestamp is later than that of the packet behind the hole: it was sent again",
+    "stamp_earlier": "its timestamp is earlier than that of the packet behind the hole: it was overtaken",
+    "short_wait": "it came sooner behind the hole than a round trip, and within 3 ms: it was overtaken",
+    "long_wait": "it came nine tenths of a round trip or more behind the hole, without a known one 200 ms: it was sent again",
+    "before_capture": "its hole may be older than the capture",
+    "capture_order": "captured up to 1 ms behind its own acknowledgement",
+    "larger_than_mss": "larger than a segment on the wire can be (above the MSS, or 1,460 bytes where a SYN was not captured): put together by offload",
+}
+"""What speaks for a segment's label: the bits of `packets.segment_evidence`, the first of them 1, the next 2, then 4, …"""
+
 REQUESTS: Final = (
     Column("connection_id", WORD, "the connection, as in packets", nullable=False),
     Column("client_ip", WORD, "address of the client's side", nullable=False),

@@ -10,15 +10,22 @@ from typing import Final
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-from brokerlens.tcp.content import DUPLICATE_WINDOW, SECOND, W_INTERFACE, W_PAYLOAD, W_TSVAL, Bools, Content, Int64s, at
+from brokerlens.tcp.content import DUPLICATE_WINDOW, SECOND, W_INTERFACE, W_PAYLOAD, W_TSVAL, Content, Int64s, at
+
+Codes = NDArray[np.uint8]
+
+DUPLICATES: Final = ("", "interface", "capture", "pattern", "network")
+"""Why a packet is a copy: seen on another interface; the same IP id within 1 ms; its whole connection was captured several times; the same IP id within 1 s."""
+NO_COPY, INTERFACE, CAPTURE, PATTERN, NETWORK = range(5)
 
 NETWORK_WINDOW: Final = SECOND  # copies made by the network
 MOST_COPIES: Final = 8
 
 
 @njit(cache=True, nogil=True)
-def _flag_other_interfaces(rows: Int64s, first: Int64s, content: Content, duplicate: Bools) -> None:
+def _flag_other_interfaces(rows: Int64s, first: Int64s, content: Content, duplicate: Codes) -> None:
     """Of a connection seen on several interfaces keep the one with most packets, the lowest of equals (`tcp.md` 3.2, rule 1).
 
     A direction of which that interface has less than half as much as another keeps its own: traffic may leave by one interface and
@@ -46,7 +53,7 @@ def _flag_other_interfaces(rows: Int64s, first: Int64s, content: Content, duplic
             chosen[side] = main if 2 * count[side, main] >= count[side, most] else most
         for i in range(first[c], first[c + 1]):
             if interface[rows[i]] != names[chosen[at(content.from_broker, rows[i])]]:
-                duplicate[i] = True
+                duplicate[i] = INTERFACE
 
 
 @njit(cache=True, nogil=True)
@@ -75,7 +82,7 @@ def _is_copy(content: Content, a: int, b: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _find_copies(rows: Int64s, first: Int64s, content: Content, skip: Bools) -> tuple[Int64s, Int64s]:
+def _find_copies(rows: Int64s, first: Int64s, content: Content, skip: Codes) -> tuple[Int64s, Int64s]:
     """Per row the gap to its latest copy in the second before (ns, -1 none) and its number in the run of copies a millisecond apart."""
     gap = np.full(len(rows), -1, np.int64)
     number = np.zeros(len(rows), np.int64)
@@ -120,7 +127,7 @@ def _ids_vary(rows: Int64s, lo: int, hi: int, side: int, content: Content, gap: 
 
 
 @njit(cache=True, nogil=True)
-def _usual_copies(lo: int, hi: int, number: Int64s, skip: Bools) -> int:
+def _usual_copies(lo: int, hi: int, number: Int64s, skip: Codes) -> int:
     """How often this connection's packets were captured, if that was systematic, else 0 (`tcp.md` 3.2, rule 3)."""
     runs = np.zeros(MOST_COPIES + 1, np.int64)
     rows = 0
@@ -145,11 +152,11 @@ def _usual_copies(lo: int, hi: int, number: Int64s, skip: Bools) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _flag_copies(rows: Int64s, first: Int64s, content: Content, duplicate: Bools) -> None:
+def _flag_copies(rows: Int64s, first: Int64s, content: Content, duplicate: Codes) -> Int64s:
     """Flag copies of a packet made by the capture (within 1 ms) or the network (within 1 s), rules 2 to 4 of `tcp.md` 3.2.
 
     Packets with an IP id of their own are copies when it is the same. For others (id 0, IPv6) only connections whose packets are
-    captured several times throughout tell a copy from a second packet with equal fields.
+    captured several times throughout tell a copy from a second packet with equal fields. Returns the gap to the latest copy (ns, -1 none).
     """
     gap, number = _find_copies(rows, first, content, duplicate)
     vary = np.zeros(2, np.bool_)
@@ -169,14 +176,18 @@ def _flag_copies(rows: Int64s, first: Int64s, content: Content, duplicate: Bools
             if gap[i] < 0:
                 continue
             if at(content.ip_id, rows[i]) > 0 and vary[at(content.from_broker, rows[i])]:
-                duplicate[i] = True
-            elif usual > 0 and gap[i] <= DUPLICATE_WINDOW:
-                duplicate[i] = number[i] % usual != 0
+                duplicate[i] = CAPTURE if gap[i] <= DUPLICATE_WINDOW else NETWORK
+            elif usual > 0 and gap[i] <= DUPLICATE_WINDOW and number[i] % usual != 0:
+                duplicate[i] = PATTERN
+    return gap
 
 
-def flag_duplicates(rows: Int64s, first: Int64s, content: Content) -> Bools:
-    """Which of ``rows`` (by connection, then time; offsets ``first``) are copies of another."""
-    duplicate = np.zeros(len(rows), np.bool_)
+def flag_duplicates(rows: Int64s, first: Int64s, content: Content) -> tuple[Codes, Int64s]:
+    """Which of ``rows`` (by connection, then time; offsets ``first``) are copies of another, and why: indices into `DUPLICATES`.
+
+    Beside it how long after the packet before it that it copies each came (ns; -1 where none was looked for or found).
+    """
+    duplicate = np.zeros(len(rows), np.uint8)
     _flag_other_interfaces(rows, first, content, duplicate)
-    _flag_copies(rows, first, content, duplicate)
-    return duplicate
+    gap = _flag_copies(rows, first, content, duplicate)
+    return duplicate, gap

@@ -21,7 +21,8 @@ TSVAL: Final = 4  # timestamp of that packet, -1 none
 ACK_ROW: Final = 5  # which row acknowledged it, -1 none
 ACK_TIME: Final = 6
 BEFORE: Final = 7  # 1: may have been sent before the capture began
-WORDS: Final = 8
+SENT: Final = 8  # the sender's data segments captured by then
+WORDS: Final = 9
 HEADROOM: Final = 8
 
 
@@ -69,7 +70,7 @@ def _insert(holes: Int64s, side: int, count: Int64s, k: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _write(holes: Int64s, side: int, k: int, start: int, end: int, time: int, ip_id: int, tsval: int, before: bool) -> None:
+def _write(holes: Int64s, side: int, k: int, start: int, end: int, time: int, ip_id: int, tsval: int, before: bool, sent: int) -> None:
     holes[side, k, FROM] = start
     holes[side, k, TO] = end
     holes[side, k, OPENED] = time
@@ -78,12 +79,15 @@ def _write(holes: Int64s, side: int, k: int, start: int, end: int, time: int, ip
     holes[side, k, ACK_ROW] = -1
     holes[side, k, ACK_TIME] = -1
     holes[side, k, BEFORE] = 1 if before else 0
+    holes[side, k, SENT] = sent
 
 
 @njit(cache=True, nogil=True)
-def append(holes: Int64s, side: int, count: Int64s, start: int, end: int, time: int, ip_id: int, tsval: int, before: bool) -> None:
+def append(
+    holes: Int64s, side: int, count: Int64s, start: int, end: int, time: int, ip_id: int, tsval: int, before: bool, sent: int
+) -> None:
     """Open a hole above all others."""
-    _write(holes, side, count[side], start, end, time, ip_id, tsval, before)
+    _write(holes, side, count[side], start, end, time, ip_id, tsval, before, sent)
     count[side] += 1
 
 
@@ -91,7 +95,7 @@ def append(holes: Int64s, side: int, count: Int64s, start: int, end: int, time: 
 def put_before(holes: Int64s, side: int, count: Int64s, start: int, end: int, time: int, ip_id: int, tsval: int) -> None:
     """Open a hole below all others, where a packet shows that the space begins lower than was known."""
     _insert(holes, side, count, 0)
-    _write(holes, side, 0, start, end, time, ip_id, tsval, True)
+    _write(holes, side, 0, start, end, time, ip_id, tsval, True, 0)
 
 
 @njit(cache=True, nogil=True)
@@ -144,3 +148,13 @@ def take_back(holes: Int64s, side: int, count: int, start: int, end: int, since:
         if holes[side, k, ACK_ROW] >= 0 and holes[side, k, ACK_TIME] >= since and holes[side, k, BEFORE] == 0:
             unseen[holes[side, k, ACK_ROW]] -= min(end, holes[side, k, TO]) - max(start, holes[side, k, FROM])
         k += 1
+
+
+@njit(cache=True, nogil=True)
+def unfilled(holes: Int64s, side: int, count: int) -> int:
+    """How many bytes are still missing, what may have been sent before the capture began left out."""
+    amount = 0
+    for k in range(count):
+        if holes[side, k, BEFORE] == 0:
+            amount += holes[side, k, TO] - holes[side, k, FROM]
+    return amount

@@ -31,7 +31,8 @@ class Ordered:
     Rows: ``row`` (index into ``Rows.columns``; of identical copies the one captured longest), ``connection``, ``side``, ``time`` (ns),
     ``position`` (unwrapped sequence number), ``ack_position`` (the same in the other side's space); both -1 for RST and for numbers
     that cannot be, the latter also without ACK;
-    ``is_duplicate``, ``payload_captured``.
+    ``is_duplicate``; ``duplicate`` says why (index into `duplicates.DUPLICATES`) and ``duplicate_gap`` how long after the packet that it copies
+    it came (ns, -1 unknown); ``payload_captured``.
     Connections: ``first`` (row offsets, one more than connections), ``address`` (index into ``Rows.connections``), ``generation``
     (from 1 on each address). ``copies`` counts the rows that were collapsed.
     Kept runs, by row and offset, disjoint: ``kept_row`` (index of a row here), ``kept_offset``, ``kept_length``, ``kept_at`` (in ``Rows.data``).
@@ -44,6 +45,8 @@ class Ordered:
     position: Int64s
     ack_position: Int64s
     is_duplicate: Bools
+    duplicate: NDArray[np.uint8]
+    duplicate_gap: Int64s
     payload_captured: Int64s
     first: Int64s
     address: Int64s
@@ -284,6 +287,7 @@ def order_packets(rows: Rows) -> Ordered:
     numbers, starts, address, generation = tell_connections_apart(kept, first, content)
     places = unwrap(kept, starts, content)
     kept_row, kept_offset, kept_length, kept_at = _order_runs(rows, home)
+    duplicate, gap = flag_duplicates(kept, starts, content)
     return Ordered(
         row=kept,
         connection=numbers,
@@ -291,7 +295,9 @@ def order_packets(rows: Rows) -> Ordered:
         time=content.time[kept],
         position=places[0::2].copy(),
         ack_position=places[1::2].copy(),
-        is_duplicate=flag_duplicates(kept, starts, content),
+        is_duplicate=duplicate > 0,
+        duplicate=duplicate,
+        duplicate_gap=gap,
         payload_captured=_longest_payload(home, payload_captured, len(kept)),
         first=starts,
         address=address,

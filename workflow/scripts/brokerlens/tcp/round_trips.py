@@ -4,7 +4,8 @@ A sample counts only where nothing makes it ambiguous (`tcp.md` 3.7): every byte
 since it was sent and nothing below it sent again (else the acknowledgement waited for another segment), and the acknowledgement ends where
 the segment ends, or is the first one inside a segment larger than the MSS (segmentation offload).
 
-``queue`` is [2, capacity, WORDS], a row of the first index per sender, in order of position; ``ends`` [2, 2] its head and tail.
+``queue`` is [2, capacity, WORDS], a row of the first index per sender, in order of position; ``ends`` [2, 3] its head, its tail, and how many
+of its bytes were acknowledged selectively.
 """
 
 from __future__ import annotations
@@ -22,17 +23,28 @@ TO: Final = 1
 TIME: Final = 2
 MARK: Final = 3
 PAYLOAD: Final = 4
-WORDS: Final = 5
+LATEST: Final = 5  # when it was sent last
+COPIES: Final = 6  # how often it was sent again
+WORDS: Final = 7
 
 # Marks: bits. A segment that waits behind a hole may still give a sample by a selective acknowledgement.
 CLEAN: Final = 0
 WAITS: Final = 1
 SENT_AGAIN: Final = 2
 DONE: Final = 4
+SELECTED: Final = 8  # acknowledged selectively
 
 HEAD: Final = 0
 TAIL: Final = 1
+SELECTED_BYTES: Final = 2
 MOST: Final = 1 << 16  # segments in flight in 1 GiB; more than that wait only where one direction was captured
+
+
+@njit(cache=True, nogil=True)
+def _leave(queue: Int64s, side: int, ends: Int64s, k: int) -> None:
+    """Segment ``k`` leaves the queue."""
+    if queue[side, k, MARK] & SELECTED:
+        ends[side, SELECTED_BYTES] -= queue[side, k, TO] - queue[side, k, FROM]
 
 
 @njit(cache=True, nogil=True)
@@ -41,6 +53,8 @@ def make_room(queue: Int64s, ends: Int64s) -> Int64s:
     capacity = queue.shape[1]
     for side in range(2):
         if ends[side, TAIL] - ends[side, HEAD] >= MOST:
+            for k in range(ends[side, HEAD], ends[side, TAIL] - MOST // 2):
+                _leave(queue, side, ends, k)
             ends[side, HEAD] = ends[side, TAIL] - MOST // 2
     used = max(ends[0, TAIL] - ends[0, HEAD], ends[1, TAIL] - ends[1, HEAD])
     copy = np.empty((2, 2 * capacity if 2 * used > capacity else capacity, WORDS), np.int64)
@@ -61,16 +75,55 @@ def append(queue: Int64s, side: int, ends: Int64s, start: int, end: int, time: i
     queue[side, k, TIME] = time
     queue[side, k, MARK] = mark
     queue[side, k, PAYLOAD] = payload
+    queue[side, k, LATEST] = time
+    queue[side, k, COPIES] = 0
     ends[side, TAIL] = k + 1
 
 
 @njit(cache=True, nogil=True)
-def taint(queue: Int64s, side: int, ends: Int64s, start: int, end: int) -> None:
+def _first_behind(queue: Int64s, side: int, ends: Int64s, position: int) -> int:
+    """The first segment that ends behind ``position``."""
+    lo, hi = ends[side, HEAD], ends[side, TAIL]
+    while lo < hi:
+        middle = (lo + hi) // 2
+        if queue[side, middle, TO] <= position:
+            lo = middle + 1
+        else:
+            hi = middle
+    return lo
+
+
+@njit(cache=True, nogil=True)
+def outstanding(queue: Int64s, side: int, ends: Int64s, position: int) -> int:
+    """The waiting segment that holds ``position``, -1 where none does."""
+    k = _first_behind(queue, side, ends, position)
+    return k if k < ends[side, TAIL] and queue[side, k, FROM] <= position else -1
+
+
+@njit(cache=True, nogil=True)
+def selected_above(queue: Int64s, side: int, ends: Int64s, position: int) -> int:
+    """Bytes of waiting segments from ``position`` on that were acknowledged selectively."""
+    amount = 0
+    for k in range(ends[side, TAIL] - 1, ends[side, HEAD] - 1, -1):
+        if queue[side, k, FROM] < position:
+            break
+        if queue[side, k, MARK] & SELECTED:
+            amount += queue[side, k, TO] - queue[side, k, FROM]
+    return amount
+
+
+@njit(cache=True, nogil=True)
+def taint(queue: Int64s, side: int, ends: Int64s, start: int, end: int, time: int) -> None:
     """``start`` to ``end`` was sent again: its own segments are ambiguous, those above it wait for it."""
     for k in range(ends[side, TAIL] - 1, ends[side, HEAD] - 1, -1):
         if queue[side, k, TO] <= start:
             break
-        queue[side, k, MARK] |= SENT_AGAIN if queue[side, k, FROM] < end else WAITS
+        if queue[side, k, FROM] < end:
+            queue[side, k, MARK] |= SENT_AGAIN
+            queue[side, k, LATEST] = time
+            queue[side, k, COPIES] += 1
+        else:
+            queue[side, k, MARK] |= WAITS
 
 
 @njit(cache=True, nogil=True)
@@ -87,6 +140,7 @@ def acknowledge(queue: Int64s, side: int, ends: Int64s, ack: int, mss: int) -> i
             break
         if queue[side, k, TO] == ack and queue[side, k, MARK] == CLEAN:
             sent = queue[side, k, TIME]
+        _leave(queue, side, ends, k)
         ends[side, HEAD] = k + 1
     return sent
 
@@ -94,15 +148,8 @@ def acknowledge(queue: Int64s, side: int, ends: Int64s, ack: int, mss: int) -> i
 @njit(cache=True, nogil=True)
 def acknowledge_selectively(queue: Int64s, side: int, ends: Int64s, left: int, right: int) -> int:
     """Note a SACK block (RFC 2018); returns when the segment at its right end was sent if the block is the first to cover it and that is a sample, else -1."""
-    lo, hi = ends[side, HEAD], ends[side, TAIL]
-    while lo < hi:
-        middle = (lo + hi) // 2
-        if queue[side, middle, TO] <= right:
-            lo = middle + 1
-        else:
-            hi = middle
     sent = -1
-    k = lo - 1
+    k = _first_behind(queue, side, ends, right) - 1
     if (
         k >= ends[side, HEAD]
         and queue[side, k, TO] == right
@@ -111,7 +158,8 @@ def acknowledge_selectively(queue: Int64s, side: int, ends: Int64s, left: int, r
     ):
         sent = queue[side, k, TIME]
     while k >= ends[side, HEAD] and queue[side, k, FROM] >= left and queue[side, k, MARK] & DONE == 0:
-        queue[side, k, MARK] |= DONE
+        queue[side, k, MARK] |= DONE | SELECTED
+        ends[side, SELECTED_BYTES] += queue[side, k, TO] - queue[side, k, FROM]
         k -= 1
     return sent
 

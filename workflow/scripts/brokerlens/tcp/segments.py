@@ -1,7 +1,7 @@
 """What happened to each segment: new, sent again, filling a hole, reordered; windows, probes, resets; one pass over each connection.
 
-Definitions in docs/metrics.md. A pass in order of time holds, per direction, the holes in what was captured (`holes`) and the segments
-that wait for their acknowledgement (`round_trips`). Facts (bytes seen twice, bytes that filled a hole, bytes acknowledged but never
+Definitions in docs/metrics.md. A pass in order of time holds, per direction, the holes in what was captured (`holes`), the segments
+that wait for their acknowledgement (`round_trips`) and those sent again (`repairs`). Facts (bytes seen twice, bytes that filled a hole, bytes acknowledged but never
 captured) are kept apart from labels, which weigh evidence.
 """
 
@@ -14,9 +14,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from brokerlens.tcp import evidence as ev
 from brokerlens.tcp import holes as hl
+from brokerlens.tcp import repairs as rp
 from brokerlens.tcp import round_trips as rt
-from brokerlens.tcp.content import ACK, FIN, MILLISECOND, RST, SYN, Bools, Int64s, at, wrapped_difference
+from brokerlens.tcp.content import ACK, FIN, MILLISECOND, RST, SECOND, SYN, Bools, Int64s, at, wrapped_difference
 from brokerlens.tcp.order import Ordered
 
 if TYPE_CHECKING:
@@ -26,12 +28,17 @@ LABELS: Final = ("", "new", "retransmitted", "filled", "reordered", "ambiguous",
 NOTHING, NEW, RETRANSMITTED, FILLED, REORDERED, AMBIGUOUS, KEEPALIVE, WINDOW_PROBE = range(8)
 ENDED: Final = ("open", "fin", "reset")
 RESET_BY: Final = ("", "client", "broker")
+RESETS_BY_KIND: Final = ("", "refused", "abort", "after_fin", "idle")
+NOT_RESET, REFUSED, ABORT, AFTER_FIN, IDLE = range(5)
+SETUPS: Final = ("not_captured", "complete", "half_open", "refused", "no_answer")
+NOT_CAPTURED, COMPLETE, HALF_OPEN, TURNED_DOWN, NO_ANSWER = range(5)
 TAPS: Final = ("unknown", "client", "broker", "middle")
 
 REORDER_SLACK: Final = MILLISECOND  # data captured this much behind its acknowledgement: the capture exchanged the two
 SHORT: Final = 3 * MILLISECOND  # reordering in a network is shorter than this
-TIMEOUT: Final = 200 * MILLISECOND  # the smallest retransmission timeout in use
+LONG_IDLE: Final = 60 * SECOND  # a reset behind this is the end that some idle timeout set
 USUAL_MSS: Final = 1460
+STAMP_OPTION: Final = 12  # bytes that timestamps take of a segment of the MSS
 NEAR: Final = 1 << 20  # what may be sent or acknowledged before the SYN itself turns up
 ID_REACH: Final = 5000  # packets within which IP ids are compared
 MASK32: Final = (1 << 32) - 1
@@ -66,7 +73,14 @@ LAST_LABEL: Final = 18  # label of this side's latest packet
 FIN_SEEN: Final = 19
 SYNS: Final = 20  # SYNs captured, over the whole connection
 SYN_PASSED: Final = 21  # 1: nothing more is to come of the connection before this one, as this side's SYN was passed or is not there
-STATE: Final = 22
+LIMIT: Final = 22  # largest payload of a segment: the smaller MSS of both sides, timestamps not yet taken off
+SMOOTHED: Final = 23  # round trips ended by this side, smoothed (RFC 6298)
+SPREAD: Final = 24  # and their variation
+REPORTED: Final = 25  # when the other side last repeated an acknowledgement of this side's data or reported some selectively
+LIMITED_SINCE: Final = 26  # since when this side's data in flight fill the other side's window
+FIRST_SYN: Final = 27  # when this side's first SYN was captured
+LAST_SYN: Final = 28
+STATE: Final = 29
 
 # Counters per direction, as in tables.DIRECTION_COLUMNS; zero windows in ns.
 COUNTERS: Final = (
@@ -88,6 +102,12 @@ COUNTERS: Final = (
     "keepalives",
     "duplicate_acks",
     "resets",
+    "triple_duplicate_acks",
+    "dsacks",
+    "invalid_resets",
+    "window_limited_ns",
+    "unfilled_bytes",
+    "most_in_flight",
 )
 (
     PACKETS,
@@ -108,7 +128,13 @@ COUNTERS: Final = (
     KEEPALIVES,
     DUPLICATE_ACKS,
     RESETS,
-) = range(18)
+    TRIPLE_DUPLICATE_ACKS,
+    DSACKS,
+    INVALID_RESETS,
+    WINDOW_LIMITED_NS,
+    UNFILLED_BYTES,
+    MOST_IN_FLIGHT,
+) = range(24)
 
 # Facts of a connection.
 FIRST_SEEN: Final = 0
@@ -120,7 +146,15 @@ HANDSHAKE_BROKER: Final = 5
 HANDSHAKE_CLIENT: Final = 6
 TTL_CLIENT: Final = 7  # the side's time to live where all its packets have the same, else -1
 TTL_BROKER: Final = 8
-CONNECTION_FACTS: Final = 9
+RESET_KIND: Final = 9
+CLOSED_BY: Final = 10  # 1 + the side of the first FIN
+SETUP: Final = 11
+CONNECT: Final = 12  # first SYN to the client's acknowledgement of the SYN-ACK
+SYN_RETRY: Final = 13  # first SYN to the last one before an answer
+ISN_CLIENT: Final = 14  # as on the wire
+ISN_BROKER: Final = 15
+LIMIT_BOTH: Final = 16  # the connection's MSS, -1 where a SYN is missing
+CONNECTION_FACTS: Final = 17
 
 
 class Headers(NamedTuple):
@@ -134,6 +168,7 @@ class Headers(NamedTuple):
     ttl: Any  # uint8
     options: Any  # uint8
     tsval: Any  # uint32
+    tsecr: Any  # uint32
     mss: Any  # uint16
     window_scale: Any  # uint8
     sack_count: Any  # uint8
@@ -156,6 +191,10 @@ class Sequence(NamedTuple):
 class SegmentFacts(NamedTuple):
     """Per row of `Ordered`: label (index into `LABELS`), round trip that it ended (ns, -1), scaled window (bytes, -1 unknown), bytes of the
     other direction that it acknowledges first and those of them never captured, and whether it begins a zero-window episode.
+
+    ``kind``: what made the sender send it again (index into `evidence.KINDS`); ``evidence``: bits of `evidence`; ``new_bytes``: payload not
+    captured before; ``in_flight``: bytes sent and not acknowledged after it (-1 unknown, or no payload); of a segment that filled a hole or was
+    overtaken ``late_ns`` since the first one behind it, and ``late_segments``, its distance from that one (RFC 4737's extent), else -1.
     """
 
     label: NDArray[np.uint8]
@@ -164,14 +203,20 @@ class SegmentFacts(NamedTuple):
     acked_bytes: Int64s
     unseen_bytes: Int64s
     zero_window_begins: Bools
+    kind: NDArray[np.uint8]
+    evidence: NDArray[np.uint32]
+    new_bytes: Int64s
+    in_flight: Int64s
+    late_ns: Int64s
+    late_segments: Int64s
 
 
 @dataclass
 class ConnectionFacts:
     """Per connection [C], or per direction [2C] with ``d = 2 * connection + side``, named as in `tables`.
 
-    ``ended``, ``reset_by`` and ``tap`` are indices into `ENDED`, `RESET_BY` and `TAPS`. Times in ns, -1 where there is none;
-    round trips of connections without samples: n 0 and NaN.
+    ``ended``, ``reset_by``, ``closed_by``, ``reset_kind``, ``setup`` and ``tap`` are indices into `ENDED`, `RESET_BY` (twice),
+    `RESETS_BY_KIND`, `SETUPS` and `TAPS`. Times in ns, -1 where there is none, as in ``isn_...`` and ``mss``; round trips of connections without samples: n 0 and NaN.
     """
 
     first_seen: Int64s
@@ -179,7 +224,15 @@ class ConnectionFacts:
     started: Bools
     ended: Int64s
     reset_by: Int64s
+    reset_kind: Int64s
+    closed_by: Int64s
+    setup: Int64s
     tap: Int64s
+    connect_ns: Int64s
+    syn_retry_ns: Int64s
+    isn_client: Int64s
+    isn_broker: Int64s
+    mss: Int64s
     handshake_broker_ns: Int64s
     handshake_client_ns: Int64s
     rtt_broker_n: Int64s
@@ -208,6 +261,19 @@ class ConnectionFacts:
     keepalives: Int64s
     duplicate_acks: Int64s
     resets: Int64s
+    syns: Int64s
+    fast_segments: Int64s
+    timeout_segments: Int64s
+    tail_probe_segments: Int64s
+    rack_segments: Int64s
+    spurious_segments: Int64s
+    large_segments: Int64s
+    triple_duplicate_acks: Int64s
+    dsacks: Int64s
+    invalid_resets: Int64s
+    window_limited_ms: NDArray[np.float64]
+    unfilled_bytes: Int64s
+    most_in_flight: Int64s
 
 
 @njit(cache=True, nogil=True)
@@ -238,6 +304,10 @@ def _survey(sequence: Sequence, h: Headers, lo: int, hi: int, state: Int64s, fac
         flags = at(h.flags, row)
         if flags & SYN:
             state[side, SYNS] += 1
+            if state[side, FIRST_SYN] < 0:
+                state[side, FIRST_SYN] = sequence.time[i]
+            if state[1 - side, FIRST_SYN] < 0:
+                state[side, LAST_SYN] = sequence.time[i]
             if state[side, ISN] < 0:
                 state[side, ISN] = position
                 options = at(h.options, row)
@@ -254,8 +324,15 @@ def _survey(sequence: Sequence, h: Headers, lo: int, hi: int, state: Int64s, fac
                     rising[side, 0] += 1
             rising[side, 2] = ip_id
         top[side] = max(top[side], position)
+    smaller = min(state[0, MSS], state[1, MSS])
+    facts[LIMIT_BOTH] = smaller if smaller > 0 else -1
+    facts[ISN_CLIENT] = state[0, ISN] & MASK32 if state[0, ISN] >= 0 else -1
+    facts[ISN_BROKER] = state[1, ISN] & MASK32 if state[1, ISN] >= 0 else -1
+    if facts[STARTED] == 1 and state[0, LAST_SYN] > state[0, FIRST_SYN]:
+        facts[SYN_RETRY] = state[0, LAST_SYN] - state[0, FIRST_SYN]
     known = state[0, ISN] >= 0 and state[1, ISN] >= 0 and wide[0] >= 0 and wide[1] >= 0
     for side in range(2):
+        state[side, LIMIT] = smaller if smaller > 0 else USUAL_MSS
         if not known:
             state[side, SCALE] = -1
         elif wide[0] == 0 or wide[1] == 0:  # only in force when both sides offer it (RFC 7323, 2.2)
@@ -283,35 +360,40 @@ def _is_keepalive(state: Int64s, side: int, position: int, payload: int) -> bool
 
 
 @njit(cache=True, nogil=True)
-def _evidence(state: Int64s, side: int, hole: Int64s, position: int, end: int, time: int, ip_id: int, tsval: int) -> int:
-    """Why a segment fills a hole: 1 sent again, -1 reordered, 0 cannot be told (`tcp.md` 3.4).
+def _evidence(
+    state: Int64s, side: int, hole: Int64s, position: int, end: int, time: int, ip_id: int, tsval: int
+) -> tuple[int, int]:  # fmt: skip
+    """Why a segment fills a hole: 1 sent again, -1 reordered, 0 cannot be told (`tcp.md` 3.4); and the bits of what says so.
 
     Its place among the IP ids and its timestamp against those of the packet that opened the hole; if neither tells, whether the other
     side had reported the hole; if not, how long the hole was open.
     """
-    by_id = 0
+    bits = 0
     if state[side, IDS_TELL] and ip_id > 0 and hole[hl.ID] > 0:
         if -ID_REACH < _wrapped16(ip_id, hole[hl.ID]) < 0:
-            by_id = -1
+            bits |= ev.ID_EARLIER
         elif 0 < _wrapped16(ip_id, state[side, LATEST_ID]) < ID_REACH:
-            by_id = 1
-    by_timestamp = 0
+            bits |= ev.ID_LATER
     if tsval >= 0 and hole[hl.TSVAL] >= 0:
         later = wrapped_difference(tsval, hole[hl.TSVAL])
-        by_timestamp = 1 if later > 0 else -1 if later < 0 else 0
-    if by_id != 0 or by_timestamp != 0:
-        return 0 if by_id == -by_timestamp else by_id if by_id != 0 else by_timestamp
-    if state[side, REPEATS] >= 3 or (state[side, SACKED] >= end and state[side, ACKED] <= position):
-        return 1
+        bits |= ev.STAMP_LATER if later > 0 else ev.STAMP_EARLIER if later < 0 else 0
+    sent_again = bits & (ev.ID_LATER | ev.STAMP_LATER) != 0
+    overtaken = bits & (ev.ID_EARLIER | ev.STAMP_EARLIER) != 0
+    if state[side, REPEATS] >= rp.DUPLICATES:
+        bits |= ev.DUPLICATE_ACKS
+    if state[side, SACKED] >= end and state[side, ACKED] <= position:
+        bits |= ev.SELECTIVE_ACKS
     waited = time - hole[hl.OPENED]
-    round_trip = -1
-    if state[0, LEAST_RTT] >= 0 or state[1, LEAST_RTT] >= 0:
+    if state[0, LEAST_RTT] < 0 and state[1, LEAST_RTT] < 0:
+        bits |= ev.LONG_WAIT if waited >= rp.TIMEOUT else 0
+    else:
         round_trip = max(state[0, LEAST_RTT], 0) + max(state[1, LEAST_RTT], 0)
-    if round_trip < 0:
-        return 1 if waited >= TIMEOUT else 0
-    if waited < min(round_trip, SHORT):
-        return -1
-    return 1 if 10 * waited >= 9 * round_trip else 0
+        bits |= ev.SHORT_WAIT if waited < min(round_trip, SHORT) else ev.LONG_WAIT if 10 * waited >= 9 * round_trip else 0
+    if sent_again or overtaken:
+        return 0 if sent_again and overtaken else 1 if sent_again else -1, bits
+    if bits & (ev.DUPLICATE_ACKS | ev.SELECTIVE_ACKS):
+        return 1, bits
+    return 1 if bits & ev.LONG_WAIT else -1 if bits & ev.SHORT_WAIT else 0, bits
 
 
 @njit(cache=True, nogil=True)
@@ -328,21 +410,48 @@ def _label_old(
     ip_id: int,
     tsval: int,
     unseen: Int64s,
-) -> int:
-    """The label of a segment of which bytes below the known edge were ``seen`` or fill a hole (``fill``)."""
+) -> tuple[int, int]:
+    """The label of a segment of which bytes below the known edge were ``seen`` or fill a hole (``fill``), and its evidence."""
     if seen > 0 or fill == 0:
-        return RETRANSMITTED
+        return RETRANSMITTED, 0
     k = hl.first_behind(holes, side, count, start)
     hole = holes[side, k]
+    bits = ev.BEFORE_CAPTURE if hole[hl.BEFORE] else 0
     if state[side, ACKED] >= end or hole[hl.ACK_ROW] >= 0:
         if hole[hl.ACK_ROW] >= 0 and time - hole[hl.ACK_TIME] <= REORDER_SLACK:
             hl.take_back(holes, side, count, start, end, time - REORDER_SLACK, unseen)
-            return NEW
-        return AMBIGUOUS
-    vote = _evidence(state, side, hole, start, end, time, ip_id, tsval)
+            return NEW, bits | ev.CAPTURE_ORDER
+        return AMBIGUOUS, bits | ev.ACKED_BEFORE
+    vote, found = _evidence(state, side, hole, start, end, time, ip_id, tsval)
+    bits |= found
     if vote < 0:
-        return REORDERED
-    return FILLED if vote > 0 and hole[hl.BEFORE] == 0 else AMBIGUOUS
+        return REORDERED, bits
+    return FILLED if vote > 0 and hole[hl.BEFORE] == 0 else AMBIGUOUS, bits
+
+
+@njit(cache=True, nogil=True)
+def _why_again(
+    state: Int64s, side: int, queue: Int64s, ends: Int64s, start: int, end: int, time: int, opened: int, bits: int
+) -> tuple[int, int]:  # fmt: skip
+    """What made ``side`` send ``start`` to ``end`` again (index into `evidence.KINDS`), and the evidence; ``opened``: when the hole that it fills was, else -1."""
+    k = rt.outstanding(queue, side, ends, start)
+    waited = time - opened if opened >= 0 else time - queue[side, k, rt.LATEST] if k >= 0 else -1
+    sender = max(state[side, LEAST_RTT], 0)
+    smoothed = state[1 - side, SMOOTHED] + sender if state[1 - side, SMOOTHED] >= 0 else -1
+    repeats = state[side, REPEATS]
+    if repeats >= rp.DUPLICATES:
+        bits |= ev.DUPLICATE_ACKS
+    if state[side, SACKED] > end:
+        bits |= ev.SELECTIVE_ACKS
+    if state[side, ACKED] >= end:
+        bits |= ev.ACKED_BEFORE
+    if waited >= 0 and 10 * waited >= 9 * rp.timeout(smoothed, state[1 - side, SPREAD]):
+        bits |= ev.TIMEOUT_PASSED
+    if k >= 0 and end == state[side, EDGE] and queue[side, k, rt.COPIES] == 0 and repeats == 0 and bits & ev.SELECTIVE_ACKS == 0:
+        bits |= ev.TAIL
+    selected = rt.selected_above(queue, side, ends, end)
+    reacts = state[side, REPORTED] >= 0 and time - state[side, REPORTED] <= sender + rp.REACTION
+    return rp.kind_of(bits, repeats, selected, state[side, LIMIT], reacts, waited, smoothed), bits
 
 
 @njit(cache=True, nogil=True)
@@ -369,10 +478,11 @@ def _count_label(tally: Int64s, side: int, label: int, seen_payload: int, fill_p
 
 @njit(cache=True, nogil=True, inline="always")
 def _follow_data(
-    state: Int64s, side: int, holes: Int64s, hole_count: Int64s, queue: Int64s, ends: Int64s, tally: Int64s, unseen: Int64s,
-    position: int, payload: int, flags: int, time: int, ip_id: int, tsval: int,
+    state: Int64s, side: int, holes: Int64s, hole_count: Int64s, queue: Int64s, ends: Int64s, resent: Int64s, resent_count: Int64s, tally: Int64s,
+    unseen: Int64s, position: int, payload: int, flags: int, time: int, ip_id: int, tsval: int, i: int,
+    kinds: NDArray[Any], evidence: NDArray[Any], fresh: Int64s, late_ns: Int64s, late_segments: Int64s,
 ) -> int:  # fmt: skip
-    """Take a packet into its direction's space; returns its label."""
+    """Take packet ``i`` into its direction's space; returns its label. The last five arrays are those of `SegmentFacts`."""
     length = payload + (1 if flags & SYN else 0) + (1 if flags & FIN else 0)
     if flags & (SYN | FIN) == 0 and payload <= 1:
         if _is_window_probe(state, side, position, payload):
@@ -400,6 +510,7 @@ def _follow_data(
         label = NEW
         seen_payload, fill_payload = 0, 0
         late = False
+        bits = ev.LARGER_THAN_MSS if payload > state[side, LIMIT] - (STAMP_OPTION if tsval >= 0 else 0) else 0
         if start < old_end:
             fill = hl.overlap(holes, side, hole_count[side], start, old_end)
             seen = old_end - start - fill
@@ -408,16 +519,29 @@ def _follow_data(
             if first_byte < last_byte:
                 fill_payload = hl.overlap(holes, side, hole_count[side], first_byte, last_byte)
                 seen_payload = last_byte - first_byte - fill_payload
-            label = _label_old(state, side, holes, hole_count[side], fill, seen, start, end, time, ip_id, tsval, unseen)
+            label, found = _label_old(state, side, holes, hole_count[side], fill, seen, start, end, time, ip_id, tsval, unseen)
+            bits |= found
             late = label == NEW
+            opened = -1
+            if label == FILLED or label == REORDERED:
+                k = hl.first_behind(holes, side, hole_count[side], start)
+                opened = holes[side, k, hl.OPENED]
+                late_ns[i] = time - opened
+                late_segments[i] = tally[side, DATA_SEGMENTS] + 1 - holes[side, k, hl.SENT]
+            if (label == FILLED or label == RETRANSMITTED) and not unknown:
+                kinds[i], bits = _why_again(state, side, queue, ends, start, end, time, opened, bits)
+                oldest = state[side, ACKED] >= start and state[side, ACKED] < end
+                rp.note(resent, side, resent_count, start, end, i, tsval if oldest else -1)
             hl.fill(holes, side, hole_count, start, old_end)
         if unknown:
             label = AMBIGUOUS
         _count_label(tally, side, label, seen_payload, fill_payload)
+        fresh[i] = payload - seen_payload
+        evidence[i] = bits
         if start < old_end and not late:
-            rt.taint(queue, side, ends, start, end)
+            rt.taint(queue, side, ends, start, end, time)
     if start > edge:
-        hl.append(holes, side, hole_count, edge, start, time, ip_id, tsval, unknown)
+        hl.append(holes, side, hole_count, edge, start, time, ip_id, tsval, unknown, tally[side, DATA_SEGMENTS])
     if end > edge:
         state[side, EDGE] = end
         if length > 0 and state[side, ACKED] < end:
@@ -458,7 +582,7 @@ def _advance(
             if state[peer, EDGE] < 0:
                 state[peer, FLOOR] = ack
             else:
-                hl.append(holes, peer, hole_count, state[peer, EDGE], ack, time, -1, -1, True)
+                hl.append(holes, peer, hole_count, state[peer, EDGE], ack, time, -1, -1, True, tally[peer, DATA_SEGMENTS])
             state[peer, EDGE] = ack
         return
     if state[peer, PROBE] >= 0 and state[peer, PROBE] == state[peer, EDGE] and ack > state[peer, EDGE]:
@@ -474,7 +598,7 @@ def _advance(
     if before <= state[peer, FIN_AT] < ack:
         amount -= 1
     if ack > state[peer, EDGE]:
-        hl.append(holes, peer, hole_count, state[peer, EDGE], ack, time, -1, -1, False)
+        hl.append(holes, peer, hole_count, state[peer, EDGE], ack, time, -1, -1, False, tally[peer, DATA_SEGMENTS])
         state[peer, EDGE] = ack
     acked[i] = amount
     tally[peer, ACKED_BYTES] += amount
@@ -483,39 +607,66 @@ def _advance(
 
 
 @njit(cache=True, nogil=True)
-def _follow_sacks(state: Int64s, peer: int, queue: Int64s, ends: Int64s, ack: int, time: int, h: Headers, row: int) -> int:
-    """Take selective acknowledgements in (RFC 2018); returns the shortest round trip that they ended (ns, -1)."""
+def _follow_sacks(
+    state: Int64s, peer: int, queue: Int64s, ends: Int64s, resent: Int64s, resent_count: Int64s, tally: Int64s, ack: int, time: int,
+    h: Headers, row: int, evidence: NDArray[Any],
+) -> int:  # fmt: skip
+    """Take selective acknowledgements in (RFC 2018); returns the shortest round trip that they ended (ns, -1).
+
+    A first block below the acknowledgement, or inside the second one, reports what came twice (RFC 2883).
+    """
     round_trip = -1
-    for k in range(min(at(h.sack_count, row), 4)):
+    blocks = min(at(h.sack_count, row), 4)
+    for k in range(blocks):
         left = ack + wrapped_difference(at(h.sacks[2 * k], row), at(h.ack, row))
         right = ack + wrapped_difference(at(h.sacks[2 * k + 1], row), at(h.ack, row))
-        if left >= ack and right > left and ack >= state[peer, ACKED]:  # one below the acknowledgement reports a duplicate (RFC 2883)
+        if right <= left:
+            continue
+        inside_next = False
+        if k == 0 and blocks > 1:
+            inside_next = (
+                ack + wrapped_difference(at(h.sacks[2], row), at(h.ack, row))
+                <= left
+                < right
+                <= ack + wrapped_difference(at(h.sacks[3], row), at(h.ack, row))
+            )
+        if k == 0 and (right <= ack or inside_next):
+            tally[1 - peer, DSACKS] += 1
+            rp.report(resent, peer, resent_count, left, right, evidence)
+        elif left >= ack and ack >= state[peer, ACKED]:
             since = rt.acknowledge_selectively(queue, peer, ends, left, right)
             if since >= 0 and (round_trip < 0 or time - since < round_trip):
                 round_trip = time - since
-            state[peer, SACKED] = max(state[peer, SACKED], right)
+            if right > state[peer, SACKED]:
+                state[peer, SACKED] = right
+                state[peer, REPORTED] = time
     return round_trip
 
 
 @njit(cache=True, nogil=True, inline="always")
 def _follow_ack(
     state: Int64s, peer: int, holes: Int64s, hole_count: Int64s, queue: Int64s, ends: Int64s, tally: Int64s, ack: int, time: int, i: int,
-    acked: Int64s, unseen: Int64s, pure: bool, repeats: bool,
+    acked: Int64s, unseen: Int64s, pure: bool, repeats: bool, resent: Int64s, resent_count: Int64s, echo: int, evidence: NDArray[Any],
 ) -> int:  # fmt: skip
     """Take an acknowledgement into the space of ``peer``, whose data it answers; returns the round trip that it ended (ns, -1).
 
-    ``pure``: the packet carries nothing else; ``repeats``: its window is the one before, or it reports data behind a hole.
+    ``pure``: the packet carries nothing else; ``repeats``: its window is the one before, or it reports data behind a hole; ``echo``: its
+    timestamp echo, -1 none.
     """
     if ack > state[peer, ACKED]:
         _advance(state, peer, holes, hole_count, ack, time, i, acked, unseen, tally)
-        mss = min(state[0, MSS], state[1, MSS])
-        since = rt.acknowledge(queue, peer, ends, ack, mss if mss > 0 else USUAL_MSS)
+        since = rt.acknowledge(queue, peer, ends, ack, state[peer, LIMIT])
         state[peer, REPEATS] = 0
+        if resent_count[peer] > 0:
+            rp.acknowledge(resent, peer, resent_count, ack, echo, evidence)
         return time - since if since >= 0 else -1
     if ack == state[peer, ACKED] and pure and repeats and state[peer, END] > ack:
         if state[peer, LAST_LABEL] != KEEPALIVE and state[peer, LAST_LABEL] != WINDOW_PROBE:
             tally[1 - peer, DUPLICATE_ACKS] += 1
             state[peer, REPEATS] += 1
+            state[peer, REPORTED] = time
+            if state[peer, REPEATS] == rp.DUPLICATES:
+                tally[1 - peer, TRIPLE_DUPLICATE_ACKS] += 1
     return -1
 
 
@@ -545,14 +696,62 @@ def _reset_is_valid(state: Int64s, side: int, seq: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _follow_reset(state: Int64s, side: int, seq: int, facts: Int64s) -> None:
-    """Note who reset the connection; after the sender's own FIN it is an ordinary end."""
+def _follow_reset(state: Int64s, side: int, seq: int, idle: int, facts: Int64s, tally: Int64s) -> None:
+    """Note who reset the connection, and how; after the sender's own FIN it is an ordinary end. ``idle``: ns since the packet before, -1 none."""
     if not _reset_is_valid(state, side, seq):
+        tally[side, INVALID_RESETS] += 1
         return
     if facts[RESET_CODE] == 0:
         facts[RESET_CODE] = 1 + side
+        if state[side, FIN_SEEN]:
+            facts[RESET_KIND] = AFTER_FIN
+        elif facts[STARTED] == 1 and side == 1 and state[1, PACKETS_SEEN] == 0:
+            facts[RESET_KIND] = REFUSED
+        else:
+            facts[RESET_KIND] = IDLE if idle > LONG_IDLE else ABORT
     if state[side, FIN_SEEN] == 0:
         facts[END_CODE] = 2
+
+
+@njit(cache=True, nogil=True)
+def _follow_limit(state: Int64s, sender: int, time: int, tally: Int64s) -> None:
+    """Add up how long ``sender`` had less than one segment's room left in the window of the other side, an open one."""
+    flight = state[sender, END] - state[sender, ACKED]
+    window = state[1 - sender, WINDOW] << max(state[1 - sender, SCALE], 0)
+    limited = (
+        state[1 - sender, SCALE] >= 0 and state[sender, ACKED] >= 0 and flight > 0 and window > 0 and flight + state[sender, LIMIT] > window
+    )
+    if limited:
+        if state[sender, LIMITED_SINCE] < 0:
+            state[sender, LIMITED_SINCE] = time
+    elif state[sender, LIMITED_SINCE] >= 0:
+        tally[sender, WINDOW_LIMITED_NS] += time - state[sender, LIMITED_SINCE]
+        state[sender, LIMITED_SINCE] = -1
+
+
+@njit(cache=True, nogil=True)
+def _follow_round_trip(state: Int64s, side: int, trip: int) -> None:
+    """Take a round trip that ``side`` ended into its smallest and its smoothed ones (RFC 6298, 2)."""
+    if state[side, LEAST_RTT] < 0:
+        state[side, LEAST_RTT] = trip
+        state[side, SMOOTHED] = trip
+        state[side, SPREAD] = trip // 2
+        return
+    state[side, LEAST_RTT] = min(state[side, LEAST_RTT], trip)
+    state[side, SPREAD] += (abs(state[side, SMOOTHED] - trip) - state[side, SPREAD]) >> 2
+    state[side, SMOOTHED] += (trip - state[side, SMOOTHED]) >> 3
+
+
+@njit(cache=True, nogil=True)
+def _set_up(state: Int64s, facts: Int64s) -> int:
+    """How the connection began, index into `SETUPS`."""
+    if facts[STARTED] == 0:
+        return NOT_CAPTURED
+    if facts[RESET_KIND] == REFUSED:
+        return TURNED_DOWN
+    if state[0, PACKETS_SEEN] > state[0, SYNS]:
+        return COMPLETE
+    return HALF_OPEN if state[1, PACKETS_SEEN] > 0 else NO_ANSWER
 
 
 @njit(cache=True, nogil=True)
@@ -584,7 +783,7 @@ def _handshake_leg(state: Int64s, side: int, flags: int, ack: int, round_trip: i
 
 
 @njit(cache=True, nogil=True)
-def _begin(state: Int64s, tally: Int64s, holes_count: Int64s, ends: Int64s, facts: Int64s) -> None:
+def _begin(state: Int64s, tally: Int64s, holes_count: Int64s, ends: Int64s, resent_count: Int64s, facts: Int64s) -> None:
     state[:] = -1
     tally[:] = 0
     for side in range(2):
@@ -592,12 +791,12 @@ def _begin(state: Int64s, tally: Int64s, holes_count: Int64s, ends: Int64s, fact
             state[side, k] = 0
     holes_count[:] = 0
     ends[:] = 0
+    resent_count[:] = 0
     facts[:] = -1
     facts[TTL_CLIENT] = -2
     facts[TTL_BROKER] = -2
-    facts[STARTED] = 0
-    facts[END_CODE] = 0
-    facts[RESET_CODE] = 0
+    for k in (STARTED, END_CODE, RESET_CODE, RESET_KIND, CLOSED_BY):
+        facts[k] = 0
 
 
 @njit(cache=True, nogil=True)
@@ -609,7 +808,7 @@ def _scaled(state: Int64s, side: int, window: int, flags: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _follow(sequence: Sequence, h: Headers) -> tuple[NDArray[np.uint8], Int64s, Int64s, Int64s, Int64s, Bools, Int64s, Int64s]:
+def _follow(sequence: Sequence, h: Headers) -> tuple[SegmentFacts, Int64s, Int64s]:
     """The pass over all connections; see `SegmentFacts`, then counters per direction and facts per connection."""
     n, connections = len(sequence.row), len(sequence.first) - 1
     label = np.zeros(n, np.uint8)
@@ -618,6 +817,12 @@ def _follow(sequence: Sequence, h: Headers) -> tuple[NDArray[np.uint8], Int64s, 
     acked = np.zeros(n, np.int64)
     unseen = np.zeros(n, np.int64)
     closes = np.zeros(n, np.bool_)
+    kinds = np.zeros(n, np.uint8)
+    evidence = np.zeros(n, np.uint32)
+    fresh = np.zeros(n, np.int64)
+    in_flight = np.full(n, -1, np.int64)
+    late_ns = np.full(n, -1, np.int64)
+    late_segments = np.full(n, -1, np.int64)
     counters = np.zeros((2 * connections, len(COUNTERS)), np.int64)
     facts = np.empty((connections, CONNECTION_FACTS), np.int64)
     # Of the connection at hand. Columns have names of their own here: looked up in a tuple, each would be counted as referenced once per row.
@@ -627,19 +832,22 @@ def _follow(sequence: Sequence, h: Headers) -> tuple[NDArray[np.uint8], Int64s, 
     holes = np.empty((2, 64, hl.WORDS), np.int64)
     hole_count = np.zeros(2, np.int64)
     queue = np.empty((2, 1024, rt.WORDS), np.int64)
-    ends = np.zeros((2, 2), np.int64)
+    ends = np.zeros((2, 3), np.int64)
+    resent = np.empty((2, rp.MOST, rp.WORDS), np.int64)
+    resent_count = np.zeros(2, np.int64)
     rows, sides, times, is_duplicate, first = sequence.row, sequence.side, sequence.time, sequence.is_duplicate, sequence.first
     positions, ack_positions = sequence.position, sequence.ack_position
     all_flags, windows, payloads, ip_ids = h.flags, h.window, h.payload_len, h.ip_id
-    all_options, tsvals, sack_counts = h.options, h.tsval, h.sack_count
+    all_options, tsvals, tsecrs, sack_counts = h.options, h.tsval, h.tsecr, h.sack_count
     for c in range(connections):
         lo, hi = first[c], first[c + 1]
-        _begin(state, tally, hole_count, ends, fact)
+        _begin(state, tally, hole_count, ends, resent_count, fact)
         _survey(sequence, h, lo, hi, state, fact)
         for side in range(2):
             if state[side, ISN] >= 0:
                 for k in (EDGE, ACKED, FLOOR):
                     state[side, k] = state[side, ISN]
+        previous = -1
         for i in range(lo, hi):
             row, side, time = rows[i], sides[i], times[i]
             flags, window = at(all_flags, row), at(windows, row)
@@ -650,8 +858,10 @@ def _follow(sequence: Sequence, h: Headers) -> tuple[NDArray[np.uint8], Int64s, 
             tally[side, PACKETS] += 1
             if flags & RST:
                 tally[side, RESETS] += 1
-                _follow_reset(state, side, at(h.seq, row), fact)
+                _follow_reset(state, side, at(h.seq, row), time - previous if previous >= 0 else -1, fact, tally)
+                previous = time
                 continue
+            previous = time
             payload, ip_id = at(payloads, row), at(ip_ids, row)
             options = at(all_options, row)
             tsval = at(tsvals, row) if options & HAS_TIMESTAMPS else -1
@@ -670,7 +880,8 @@ def _follow(sequence: Sequence, h: Headers) -> tuple[NDArray[np.uint8], Int64s, 
             said = NOTHING
             if positions[i] >= 0 and options & MORE_FRAGMENTS == 0:  # the rest of a fragment was not captured as TCP
                 said = _follow_data(
-                    state, side, holes, hole_count, queue, ends, tally, unseen, positions[i], payload, flags, time, ip_id, tsval
+                    state, side, holes, hole_count, queue, ends, resent, resent_count, tally, unseen, positions[i], payload, flags, time, ip_id, tsval, i,
+                    kinds, evidence, fresh, late_ns, late_segments,
                 )  # fmt: skip
                 label[i] = said
                 state[side, LAST_LABEL] = said
@@ -682,30 +893,57 @@ def _follow(sequence: Sequence, h: Headers) -> tuple[NDArray[np.uint8], Int64s, 
                 sacked = state[peer, SACKED]
                 selective = -1
                 if at(sack_counts, row) > 0:
-                    selective = _follow_sacks(state, peer, queue, ends, ack, time, h, row)
+                    selective = _follow_sacks(state, peer, queue, ends, resent, resent_count, tally, ack, time, h, row, evidence)
                 repeats = window == state[side, WINDOW] or state[peer, SACKED] > sacked
-                trip = _follow_ack(state, peer, holes, hole_count, queue, ends, tally, ack, time, i, acked, unseen, pure, repeats)
+                echo = at(tsecrs, row) if options & HAS_TIMESTAMPS else -1
+                trip = _follow_ack(
+                    state, peer, holes, hole_count, queue, ends, tally, ack, time, i, acked, unseen, pure, repeats, resent, resent_count, echo, evidence
+                )  # fmt: skip
                 if trip < 0:
                     trip = selective
                 if answers_syn:
                     trip = _handshake_leg(state, side, flags, ack, trip, fact)
                 if trip >= 0:
                     rtt[i] = trip
-                    state[side, LEAST_RTT] = trip if state[side, LEAST_RTT] < 0 else min(state[side, LEAST_RTT], trip)
+                    _follow_round_trip(state, side, trip)
+                if (
+                    side == 0
+                    and fact[CONNECT] < 0
+                    and fact[STARTED] == 1
+                    and state[1, ISN] >= 0
+                    and ack > state[1, ISN]
+                    and flags & SYN == 0
+                ):
+                    fact[CONNECT] = time - state[0, FIRST_SYN]
             if flags & FIN:
                 state[side, FIN_SEEN] = 1
+                if fact[CLOSED_BY] == 0:
+                    fact[CLOSED_BY] = 1 + side
                 fact[END_CODE] = max(fact[END_CODE], 1)
             if flags & (SYN | FIN) == 0 and flags & ACK:
                 closes[i] = _follow_window(state, side, window, time, tally)
             state[side, WINDOW] = window
             if ip_id > 0 and (state[side, LATEST_ID] < 0 or _wrapped16(ip_id, state[side, LATEST_ID]) > 0):
                 state[side, LATEST_ID] = ip_id
+            if payload > 0:
+                _follow_limit(state, side, time, tally)
+                if state[side, ACKED] >= 0 and state[side, END] >= 0:
+                    flight = max(state[side, END] - state[side, ACKED] - ends[side, rt.SELECTED_BYTES], 0)
+                    in_flight[i] = flight
+                    tally[side, MOST_IN_FLIGHT] = max(tally[side, MOST_IN_FLIGHT], flight)
+            if ack >= 0:
+                _follow_limit(state, peer, time, tally)
+        fact[SETUP] = _set_up(state, fact)
         for side in range(2):
+            tally[side, UNFILLED_BYTES] = hl.unfilled(holes, side, hole_count[side])
+            if state[side, LIMITED_SINCE] >= 0:
+                tally[side, WINDOW_LIMITED_NS] += fact[LAST_SEEN] - state[side, LIMITED_SINCE]
             if state[side, CLOSED_SINCE] >= 0:
                 tally[side, ZERO_WINDOW_NS] += fact[LAST_SEEN] - state[side, CLOSED_SINCE]
             counters[2 * c + side] = tally[side]
         facts[c] = fact
-    return label, rtt, window_bytes, acked, unseen, closes, counters, facts
+    found = SegmentFacts(label, rtt, window_bytes, acked, unseen, closes, kinds, evidence, fresh, in_flight, late_ns, late_segments)
+    return found, counters, facts
 
 
 def _headers(rows: Rows) -> Headers:
@@ -749,27 +987,50 @@ def _tap(facts: Int64s, least: NDArray[np.float64]) -> Int64s:
 def follow_segments(rows: Rows, ordered: Ordered) -> tuple[SegmentFacts, ConnectionFacts]:
     """What happened to every packet, and what that makes per connection; see `SegmentFacts` and `ConnectionFacts`."""
     sequence = Sequence(*(getattr(ordered, name) for name in Sequence._fields))
-    label, rtt, window_bytes, acked, unseen, closes, counters, facts = _follow(sequence, _headers(rows))
+    found, counters, facts = _follow(sequence, _headers(rows))
     # What a direction lacks stands on the rows that acknowledge it, where data that came right behind was taken back.
-    counters[:, UNSEEN_BYTES] = _unseen_by_direction(ordered, unseen)
-    number, quantiles = rt.summarize(rtt, ordered.side, ordered.first)
+    counters[:, UNSEEN_BYTES] = _unseen_by_direction(ordered, found.unseen_bytes)
+    number, quantiles = rt.summarize(found.rtt_ns, ordered.side, ordered.first)
     milliseconds = quantiles / MILLISECOND
-    columns: dict[str, Any] = {name: counters[:, k].copy() for k, name in enumerate(COUNTERS) if name != "zero_window_ns"}
+    columns: dict[str, Any] = {name: counters[:, k].copy() for k, name in enumerate(COUNTERS) if not name.endswith("_ns")}
     halves: dict[str, Any] = {
         f"rtt_{half}_{part}": values[side::2].copy()
         for half, side in (("client", 0), ("broker", 1))
         for part, values in (("n", number), ("min_ms", milliseconds[:, 0]), ("p50_ms", milliseconds[:, 1]), ("p95_ms", milliseconds[:, 2]))
     }
-    return SegmentFacts(label, rtt, window_bytes, acked, unseen, closes), ConnectionFacts(
+    again = np.flatnonzero(found.kind)
+    kinds = {
+        name: _count_by_direction(ordered, again[found.kind[again] == code])
+        for name, code in (
+            ("fast_segments", ev.FAST),
+            ("timeout_segments", ev.TIMED_OUT),
+            ("tail_probe_segments", ev.TAIL_PROBE),
+            ("rack_segments", ev.RACK),
+        )
+    }
+    return found, ConnectionFacts(
         first_seen=facts[:, FIRST_SEEN].copy(),
         last_seen=facts[:, LAST_SEEN].copy(),
         started=facts[:, STARTED] == 1,
         ended=facts[:, END_CODE].copy(),
         reset_by=facts[:, RESET_CODE].copy(),
+        reset_kind=facts[:, RESET_KIND].copy(),
+        closed_by=facts[:, CLOSED_BY].copy(),
+        setup=facts[:, SETUP].copy(),
         tap=_tap(facts, quantiles[:, 0]),
+        connect_ns=facts[:, CONNECT].copy(),
+        syn_retry_ns=facts[:, SYN_RETRY].copy(),
+        isn_client=facts[:, ISN_CLIENT].copy(),
+        isn_broker=facts[:, ISN_BROKER].copy(),
+        mss=facts[:, LIMIT_BOTH].copy(),
         handshake_broker_ns=facts[:, HANDSHAKE_BROKER].copy(),
         handshake_client_ns=facts[:, HANDSHAKE_CLIENT].copy(),
         zero_window_ms=counters[:, ZERO_WINDOW_NS] / MILLISECOND,
+        window_limited_ms=counters[:, WINDOW_LIMITED_NS] / MILLISECOND,
+        spurious_segments=_count_by_direction(ordered, again[found.evidence[again] & np.uint32(ev.SPURIOUS) > 0]),
+        large_segments=_count_by_direction(ordered, np.flatnonzero(found.evidence & np.uint32(ev.LARGER_THAN_MSS))),
+        syns=_count_by_direction(ordered, np.flatnonzero(_is_syn(rows, ordered))),
+        **kinds,
         **halves,
         **columns,
     )
@@ -783,3 +1044,12 @@ def _unseen_by_direction(ordered: Ordered, unseen: Int64s) -> Int64s:
     totals = np.zeros(directions, np.int64)
     np.add.at(totals, direction, unseen[missing])
     return totals
+
+
+def _count_by_direction(ordered: Ordered, rows: NDArray[np.intp]) -> Int64s:
+    """How many of ``rows`` each direction has."""
+    return np.bincount(2 * ordered.connection[rows] + ordered.side[rows], minlength=2 * (len(ordered.first) - 1)).astype(np.int64)
+
+
+def _is_syn(rows: Rows, ordered: Ordered) -> Bools:
+    return np.asarray((rows.columns["flags"][ordered.row] & (SYN | RST) == SYN) & ~ordered.is_duplicate)
