@@ -42,7 +42,6 @@ class Sent:
     done: bool = False
     selected: bool = False
     latest: int = 0
-    copies: int = 0
 
 
 @dataclass
@@ -89,6 +88,9 @@ class Side:
     limited_since: int | None = None
     first_syn: int | None = None
     last_syn: int = 0
+    tail_sent: int | None = None
+    tail_copies: int = 0
+    probes: bool = True
     again: list[Again] = field(default_factory=list)
     missing: dict[int, Missing] = field(default_factory=dict)
     waiting: list[Sent] = field(default_factory=list)
@@ -108,8 +110,8 @@ class Row:
     evidence: set[str] = field(default_factory=set)
     new: int = 0
     in_flight: int = -1
-    late: int = -1
-    late_segments: int = -1
+    late: int = 0
+    late_segments: int = 0
 
 
 class Model:
@@ -173,6 +175,7 @@ class Model:
                     wide[packet.side] = packet.window_scale >= 0
                     side.scale = min(max(packet.window_scale, 0), 14)
                     side.mss = packet.mss or None
+                    side.probes = packet.sack_permitted
                     self.facts["started"] |= packet.side == 0 and not packet.flags & ACK
             if position >= top[packet.side] and packet.ip_id > 0:
                 if last[packet.side]:
@@ -368,14 +371,18 @@ class Model:
                         if sent.start < end:
                             sent.again = True
                             sent.latest = packet.time
-                            sent.copies += 1
                         else:
                             sent.waits = True
+                if end == edge:
+                    me.tail_copies += 1
+                    me.tail_sent = packet.time
         if start > edge:
             for byte in range(edge, start):
                 me.missing[byte] = Missing(packet.time, packet.ip_id, packet.tsval, unknown, self.counts[side].get("data_segments", 0))
         if end > edge:
             me.edge = end
+            if length:
+                me.tail_sent, me.tail_copies = packet.time, 0
             acked = me.acked if me.acked is not None else -1
             if length and acked < end:
                 sent = Sent(start, end, packet.time, size, latest=packet.time)
@@ -441,7 +448,8 @@ class Model:
     def why_again(self, number: int, packet: Packet, start: int, end: int, opened: int | None) -> None:
         me, peer, row = self.sides[packet.side], self.sides[1 - packet.side], self.rows[number]
         original = next((sent for sent in me.waiting if sent.start <= start < sent.end), None)
-        since = opened if opened is not None else original.latest if original else None
+        at_tail = end == me.edge and me.tail_sent is not None
+        since = opened if opened is not None else original.latest if original else me.tail_sent if at_tail else None
         waited = packet.time - since if since is not None else -1
         sender = me.least_rtt or 0
         smoothed = peer.smoothed + sender if peer.smoothed is not None else None
@@ -454,13 +462,16 @@ class Model:
             row.evidence.add("acked_before")
         if waited >= 0 and 10 * waited >= 9 * timeout:
             row.evidence.add("timeout_passed")
-        if original and end == me.edge and original.copies == 0 and me.repeats == 0 and "selective_acks" not in row.evidence:
+        if at_tail and me.tail_copies == 0 and me.repeats == 0 and "selective_acks" not in row.evidence:
             row.evidence.add("tail")
         above = sum(sent.end - sent.start for sent in me.waiting if sent.selected and sent.start >= end)
         reacts = me.reported is not None and packet.time - me.reported <= sender + 20 * MS
         if reacts and (me.repeats >= 3 or above > 2 * me.limit):
             row.kind = "fast"
-        elif "tail" in row.evidence and smoothed is not None and waited >= 1.5 * smoothed and "timeout_passed" not in row.evidence:
+        elif (
+            "tail" in row.evidence and self.sides[0].probes and self.sides[1].probes and smoothed is not None
+            and start > (-1 if me.isn is None else me.isn) and (opened is not None or 1.5 * smoothed <= waited) and waited <= 1.2 * max(2 * smoothed + 200 * MS, timeout)
+        ):  # fmt: skip
             row.kind = "tail_probe"
         elif "timeout_passed" in row.evidence:
             row.kind = "timeout"

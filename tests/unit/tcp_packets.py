@@ -59,6 +59,7 @@ class Packet:
     sacks: tuple[tuple[int, int], ...] = ()
     mss: int = 0
     window_scale: int = -1
+    sack_permitted: bool = True
     interface: int = 0
     packet_type: int = 255
     address: int = 0
@@ -74,6 +75,7 @@ class Packet:
     def values(self) -> dict[str, int]:
         captured = self.payload if self.captured < 0 else min(self.captured, self.payload)
         options = (1 if self.tsval >= 0 else 0) | (2 if self.mss else 0) | (4 if self.window_scale >= 0 else 0)
+        options |= 8 if self.flags & SYN and self.sack_permitted else 0
         values = {
             "connection": self.address, "bucket": 0, "from_broker": self.side, "timestamp": T0 + self.time, "interface": self.interface, "packet_type": self.packet_type,
             "wire_len": 66 + self.payload, "captured_len": 66 + captured, "header_hash": zlib.crc32(repr(self.header()).encode()), "seq": self.seq % 2**32,

@@ -18,7 +18,7 @@ from brokerlens import tables
 from brokerlens.tcp import evidence, order, segments
 
 HERE = Path(__file__).parent
-PAUSES = (0, 1, US, 300 * US, 900 * US, 2 * MS, 20 * MS, 250 * MS)
+PAUSES = (0, 1, US, 300 * US, 900 * US, 2 * MS, 20 * MS, 250 * MS, 250 * MS, 61_000 * MS)
 C0, B0 = 2**32 - 30, 700
 
 
@@ -33,7 +33,12 @@ def conversations(draw: st.DrawFn) -> list[Packet]:
     stamps = [5, 900]
     gaps: list[list[tuple[int, int, int, int]]] = [[], []]  # what was skipped: number, size, IP id and stamp of then
     with_stamps = draw(st.booleans())
-    options: dict[str, Any] = {"mss": draw(st.sampled_from((0, 8, 1460))), "window_scale": draw(st.sampled_from((-1, 0, 7)))}
+    echoes = draw(st.booleans())  # else the echo is the oldest that can be
+    options: dict[str, Any] = {
+        "sack_permitted": draw(st.booleans()),
+        "mss": draw(st.sampled_from((0, 8, 1460))),
+        "window_scale": draw(st.sampled_from((-1, 0, 7))),
+    }
     if draw(st.booleans()):
         packets.append(Packet(0, CLIENT, C0 - 1, 0, SYN, ip_id=99, **options))
     if draw(st.booleans()):
@@ -105,7 +110,7 @@ def conversations(draw: st.DrawFn) -> list[Packet]:
         sacks = tuple((ack + a, ack + a + b) for a, b in draw(st.lists(st.tuples(st.integers(-9, 20), st.integers(0, 20)), max_size=2)))
         packets.append(Packet(
             time, side, seq, ack if flags & ACK else 0, flags, size, draw(st.sampled_from((64240, 64240, 0, 500))), ip_id, tsval=stamp if with_stamps else -1,
-            sacks=sacks if draw(st.booleans()) else (),
+            tsecr=max(stamps[1 - side] - draw(st.sampled_from((0, 1, 40))), 0) if echoes else 0, sacks=sacks if draw(st.booleans()) else (),
         ))  # fmt: skip
     return packets
 

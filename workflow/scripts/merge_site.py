@@ -19,9 +19,21 @@ from brokerlens.kafka import requests as kafka_requests
 from brokerlens.kafka.frames import FRAMING, StreamFacts, follow_connections
 from brokerlens.kafka.machine import HEADER_HOLE
 from brokerlens.tcp.captured import captured_bytes, covered
+from brokerlens.tcp.duplicates import DUPLICATES
+from brokerlens.tcp.evidence import KINDS
 from brokerlens.tcp.locate import rows_of_bytes
 from brokerlens.tcp.order import ACK, FIN, RST, Ordered, order_packets
-from brokerlens.tcp.segments import ENDED, LABELS, RESET_BY, TAPS, ConnectionFacts, SegmentFacts, follow_segments
+from brokerlens.tcp.segments import (
+    ENDED,
+    LABELS,
+    RESET_BY,
+    RESETS_BY_KIND,
+    SETUPS,
+    TAPS,
+    ConnectionFacts,
+    SegmentFacts,
+    follow_segments,
+)
 from brokerlens.tcp.stream import assemble
 
 if TYPE_CHECKING:
@@ -120,7 +132,15 @@ def packet_table(
             "kafka_lat_ms": pa.array(latency_ms[order], mask=np.isnan(latency_ms[order])),
             "segment": words(label, LABELS, label == 0),
             "is_retransmission": np.isin(label, [LABELS.index("retransmitted"), LABELS.index("filled")]),
+            "retransmission_kind": words(facts.kind[order].astype(np.int32), KINDS, facts.kind[order] == 0),
+            "segment_evidence": facts.evidence[order].astype(np.uint32),
+            "new_bytes": facts.new_bytes[order],
+            "in_flight": pa.array(facts.in_flight[order], mask=facts.in_flight[order] < 0),
+            "late_ms": milliseconds(np.where(facts.late_segments > 0, facts.late_ns, -1)[order]),
+            "late_segments": pa.array(facts.late_segments[order], mask=facts.late_segments[order] == 0),
             "is_duplicate": ordered.is_duplicate[order],
+            "duplicate_kind": words(ordered.duplicate[order].astype(np.int32), DUPLICATES, ordered.duplicate[order] == 0),
+            "duplicate_gap_ms": milliseconds(np.where(ordered.is_duplicate, ordered.duplicate_gap, -1)[order]),
             "acked_bytes": facts.acked_bytes[order],
             "unseen_bytes": facts.unseen_bytes[order],
             "zero_window_begins": facts.zero_window_begins[order],
@@ -185,8 +205,16 @@ def connection_rows(
             "first_seen": times(facts.first_seen),
             "last_seen": times(facts.last_seen),
             "started": facts.started,
+            "setup": words(facts.setup, SETUPS),
+            "connect_ms": milliseconds(facts.connect_ns),
+            "syn_retry_ms": milliseconds(facts.syn_retry_ns),
             "ended": words(facts.ended, ENDED),
+            "closed_by": words(facts.closed_by, RESET_BY, facts.closed_by == 0),
             "reset_by": words(facts.reset_by, RESET_BY, facts.reset_by == 0),
+            "reset_kind": words(facts.reset_kind, RESETS_BY_KIND, facts.reset_kind == 0),
+            "isn_client": pa.array(facts.isn_client, mask=facts.isn_client < 0),
+            "isn_broker": pa.array(facts.isn_broker, mask=facts.isn_broker < 0),
+            "mss": pa.array(facts.mss, mask=facts.mss < 0),
             "tap": words(facts.tap, TAPS),
             "handshake_broker_ms": milliseconds(facts.handshake_broker_ns),
             "handshake_client_ms": milliseconds(facts.handshake_client_ns),

@@ -68,7 +68,28 @@ PACKETS: Final = (
         "new, retransmitted, filled, reordered, ambiguous, keepalive or window_probe; null where the packet carries nothing",
     ),
     Column("is_retransmission", BOOL, "segment is retransmitted or filled", nullable=False),
+    Column(
+        "retransmission_kind",
+        WORD,
+        "what made the sender send it again: fast, timeout, tail_probe, rack or unknown; null where it is no retransmission",
+    ),
+    Column(
+        "segment_evidence", U32, "what speaks for the label: a sum of bits, listed below; 0 for packets without a segment", nullable=False
+    ),
+    Column("new_bytes", U32, "payload that was not captured before", "bytes", nullable=False),
+    Column("in_flight", U32, "bytes sent and not yet acknowledged, as the tap sees it, after this packet; null without payload", "bytes"),
+    Column("late_ms", FLOAT, "filled or reordered: time since the first segment behind it", "ms"),
+    Column(
+        "late_segments", U32, "filled or reordered: its distance from that segment, in segments (RFC 4737's reordering extent)", "segments"
+    ),
     Column("is_duplicate", BOOL, "a copy made by the capture or the network; counted nowhere else", nullable=False),
+    Column(
+        "duplicate_kind",
+        WORD,
+        "why it is a copy: interface (seen on another one), capture (same IP id within 1 ms), pattern (the whole connection was captured several times), "
+        "network (same IP id within 1 s); null for no copy",
+    ),
+    Column("duplicate_gap_ms", FLOAT, "time since the packet that it copies; null for no copy, or one of another interface", "ms"),
     Column("acked_bytes", U32, "bytes of the other direction that this packet acknowledges for the first time", "bytes", nullable=False),
     Column("unseen_bytes", U32, "of acked_bytes, those that were never captured", "bytes", nullable=False),
     Column("zero_window_begins", BOOL, "this packet begins a zero-window episode of its sender", nullable=False),
@@ -218,6 +239,19 @@ DIRECTION_COLUMNS: Final = (
     ("keepalives", INT, "keep-alives", "segments"),
     ("duplicate_acks", INT, "acknowledgements that repeat the one before while data is outstanding", "packets"),
     ("resets", INT, "RST segments sent in this direction", "packets"),
+    ("invalid_resets", INT, "of them those whose number lies outside their connection's window (RFC 5961): spoofed or stray", "packets"),
+    ("syns", INT, "SYN segments, repeated ones included", "packets"),
+    ("fast_segments", INT, "retransmissions behind three duplicate acknowledgements or as many segments' worth of SACK", "segments"),
+    ("timeout_segments", INT, "retransmissions behind a retransmission timeout", "segments"),
+    ("tail_probe_segments", INT, "retransmissions that probe for a loss at the tail (RFC 8985)", "segments"),
+    ("rack_segments", INT, "retransmissions behind less SACK than a fast one", "segments"),
+    ("spurious_segments", INT, "retransmissions of what had arrived, by any evidence", "segments"),
+    ("triple_duplicate_acks", INT, "times that a third duplicate acknowledgement in a row was sent", "times"),
+    ("dsacks", INT, "reports that something came twice (RFC 2883), sent in this direction", "packets"),
+    ("window_limited_ms", FLOAT, "time in which the data in flight filled the other side's open window", "ms"),
+    ("most_in_flight", INT, "most bytes sent and not yet acknowledged, as the tap sees it", "bytes"),
+    ("unfilled_bytes", INT, "holes that nothing ever filled", "bytes"),
+    ("large_segments", INT, "segments larger than the MSS: put together by offload", "segments"),
     ("frames", INT, "Kafka frames found", "frames"),
     ("skipped_bytes", INT, "bytes that belong to no frame that could be decided", "bytes"),
 )
@@ -250,8 +284,25 @@ CONNECTIONS: Final = (
     Column("first_seen", TIME, "time of the first packet", nullable=False),
     Column("last_seen", TIME, "time of the last packet", nullable=False),
     Column("started", BOOL, "the SYN was captured", nullable=False),
+    Column(
+        "setup",
+        WORD,
+        "complete, half_open (SYN-ACK without an acknowledgement), refused, no_answer, or not_captured (began before the capture)",
+        nullable=False,
+    ),
+    Column("connect_ms", FLOAT, "first SYN to the client's acknowledgement of the SYN-ACK; null where one was not seen", "ms"),
+    Column("syn_retry_ms", FLOAT, "first SYN to the last one before an answer; null where one sufficed", "ms"),
     Column("ended", WORD, "fin, reset, or open (nothing seen of an end)", nullable=False),
+    Column("closed_by", WORD, "client or broker: who sent the first FIN; null where nobody did"),
     Column("reset_by", WORD, "client or broker: who sent the first RST; null where nobody did"),
+    Column(
+        "reset_kind",
+        WORD,
+        "the first RST: refused (answers the SYN), abort (in the middle), after_fin (its sender had closed), idle (60 s behind the packet before); null without one",
+    ),
+    Column("isn_client", U32, "sequence number of the client's SYN; null where it was not captured"),
+    Column("isn_broker", U32, "sequence number of the broker's SYN-ACK; null where it was not captured"),
+    Column("mss", U16, "the smaller maximum segment size of both SYNs; null where one was not captured", "bytes"),
     Column("tap", WORD, "client, broker, middle or unknown: where the data say the capture was taken", nullable=False),
     Column("handshake_broker_ms", FLOAT, "SYN to SYN-ACK; null if either was sent twice or not seen", "ms"),
     Column("handshake_client_ms", FLOAT, "SYN-ACK to ACK; null if either was sent twice or not seen", "ms"),
@@ -474,6 +525,10 @@ def documentation() -> str:
             for column in columns
         ]
         lines.append("")
+        if dataset == "packets":
+            lines += ["### Bits of segment_evidence", "", "| bit | name | meaning |", "|---|---|---|"]
+            lines += [f"| {1 << place} | `{name}` | {text} |" for place, (name, text) in enumerate(SEGMENT_EVIDENCE.items())]
+            lines.append("")
         if dataset == "requests":
             lines += ["### Why a request has its status", "", "| status | reason | meaning |", "|---|---|---|"]
             lines += [

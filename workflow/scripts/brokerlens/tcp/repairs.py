@@ -23,6 +23,7 @@ WORDS: Final = 5
 MOST: Final = 64  # sent again within the round trip after which a receiver reports
 
 TIMEOUT: Final = 200 * MILLISECOND  # the smallest retransmission timeout in use
+LONGEST_DELAY: Final = 200 * MILLISECOND  # of an acknowledgement, as senders of probes expect it
 REACTION: Final = 20 * MILLISECOND  # a sender answers acknowledgements within this
 DUPLICATES: Final = 3  # that make a fast retransmission (RFC 5681)
 
@@ -34,15 +35,20 @@ def timeout(smoothed: int, variation: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def kind_of(bits: int, repeats: int, sacked: int, mss: int, reacts: bool, waited: int, smoothed: int) -> int:
+def kind_of(
+    bits: int, repeats: int, sacked: int, mss: int, reacts: bool, waited: int, at_least: bool, smoothed: int, timeout: int
+) -> int:  # fmt: skip
     """What made a sender send again, index into `evidence.KINDS`.
 
     ``bits`` is the evidence so far; ``repeats`` the duplicate acknowledgements and ``sacked`` the bytes above it reported selectively before it;
-    ``reacts``: it came right behind such a report; ``waited`` since it was sent last (ns, -1 unknown); ``smoothed`` round trip (ns, -1).
+    ``reacts``: it came right behind such a report; ``waited`` since it was sent last (ns, -1 unknown), ``at_least`` so long; ``smoothed`` round trip (ns, -1 where it
+    cannot be a probe), ``timeout`` the retransmission timeout. A probe for a lost tail comes after two round trips, with one segment in
+    flight up to 200 ms later, and never behind the timeout (RFC 8985, 7.2): where both are due, the probe is what is sent.
     """
     if reacts and (repeats >= DUPLICATES or sacked > 2 * mss):
         return ev.FAST
-    if bits & ev.TAIL and smoothed >= 0 and 2 * waited >= 3 * smoothed and bits & ev.TIMEOUT_PASSED == 0:
+    probed = bits & ev.TAIL and smoothed >= 0 and (at_least or 2 * waited >= 3 * smoothed)
+    if probed and 5 * waited <= 6 * max(2 * smoothed + LONGEST_DELAY, timeout):
         return ev.TAIL_PROBE
     if bits & ev.TIMEOUT_PASSED:
         return ev.TIMED_OUT
@@ -67,7 +73,7 @@ def acknowledge(resent: Int64s, side: int, count: Int64s, ack: int, echo: int, e
     for k in range(min(count[side], MOST)):
         if resent[side, k, STAMP] >= 0 and ack >= resent[side, k, TO]:
             if echo >= 0 and wrapped_difference(echo, resent[side, k, STAMP]) < 0:
-                evidence[resent[side, k, ROW]] |= np.uint32(ev.EIFEL)
+                evidence[resent[side, k, ROW]] |= np.uint16(ev.EIFEL)
             resent[side, k, STAMP] = -1
 
 
@@ -78,6 +84,6 @@ def report(resent: Int64s, side: int, count: Int64s, left: int, right: int, evid
     for n in range(max(count[side] - MOST, 0), count[side]):
         k = n % MOST
         if resent[side, k, REPORTED] == 0 and resent[side, k, FROM] >= told and resent[side, k, TO] <= right:
-            evidence[resent[side, k, ROW]] |= np.uint32(ev.DSACK)
+            evidence[resent[side, k, ROW]] |= np.uint16(ev.DSACK)
             resent[side, k, REPORTED] = 1
             told = resent[side, k, TO]

@@ -24,8 +24,7 @@ TIME: Final = 2
 MARK: Final = 3
 PAYLOAD: Final = 4
 LATEST: Final = 5  # when it was sent last
-COPIES: Final = 6  # how often it was sent again
-WORDS: Final = 7
+WORDS: Final = 6
 
 # Marks: bits. A segment that waits behind a hole may still give a sample by a selective acknowledgement.
 CLEAN: Final = 0
@@ -76,7 +75,6 @@ def append(queue: Int64s, side: int, ends: Int64s, start: int, end: int, time: i
     queue[side, k, MARK] = mark
     queue[side, k, PAYLOAD] = payload
     queue[side, k, LATEST] = time
-    queue[side, k, COPIES] = 0
     ends[side, TAIL] = k + 1
 
 
@@ -121,7 +119,6 @@ def taint(queue: Int64s, side: int, ends: Int64s, start: int, end: int, time: in
         if queue[side, k, FROM] < end:
             queue[side, k, MARK] |= SENT_AGAIN
             queue[side, k, LATEST] = time
-            queue[side, k, COPIES] += 1
         else:
             queue[side, k, MARK] |= WAITS
 

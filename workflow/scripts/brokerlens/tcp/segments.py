@@ -48,6 +48,7 @@ HAS_TIMESTAMPS: Final = 1
 HAS_MSS: Final = 2
 HAS_WINDOW_SCALE: Final = 4
 OPTIONS_DAMAGED: Final = 16
+SACK_PERMITTED: Final = 8
 MORE_FRAGMENTS: Final = 32
 
 # The state of a direction: the sender's sequence space, its packets, and the window that it advertises; -1 where not known.
@@ -80,7 +81,10 @@ REPORTED: Final = 25  # when the other side last repeated an acknowledgement of 
 LIMITED_SINCE: Final = 26  # since when this side's data in flight fill the other side's window
 FIRST_SYN: Final = 27  # when this side's first SYN was captured
 LAST_SYN: Final = 28
-STATE: Final = 29
+TAIL_SENT: Final = 29  # when the segment at this side's edge was captured last
+TAIL_COPIES: Final = 30  # how often it was sent again
+PROBES_TAIL: Final = 31  # 1: may probe for a lost tail, which needs SACK (RFC 8985); 0 where it was not agreed
+STATE: Final = 32
 
 # Counters per direction, as in tables.DIRECTION_COLUMNS; zero windows in ns.
 COUNTERS: Final = (
@@ -194,21 +198,21 @@ class SegmentFacts(NamedTuple):
 
     ``kind``: what made the sender send it again (index into `evidence.KINDS`); ``evidence``: bits of `evidence`; ``new_bytes``: payload not
     captured before; ``in_flight``: bytes sent and not acknowledged after it (-1 unknown, or no payload); of a segment that filled a hole or was
-    overtaken ``late_ns`` since the first one behind it, and ``late_segments``, its distance from that one (RFC 4737's extent), else -1.
+    overtaken ``late_ns`` since the first one behind it, and ``late_segments``, its distance from that one (RFC 4737's extent), else 0.
     """
 
     label: NDArray[np.uint8]
     rtt_ns: Int64s
-    window_bytes: Int64s
-    acked_bytes: Int64s
+    window_bytes: NDArray[np.int32]
+    acked_bytes: NDArray[np.uint32]
     unseen_bytes: Int64s
     zero_window_begins: Bools
     kind: NDArray[np.uint8]
-    evidence: NDArray[np.uint32]
-    new_bytes: Int64s
-    in_flight: Int64s
+    evidence: NDArray[np.uint16]
+    new_bytes: NDArray[np.uint32]
+    in_flight: NDArray[np.int32]
     late_ns: Int64s
-    late_segments: Int64s
+    late_segments: NDArray[np.int32]
 
 
 @dataclass
@@ -314,6 +318,7 @@ def _survey(sequence: Sequence, h: Headers, lo: int, hi: int, state: Int64s, fac
                 wide[side] = -1 if options & OPTIONS_DAMAGED else options & HAS_WINDOW_SCALE
                 state[side, SCALE] = min(at(h.window_scale, row), 14)
                 state[side, MSS] = at(h.mss, row) if options & HAS_MSS else -1
+                state[side, PROBES_TAIL] = 1 if options & (SACK_PERMITTED | OPTIONS_DAMAGED) else 0
                 if flags & ACK == 0 and side == 0:
                     facts[STARTED] = 1
         ip_id = at(h.ip_id, row)
@@ -333,6 +338,8 @@ def _survey(sequence: Sequence, h: Headers, lo: int, hi: int, state: Int64s, fac
     known = state[0, ISN] >= 0 and state[1, ISN] >= 0 and wide[0] >= 0 and wide[1] >= 0
     for side in range(2):
         state[side, LIMIT] = smaller if smaller > 0 else USUAL_MSS
+        if state[1 - side, PROBES_TAIL] == 0:
+            state[side, PROBES_TAIL] = 0
         if not known:
             state[side, SCALE] = -1
         elif wide[0] == 0 or wide[1] == 0:  # only in force when both sides offer it (RFC 7323, 2.2)
@@ -434,10 +441,14 @@ def _why_again(
     state: Int64s, side: int, queue: Int64s, ends: Int64s, start: int, end: int, time: int, opened: int, bits: int
 ) -> tuple[int, int]:  # fmt: skip
     """What made ``side`` send ``start`` to ``end`` again (index into `evidence.KINDS`), and the evidence; ``opened``: when the hole that it fills was, else -1."""
+    at_tail = end == state[side, EDGE] and state[side, TAIL_SENT] >= 0
     k = rt.outstanding(queue, side, ends, start)
-    waited = time - opened if opened >= 0 else time - queue[side, k, rt.LATEST] if k >= 0 else -1
+    waited = (
+        time - opened if opened >= 0 else time - queue[side, k, rt.LATEST] if k >= 0 else time - state[side, TAIL_SENT] if at_tail else -1
+    )
     sender = max(state[side, LEAST_RTT], 0)
     smoothed = state[1 - side, SMOOTHED] + sender if state[1 - side, SMOOTHED] >= 0 else -1
+    timeout = rp.timeout(smoothed, state[1 - side, SPREAD])
     repeats = state[side, REPEATS]
     if repeats >= rp.DUPLICATES:
         bits |= ev.DUPLICATE_ACKS
@@ -445,13 +456,14 @@ def _why_again(
         bits |= ev.SELECTIVE_ACKS
     if state[side, ACKED] >= end:
         bits |= ev.ACKED_BEFORE
-    if waited >= 0 and 10 * waited >= 9 * rp.timeout(smoothed, state[1 - side, SPREAD]):
+    if waited >= 0 and 10 * waited >= 9 * timeout:
         bits |= ev.TIMEOUT_PASSED
-    if k >= 0 and end == state[side, EDGE] and queue[side, k, rt.COPIES] == 0 and repeats == 0 and bits & ev.SELECTIVE_ACKS == 0:
+    if at_tail and state[side, TAIL_COPIES] == 0 and repeats == 0 and bits & ev.SELECTIVE_ACKS == 0:
         bits |= ev.TAIL
+    probes = state[side, PROBES_TAIL] != 0 and smoothed >= 0 and start > state[side, ISN]
     selected = rt.selected_above(queue, side, ends, end)
     reacts = state[side, REPORTED] >= 0 and time - state[side, REPORTED] <= sender + rp.REACTION
-    return rp.kind_of(bits, repeats, selected, state[side, LIMIT], reacts, waited, smoothed), bits
+    return rp.kind_of(bits, repeats, selected, state[side, LIMIT], reacts, waited, opened >= 0, smoothed if probes else -1, timeout), bits
 
 
 @njit(cache=True, nogil=True)
@@ -480,7 +492,7 @@ def _count_label(tally: Int64s, side: int, label: int, seen_payload: int, fill_p
 def _follow_data(
     state: Int64s, side: int, holes: Int64s, hole_count: Int64s, queue: Int64s, ends: Int64s, resent: Int64s, resent_count: Int64s, tally: Int64s,
     unseen: Int64s, position: int, payload: int, flags: int, time: int, ip_id: int, tsval: int, i: int,
-    kinds: NDArray[Any], evidence: NDArray[Any], fresh: Int64s, late_ns: Int64s, late_segments: Int64s,
+    kinds: NDArray[Any], evidence: NDArray[Any], fresh: NDArray[Any], late_ns: Int64s, late_segments: NDArray[Any],
 ) -> int:  # fmt: skip
     """Take packet ``i`` into its direction's space; returns its label. The last five arrays are those of `SegmentFacts`."""
     length = payload + (1 if flags & SYN else 0) + (1 if flags & FIN else 0)
@@ -540,10 +552,16 @@ def _follow_data(
         evidence[i] = bits
         if start < old_end and not late:
             rt.taint(queue, side, ends, start, end, time)
+            if end == edge:
+                state[side, TAIL_COPIES] += 1
+                state[side, TAIL_SENT] = time
     if start > edge:
         hl.append(holes, side, hole_count, edge, start, time, ip_id, tsval, unknown, tally[side, DATA_SEGMENTS])
     if end > edge:
         state[side, EDGE] = end
+        if length > 0:
+            state[side, TAIL_SENT] = time
+            state[side, TAIL_COPIES] = 0
         if length > 0 and state[side, ACKED] < end:
             waits = hole_count[side] > 0 and holes[side, hole_count[side] - 1, hl.TO] > state[side, ACKED]
             mark = rt.CLEAN
@@ -569,7 +587,7 @@ def _advance(
     ack: int,
     time: int,
     i: int,
-    acked: Int64s,
+    acked: NDArray[Any],
     unseen: Int64s,
     tally: Int64s,
 ) -> None:
@@ -646,12 +664,12 @@ def _follow_sacks(
 @njit(cache=True, nogil=True, inline="always")
 def _follow_ack(
     state: Int64s, peer: int, holes: Int64s, hole_count: Int64s, queue: Int64s, ends: Int64s, tally: Int64s, ack: int, time: int, i: int,
-    acked: Int64s, unseen: Int64s, pure: bool, repeats: bool, resent: Int64s, resent_count: Int64s, echo: int, evidence: NDArray[Any],
+    acked: NDArray[Any], unseen: Int64s, pure: bool, repeats: bool, resent: Int64s, resent_count: Int64s, echo: int, evidence: NDArray[Any],
 ) -> int:  # fmt: skip
     """Take an acknowledgement into the space of ``peer``, whose data it answers; returns the round trip that it ended (ns, -1).
 
     ``pure``: the packet carries nothing else; ``repeats``: its window is the one before, or it reports data behind a hole; ``echo``: its
-    timestamp echo, -1 none.
+    timestamp echo, -1 none or not wanted.
     """
     if ack > state[peer, ACKED]:
         _advance(state, peer, holes, hole_count, ack, time, i, acked, unseen, tally)
@@ -808,21 +826,19 @@ def _scaled(state: Int64s, side: int, window: int, flags: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _follow(sequence: Sequence, h: Headers) -> tuple[SegmentFacts, Int64s, Int64s]:
-    """The pass over all connections; see `SegmentFacts`, then counters per direction and facts per connection."""
-    n, connections = len(sequence.row), len(sequence.first) - 1
-    label = np.zeros(n, np.uint8)
-    rtt = np.full(n, -1, np.int64)
-    window_bytes = np.full(n, -1, np.int64)
-    acked = np.zeros(n, np.int64)
-    unseen = np.zeros(n, np.int64)
-    closes = np.zeros(n, np.bool_)
-    kinds = np.zeros(n, np.uint8)
-    evidence = np.zeros(n, np.uint32)
-    fresh = np.zeros(n, np.int64)
-    in_flight = np.full(n, -1, np.int64)
-    late_ns = np.full(n, -1, np.int64)
-    late_segments = np.full(n, -1, np.int64)
+def _follow(sequence: Sequence, h: Headers, found: SegmentFacts) -> tuple[Int64s, Int64s]:
+    """The pass over all connections: fills ``found``; returns counters per direction and facts per connection."""
+    connections = len(sequence.first) - 1
+    label, rtt, window_bytes, acked, unseen, closes = (
+        found.label,
+        found.rtt_ns,
+        found.window_bytes,
+        found.acked_bytes,
+        found.unseen_bytes,
+        found.zero_window_begins,
+    )
+    kinds, evidence, fresh, in_flight = found.kind, found.evidence, found.new_bytes, found.in_flight
+    late_ns, late_segments = found.late_ns, found.late_segments
     counters = np.zeros((2 * connections, len(COUNTERS)), np.int64)
     facts = np.empty((connections, CONNECTION_FACTS), np.int64)
     # Of the connection at hand. Columns have names of their own here: looked up in a tuple, each would be counted as referenced once per row.
@@ -895,7 +911,7 @@ def _follow(sequence: Sequence, h: Headers) -> tuple[SegmentFacts, Int64s, Int64
                 if at(sack_counts, row) > 0:
                     selective = _follow_sacks(state, peer, queue, ends, resent, resent_count, tally, ack, time, h, row, evidence)
                 repeats = window == state[side, WINDOW] or state[peer, SACKED] > sacked
-                echo = at(tsecrs, row) if options & HAS_TIMESTAMPS else -1
+                echo = at(tsecrs, row) if resent_count[peer] > 0 and options & HAS_TIMESTAMPS else -1
                 trip = _follow_ack(
                     state, peer, holes, hole_count, queue, ends, tally, ack, time, i, acked, unseen, pure, repeats, resent, resent_count, echo, evidence
                 )  # fmt: skip
@@ -942,8 +958,7 @@ def _follow(sequence: Sequence, h: Headers) -> tuple[SegmentFacts, Int64s, Int64
                 tally[side, ZERO_WINDOW_NS] += fact[LAST_SEEN] - state[side, CLOSED_SINCE]
             counters[2 * c + side] = tally[side]
         facts[c] = fact
-    found = SegmentFacts(label, rtt, window_bytes, acked, unseen, closes, kinds, evidence, fresh, in_flight, late_ns, late_segments)
-    return found, counters, facts
+    return counters, facts
 
 
 def _headers(rows: Rows) -> Headers:
@@ -984,10 +999,29 @@ def _tap(facts: Int64s, least: NDArray[np.float64]) -> Int64s:
     return np.select([client, broker, middle], names, TAPS.index("unknown")).astype(np.int64)
 
 
+def _no_facts(n: int) -> SegmentFacts:
+    """Facts of ``n`` rows of which nothing is known. Zeros cost memory and time only where something is written, so what is rare has 0 for none."""
+    return SegmentFacts(
+        label=np.zeros(n, np.uint8),
+        rtt_ns=np.full(n, -1, np.int64),
+        window_bytes=np.full(n, -1, np.int32),
+        acked_bytes=np.zeros(n, np.uint32),
+        unseen_bytes=np.zeros(n, np.int64),
+        zero_window_begins=np.zeros(n, np.bool_),
+        kind=np.zeros(n, np.uint8),
+        evidence=np.zeros(n, np.uint16),
+        new_bytes=np.zeros(n, np.uint32),
+        in_flight=np.full(n, -1, np.int32),
+        late_ns=np.zeros(n, np.int64),
+        late_segments=np.zeros(n, np.int32),
+    )
+
+
 def follow_segments(rows: Rows, ordered: Ordered) -> tuple[SegmentFacts, ConnectionFacts]:
     """What happened to every packet, and what that makes per connection; see `SegmentFacts` and `ConnectionFacts`."""
     sequence = Sequence(*(getattr(ordered, name) for name in Sequence._fields))
-    found, counters, facts = _follow(sequence, _headers(rows))
+    found = _no_facts(len(ordered.row))
+    counters, facts = _follow(sequence, _headers(rows), found)
     # What a direction lacks stands on the rows that acknowledge it, where data that came right behind was taken back.
     counters[:, UNSEEN_BYTES] = _unseen_by_direction(ordered, found.unseen_bytes)
     number, quantiles = rt.summarize(found.rtt_ns, ordered.side, ordered.first)
@@ -1027,8 +1061,8 @@ def follow_segments(rows: Rows, ordered: Ordered) -> tuple[SegmentFacts, Connect
         handshake_client_ns=facts[:, HANDSHAKE_CLIENT].copy(),
         zero_window_ms=counters[:, ZERO_WINDOW_NS] / MILLISECOND,
         window_limited_ms=counters[:, WINDOW_LIMITED_NS] / MILLISECOND,
-        spurious_segments=_count_by_direction(ordered, again[found.evidence[again] & np.uint32(ev.SPURIOUS) > 0]),
-        large_segments=_count_by_direction(ordered, np.flatnonzero(found.evidence & np.uint32(ev.LARGER_THAN_MSS))),
+        spurious_segments=_count_by_direction(ordered, again[found.evidence[again] & np.uint16(ev.SPURIOUS) > 0]),
+        large_segments=_count_by_direction(ordered, np.flatnonzero(found.evidence & np.uint16(ev.LARGER_THAN_MSS))),
         syns=_count_by_direction(ordered, np.flatnonzero(_is_syn(rows, ordered))),
         **kinds,
         **halves,
