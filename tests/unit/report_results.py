@@ -203,7 +203,7 @@ def _packets(
             "src_port": [link.port] * n if from_broker else ports, "dst_port": ports if from_broker else [link.port] * n, "connection_id": ids,
             "from_broker": [from_broker] * n, "tcp_flags": [flags] * n, "seq": np.arange(n) + 1, "ack": [1] * n, "window_size": [500] * n,
             "window_bytes": [64000] * n, "payload_len": [size] * n, "actual_msg_count": [0] * n, "rtt_ms": [None] * n if rtt is None else rtt / 1e6,
-            "kafka_lat_ms": [None] * n, "segment": [segment] * n, "is_retransmission": [segment == "retransmitted"] * n, "is_duplicate": [False] * n,
+            "kafka_lat_ms": [None] * n, "segment": [segment] * n, "segment_evidence": [0] * n, "new_bytes": [size] * n, "is_retransmission": [segment == "retransmitted"] * n, "is_duplicate": [False] * n,
             "acked_bytes": [size] * n, "unseen_bytes": [0] * n, "zero_window_begins": [False] * n, "capture": [link.capture] * n, "frame_number": np.arange(n) + 1,
             "wire_len": [size + 66] * n, "captured_len": [size + 66] * n, "ttl": [64] * n, "ip_id": [1] * n, "tsval": [1] * n, "tsecr": [1] * n,
         },
@@ -223,7 +223,7 @@ def _write_connections(link: Link, packets: pl.DataFrame, path: Path) -> None:
     columns |= {
         "connection_id": by["connection_id"].to_list(), "client_ip": [link.client] * n, "client_port": by["port"].to_list(), "broker_ip": [link.broker] * n,
         "broker_port": [link.port] * n, "client_id": [link.client_id] * n, "client_software": ["librdkafka 2.10"] * n, "first_seen": by["first"].to_list(),
-        "last_seen": by["last"].to_list(), "started": [i > 0 for i in range(n)], "ended": ["reset" if one else "open" for one in reset],
+        "last_seen": by["last"].to_list(), "started": [i > 0 for i in range(n)], "setup": ["complete" if i > 0 else "not_captured" for i in range(n)], "ended": ["reset" if one else "open" for one in reset],
         "reset_by": ["client" if one else None for one in reset], "tap": [link.tap] * n, "rtt_broker_n": [50] * n, "rtt_broker_min_ms": [link.delay_ms] * n,
         "rtt_broker_p50_ms": [link.delay_ms + 1.0] * n, "rtt_broker_p95_ms": [link.delay_ms + 2 * link.variation_ms] * n, "packets_to_broker": by["packets"].to_list(),
         "payload_bytes_to_broker": (by["packets"] * 300).to_list(), "data_segments_to_broker": by["packets"].to_list(),

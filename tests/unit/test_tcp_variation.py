@@ -68,25 +68,41 @@ def test_one_way_variation_is_that_of_the_delay(tick: int, skew: float) -> None:
     delays = 50 * MS + np.abs(random.normal(0, 30 * MS, 2000)).astype(np.int64)
     time, stamps = one_way(tick, skew, delays, first=2**32 - 100)
     kept = np.flatnonzero(np.diff(np.maximum.accumulate(time), prepend=-1) > 0)  # in order, as one connection's packets come
-    found = variation.owdv(np.full(len(kept), 3, np.int64), time[kept], stamps[kept], IDLE)
+    found, smoothed = variation.owdv(np.full(len(kept), 3, np.int64), time[kept], stamps[kept], IDLE)
     truth = np.abs(np.diff(delays[kept])) / MS
     assert found.value.mean() == pytest.approx(truth.mean(), rel=0.05)
     assert (found.group == 3).all()
+    assert len(smoothed.value) == len(found.value) - 15
+    assert smoothed.value.mean() == pytest.approx(truth.mean(), rel=0.05)  # the fixed point of RFC 3550's J is the mean of |D|
+
+
+def test_the_estimator_of_rfc_3550_begins_anew_behind_an_idle_gap() -> None:
+    delays = 50 * MS + np.random.default_rng(7).integers(0, 40 * MS, 120)
+    time, stamps = one_way(MS, 0, np.sort(delays))
+    pause = np.where(np.arange(120) < 60, 0, 10 * SECOND)
+    found, smoothed = variation.owdv(np.zeros(120, np.int64), time + pause, stamps + pause // MS, IDLE)
+    expected, j = [], 0.0
+    for flow in (found.value[:59], found.value[59:]):
+        j = 0.0
+        for n, change in enumerate(flow, 1):
+            j += (change - j) / 16
+            expected += [j] if n >= 16 else []
+    np.testing.assert_allclose(smoothed.value, expected)
 
 
 def test_variation_below_the_clocks_tick_is_not_told() -> None:
     random = np.random.default_rng(7)
     time, stamps = one_way(10 * MS, 0, 50 * MS + random.integers(0, MS, 2000))
-    assert len(variation.owdv(np.zeros(2000, np.int64), time, stamps, IDLE).value) == 0
+    assert len(variation.owdv(np.zeros(2000, np.int64), time, stamps, IDLE).changes.value) == 0
 
 
 def test_a_clock_that_no_sender_has_is_not_used() -> None:
     time, stamps = one_way(2 * MS, 0, np.random.default_rng(7).integers(0, 50 * MS, 2000).cumsum() % (50 * MS))
     order = np.argsort(time)
-    assert len(variation.owdv(np.zeros(2000, np.int64), time[order], stamps[order], IDLE).value) == 0
+    assert len(variation.owdv(np.zeros(2000, np.int64), time[order], stamps[order], IDLE).changes.value) == 0
 
 
 def test_few_packets_tell_no_clock() -> None:
     time, stamps = one_way(MS, 0, np.full(10, 50 * MS))
-    assert len(variation.owdv(np.zeros(10, np.int64), time, stamps, IDLE).value) == 0
-    assert len(variation.owdv(np.zeros(0, np.int64), time[:0], stamps[:0], IDLE).value) == 0
+    assert len(variation.owdv(np.zeros(10, np.int64), time, stamps, IDLE).changes.value) == 0
+    assert len(variation.owdv(np.zeros(0, np.int64), time[:0], stamps[:0], IDLE).changes.value) == 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from brokerlens import tables
 from brokerlens.metrics import connections as of_connections
-from brokerlens.metrics import contents, latency, round_trips, traffic, variation
+from brokerlens.metrics import contents, latency, round_trips, segments, traffic, variation
 from brokerlens.metrics import series as in_time
 from brokerlens.metrics.notebook_figures import add_notebook
 from brokerlens.metrics.rows import Rows
@@ -42,7 +42,9 @@ def compute_metrics(
     inside = traffic.packets_inside(packets, window)
     counted = traffic.count_traffic(inside, window)
     tcp_connections = of_connections.connections_inside(connections, counted.connections)
-    trips, to_broker = round_trips.round_trips_inside(inside, counted.connections)
+    trips = round_trips.round_trips_inside(inside, counted.connections)
+    delayed = round_trips.may_be_delayed(trips, tcp_connections["mss"].fill_null(0).cast(int).to_numpy())
+    stamped = round_trips.by_timestamps(traffic.packets_inside(packets, Window()), counted.connections, window)
     groups = latency.Groups(latency.requests_inside(requests, window))
     tap = measure["tap"] if measure["tap"] in ("client", "broker") else found_tap(tcp_connections["tap"].to_list())
 
@@ -50,7 +52,12 @@ def compute_metrics(
     traffic.add_packets(rows, counted)
     of_connections.add_connections(rows, tcp_connections)
     of_connections.add_protocols(rows, tcp_connections)
+    of_connections.add_set_up(rows, tcp_connections, counted.last, window)
     traffic.add_health(rows, counted)
+    segments.add_reordering(rows, inside, counted.connections)
+    segments.add_in_flight(rows, inside, counted.connections, tap)
+    segments.add_duplicates(rows, packets, window)
+    segments.add_capture_loss(rows, inside)
     latency.add_requests(rows, groups)
     traffic.add_request_rate(rows, counted, groups.requests["time"].to_numpy())
     latency.add_latency(rows, groups, float(measure["share_over_ms"]))
@@ -58,14 +65,14 @@ def compute_metrics(
     contents.add_producers(rows, groups)
     contents.add_consumers(rows, groups)
     contents.add_frames(rows, groups)
-    round_trips.add_round_trips(rows, trips, to_broker)
-    variation.add_variation(rows, inside, counted.connections, trips, to_broker, tap)
+    round_trips.add_round_trips(rows, trips, delayed, stamped)
+    variation.add_variation(rows, inside, counted.connections, trips.sample, trips.to_broker, tap)
     add_notebook(rows, notebook_figures(read_packets(packets, notebook, window, measure["brokers"])))
 
     courses = in_time.SeriesRows(series_bins(window, counted.first, counted.last) if counted.connections else Bins(0, 1, 0))
     if courses.bins.count:
         in_time.add_traffic(courses, counted)
-        in_time.add_round_trips(courses, trips, to_broker)
+        in_time.add_round_trips(courses, trips.sample, trips.to_broker)
         in_time.add_requests(courses, groups)
 
     provenance = {"measure": dict(measure)}

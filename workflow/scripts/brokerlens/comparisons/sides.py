@@ -117,7 +117,7 @@ def read_side(facts: Mapping[str, Any], *, packets: Paths, requests: Paths, conn
     window = Window(facts["window_start"], facts["window_end"])
     inside = traffic.packets_inside(packets, window)
     counted = traffic.count_traffic(inside, window)
-    trips, to_broker = round_trips_inside(inside, counted.connections)
+    trips, to_broker, _ = round_trips_inside(inside, counted.connections)
     asked = latency.requests_inside(requests, window)
     offset = clock_offset(facts)
     samples = {**_latencies(asked), **_round_trips(trips, to_broker, len(counted.connections))}

@@ -10,16 +10,25 @@ import polars as pl
 
 from brokerlens import tables
 from brokerlens.metrics.rows import ALL, SHARE, Rows, group
-from brokerlens.metrics.uncertainty import ratio_by_connection
+from brokerlens.metrics.uncertainty import Sample, add_sample, ratio_by_connection
+from brokerlens.metrics.window import SECOND, Window
 
+RESETS = ("refused", "abort", "idle", "after_fin")
+FAILED_SETUPS = ("refused", "no_answer", "half_open")
+PATIENCE = 3 * SECOND
+"""A set-up that the captures end this soon behind may still have succeeded."""
+TWIN_NS = 1_000_000
+"""Packets of one connection under two addresses are captured within this."""
+CONNECT_STATISTICS = ("count", "min", "p50", "p95", "max")
 ODDITIES = tuple(name for name, *_ in tables.FRAME_ODDITIES)
 
 
 def connections_inside(connections: Sequence[str | Path], inside: Sequence[str]) -> pl.DataFrame:
     """The rows of the data set `connections` whose ids are in ``inside``, by id."""
-    words = pl.col("connection_id", "ended", "reset_by", "tap").cast(pl.String)
-    counted = pl.col("encrypted", "sasl", *ODDITIES)
-    scanned = pl.scan_parquet([str(path) for path in connections], hive_partitioning=False).select(words, counted)
+    words = pl.col("connection_id", "ended", "reset_by", "reset_kind", "setup", "tap").cast(pl.String)
+    counted = pl.col("encrypted", "sasl", "mss", "connect_ms", "isn_client", "isn_broker", *ODDITIES)
+    times = pl.col("first_seen", "last_seen").to_physical()
+    scanned = pl.scan_parquet([str(path) for path in connections], hive_partitioning=False).select(words, counted, times)
     wanted = pl.LazyFrame({"connection_id": inside}, schema={"connection_id": pl.String})
     return scanned.join(wanted, on="connection_id", how="semi").sort("connection_id").collect()
 
@@ -34,16 +43,43 @@ def add_protocols(rows: Rows, connections: pl.DataFrame) -> None:
 
 
 def add_connections(rows: Rows, connections: pl.DataFrame) -> None:
-    """`connections`, and `connections_reset` in all and by the side that sent the first RST."""
+    """`connections`, and `connections_reset` in all, by the side that sent the first RST, and by its kind."""
     n = len(connections)
     rows.add("connections", ALL, "count", n, "connections", n)
     reset = connections["ended"] == "reset"
     groups = {
         ALL: reset,
         **{group("by", side): reset & (connections["reset_by"] == side).fill_null(value=False) for side in ("client", "broker")},
+        **{group("kind", kind): (connections["reset_kind"] == kind).fill_null(value=False) for kind in RESETS},
     }
     for name, chosen in groups.items():
         counted = chosen.to_numpy().astype(np.int64)
         rows.add("connections_reset", name, "count", int(counted.sum()), "connections", n)
         share = int(counted.sum()) / n if n else None
         rows.add("connections_reset", name, "ratio_of_sums", share, SHARE, n, ratio_by_connection(counted, np.ones(n, np.int64)))
+
+
+def add_set_up(rows: Rows, connections: pl.DataFrame, last: int, window: Window) -> None:
+    """`connections_failed` by how, `connect_time` of connections that began inside, `nat_twins`; ``last``: time of the last packet inside, ns."""
+    n = len(connections)
+    waited = connections["last_seen"].to_numpy() + PATIENCE <= last
+    for kind in FAILED_SETUPS:
+        failed = (connections["setup"] == kind).to_numpy() & (waited | (kind == "refused"))
+        rows.add("connections_failed", group("kind", kind), "count", int(failed.sum()), "connections", n)
+    began = connections.filter(pl.col("connect_ms").is_not_null(), window.holds(pl.col("first_seen").cast(pl.Datetime("ns", "UTC"))))
+    sample = Sample(
+        began["first_seen"].to_numpy(), began["connect_ms"].to_numpy(), began["connection_id"].rank("dense").cast(pl.Int64).to_numpy()
+    )
+    add_sample(rows, "connect_time", ALL, CONNECT_STATISTICS, sample, unit="ms", of="connections", with_intervals=False)
+    rows.add("nat_twins", ALL, "count", nat_twins(connections), "connections", n)
+
+
+def nat_twins(connections: pl.DataFrame) -> int:
+    """How many connections have the sequence numbers of another that began within a millisecond: one connection, seen under two addresses."""
+    numbered = connections.drop_nulls(["isn_client", "isn_broker"]).sort("isn_client", "isn_broker", "first_seen")
+    same = (
+        (pl.col("isn_client").cast(pl.Int64).diff() == 0)
+        & (pl.col("isn_broker").cast(pl.Int64).diff() == 0)
+        & (pl.col("first_seen").diff() <= TWIN_NS)
+    )
+    return int(numbered.select(same.sum()).item() or 0)

@@ -6,7 +6,7 @@ The halves are never mixed: which of them is the network depends on where the ca
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -14,21 +14,75 @@ import polars as pl
 from brokerlens.metrics.rows import Rows, group
 from brokerlens.metrics.traffic import number_connections
 from brokerlens.metrics.uncertainty import Sample, add_sample
+from brokerlens.metrics.window import Window
+from brokerlens.tcp.stamps import timestamp_round_trips
 
 HALVES: Final[Mapping[str, bool]] = {"to_broker": True, "to_client": False}
 """Which side's packet ends the round trip: the broker's, or the client's."""
 STATISTICS: Final = ("count", "min", "mean", "p50", "p90", "p95", "p99", "max")
+FEWER_STATISTICS: Final = ("count", "min", "p50", "p95")
+LONG_DELAY_MS: Final = 30.0
+"""Receivers delay acknowledgements by 40 ms and more, never by less than this."""
+USUAL_MSS: Final = 1460
+SYN, FIN, ACK = 0x02, 0x01, 0x10
+_STAMPED: Final = "connection_id", "time", "from_broker", "tcp_flags", "payload_len", "segment", "tsval", "tsecr"
 
 
-def round_trips_inside(packets: pl.LazyFrame, connections: Sequence[str]) -> tuple[Sample, np.ndarray]:
-    """The round trips (ms) that these packets ended, by time and connection, and for each whether it is `to_broker`."""
-    ended = packets.filter(pl.col("rtt_ms").is_not_null()).select("connection_id", "time", "from_broker", "rtt_ms")
-    found = number_connections(ended, connections).sort("time", "connection", "from_broker", "rtt_ms").collect()
+class RoundTrips(NamedTuple):
+    """Round trips (ms) by time and connection; for each whether it is `to_broker`, and how many bytes its packet acknowledged first."""
+
+    sample: Sample
+    to_broker: np.ndarray
+    acked: np.ndarray
+
+
+def round_trips_inside(packets: pl.LazyFrame, connections: Sequence[str]) -> RoundTrips:
+    """The round trips that these packets ended."""
+    ended = packets.filter(pl.col("rtt_ms").is_not_null()).select("connection_id", "time", "from_broker", "rtt_ms", "acked_bytes")
+    found = number_connections(ended, connections).sort("time", "connection", "from_broker", "rtt_ms", "acked_bytes").collect()
     sample = Sample(found["time"].to_numpy(), found["rtt_ms"].to_numpy(), found["connection"].to_numpy())
-    return sample, found["from_broker"].to_numpy()
+    return RoundTrips(sample, found["from_broker"].to_numpy(), found["acked_bytes"].to_numpy().astype(np.int64))
 
 
-def add_round_trips(rows: Rows, round_trips: Sample, to_broker: np.ndarray) -> None:
-    """`rtt` by half."""
+def may_be_delayed(trips: RoundTrips, mss: np.ndarray) -> np.ndarray:
+    """Which round trips may hold a delayed acknowledgement (RFC 5681, 4.2): of less than two full segments, and far above the smallest of their connection.
+
+    ``mss`` per connection, 0 unknown. Selective acknowledgements and those of a SYN are not delayed.
+    """
+    delayed = np.zeros(trips.sample.n, bool)
+    for side in HALVES.values():
+        mine = np.flatnonzero(trips.to_broker == side)
+        connection, values = trips.sample.connections[mine], trips.sample.values[mine]
+        least = np.full(len(mss), np.inf)
+        np.minimum.at(least, connection, values)
+        small = (trips.acked[mine] > 0) & (trips.acked[mine] < 2 * np.where(mss > 0, mss, USUAL_MSS)[connection])
+        delayed[mine] = small & (values - least[connection] > LONG_DELAY_MS)
+    return delayed
+
+
+def by_timestamps(packets: pl.LazyFrame, connections: Sequence[str], window: Window) -> tuple[Sample, np.ndarray]:
+    """The round trips (ms) that TCP timestamps tell and that ended inside, of all packets that are no copies; and which of them are `to_broker`."""
+    stamped = packets.filter(pl.col("tsval").is_not_null()).select(*_STAMPED, window.holds(pl.col("timestamp")).alias("inside"))
+    found = number_connections(stamped, connections).collect().sort("connection", maintain_order=True)
+    columns = {name: found[name].cast(pl.Int64).to_numpy() for name in ("connection", "from_broker", "time", "tsval", "tsecr")}
+    flags = found["tcp_flags"].to_numpy()
+    carries = (found["payload_len"].to_numpy() > 0) | (flags & (SYN | FIN) > 0)
+    trip = timestamp_round_trips(
+        np.searchsorted(columns["connection"], np.arange(len(connections) + 1)).astype(np.int64),
+        *(columns[name] for name in ("from_broker", "time", "tsval", "tsecr")),
+        carries & (found["segment"] == "new").fill_null(value=False).to_numpy(),
+        flags & ACK > 0,
+    )
+    ended = np.flatnonzero((trip >= 0) & found["inside"].to_numpy())
+    ended = ended[np.lexsort((trip[ended], columns["connection"][ended], columns["time"][ended]))]
+    return Sample(columns["time"][ended], trip[ended] / 1e6, columns["connection"][ended]), columns["from_broker"][ended] == 1
+
+
+def add_round_trips(rows: Rows, trips: RoundTrips, delayed: np.ndarray, stamped: tuple[Sample, np.ndarray]) -> None:
+    """`rtt`, `rtt_prompt` (without those that may hold a delayed acknowledgement) and `rtt_timestamps`, by half."""
     for half, side in HALVES.items():
-        add_sample(rows, "rtt", group("half", half), STATISTICS, round_trips.only(to_broker == side), unit="ms", of="round trips")
+        name, mine = group("half", half), trips.to_broker == side
+        add_sample(rows, "rtt", name, STATISTICS, trips.sample.only(mine), unit="ms", of="round trips")
+        others = (("rtt_prompt", trips.sample.only(mine & ~delayed)), ("rtt_timestamps", stamped[0].only(stamped[1] == side)))
+        for metric, sample in others:
+            add_sample(rows, metric, name, FEWER_STATISTICS, sample, unit="ms", of="round trips", with_intervals=False)

@@ -73,11 +73,13 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def add_traffic(rows: SeriesRows, traffic: Traffic) -> None:
-    """`throughput`, `goodput`, `retransmissions`, `resets`, `zero_windows`."""
+    """`throughput`, `goodput`, `goodput_captured`, `capture_loss`, `retransmissions`, `resets`, `zero_windows`."""
     counted = {name: {counter: _per_bin(rows.bins, traffic, counter, side) for counter in traffic.by_second} for name, side in directions()}
-    for metric, counter in (("throughput", "bytes"), ("goodput", "acked")):
+    for metric, counter in (("throughput", "bytes"), ("goodput", "acked"), ("goodput_captured", "new_bytes")):
         for name, counts in counted.items():
             rows.add(metric, name, "mean", counts[counter] / rows.bins.seconds, "bytes/s", counts["packets"])
+    for name, counts in counted.items():
+        rows.add("capture_loss", name, "ratio_of_sums", _share(counts["unseen"], counts["acked"]), SHARE, counts["acked"])
     repaired = {name: (counts["retransmitted"] + counts["filled"], counts["data_segments"]) for name, counts in counted.items()}
     everything = counted[ALL]
     repaired[group("place", "before_tap")] = everything["filled"], everything["data_segments"]

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
+from brokerlens import tables
 from brokerlens.metrics.rows import ALL, SHARE, Rows, describe, group
 from brokerlens.metrics.uncertainty import mean_of_bins, ratio_by_connection
 from brokerlens.metrics.window import SECOND, Bins, Window, bins_over
@@ -23,12 +24,31 @@ DATA_SEGMENTS: Final = ("new", "retransmitted", "filled", "reordered", "ambiguou
 """Labels of packets with payload, SYN or FIN; keep-alives and window probes carry nothing new by design."""
 DIRECTIONS: Final[Mapping[str, bool]] = {"to_broker": False, "from_broker": True}
 
+KINDS: Final = ("fast", "timeout", "tail_probe", "rack", "unknown")
+"""What made a sender send a segment again (`packets.retransmission_kind`)."""
+SPURIOUS: Final = {"ack": "acked_before", "dsack": "dsack", "eifel": "eifel"}
+"""Evidence that what was sent again had arrived, by its name in groups and among the bits of `packets.segment_evidence`."""
+_BITS: Final = {name: 1 << place for place, name in enumerate(tables.SEGMENT_EVIDENCE)}
+
 _segment = pl.col("segment")
+_kind = pl.col("retransmission_kind")
+
+
+def _evidence(bits: int) -> pl.Expr:
+    """Whether one of these bits speaks for the packet's label."""
+    return pl.col("segment_evidence") & bits > 0
+
+
 _COUNTERS: Final[Mapping[str, pl.Expr]] = {
     "packets": pl.len(),
     "bytes": pl.col("wire_len").cast(pl.Int64).sum(),
     "data_segments": _segment.is_in(DATA_SEGMENTS).sum(),
     **{label: (_segment == label).sum() for label in ("retransmitted", "filled", "reordered", "ambiguous", "keepalive", "window_probe")},
+    **{f"{kind}_kind": (_kind == kind).sum() for kind in KINDS},
+    **{f"spurious_{name}": (_kind.is_not_null() & _evidence(_BITS[bit])).sum() for name, bit in SPURIOUS.items()},
+    "spurious_any": (_kind.is_not_null() & _evidence(sum(_BITS[bit] for bit in SPURIOUS.values()))).sum(),
+    "large": _evidence(_BITS["larger_than_mss"]).sum(),
+    "new_bytes": pl.col("new_bytes").cast(pl.Int64).sum(),
     "resets": (pl.col("tcp_flags") & RST > 0).sum(),
     "zero_windows": pl.col("zero_window_begins").sum(),
     "acked": pl.col("acked_bytes").cast(pl.Int64).sum(),
@@ -43,7 +63,7 @@ def packets_inside(packets: Sequence[str | Path], window: Window) -> pl.LazyFram
     """The packets that count: inside the window, copies made by the capture left out; ``time`` (ns) added."""
     scanned = pl.scan_parquet([str(path) for path in packets], hive_partitioning=False)
     inside = scanned.filter(~pl.col("is_duplicate"), window.holds(pl.col("timestamp")))
-    return inside.with_columns(pl.col("timestamp").to_physical().alias("time"), _segment.cast(pl.String))
+    return inside.with_columns(pl.col("timestamp").to_physical().alias("time"), _segment.cast(pl.String), _kind.cast(pl.String))
 
 
 def number_connections(packets: pl.LazyFrame, connections: Sequence[str]) -> pl.LazyFrame:
@@ -141,11 +161,11 @@ def _add_shares(rows: Rows, traffic: Traffic, metric: str, counters: Sequence[st
 
 
 def add_packets(rows: Rows, traffic: Traffic) -> None:
-    """`packets`, `bytes`, `throughput`, `goodput`, `capture_loss`."""
+    """`packets`, `bytes`, `throughput`, `goodput`, `goodput_captured`, `capture_loss`."""
     _add_counts(rows, traffic, "packets", "packets", "packets", "packets")
     for name, side in directions():
         rows.add("bytes", name, "sum", traffic.total("bytes", side), "bytes", traffic.total("packets", side))
-    for metric, counter in (("throughput", "bytes"), ("goodput", "acked")):
+    for metric, counter in (("throughput", "bytes"), ("goodput", "acked"), ("goodput_captured", "new_bytes")):
         for name, side in directions():
             _add_rate(rows, metric, name, _of_side(traffic.by_second[counter], side), "bytes/s")
     for name, side in directions():
@@ -165,12 +185,18 @@ def _add_rate(rows: Rows, metric: str, name: str, per_second: np.ndarray, unit: 
 
 
 def add_health(rows: Rows, traffic: Traffic) -> None:
-    """`data_segments`, `retransmissions`, `reordered`, `ambiguous`, `keepalives`, `window_probes`, `zero_windows`, `resets`."""
+    """`data_segments`, `large_segments`, `retransmissions`, `reordered`, `ambiguous`, `keepalives`, `window_probes`, `zero_windows`, `resets`."""
     _add_counts(rows, traffic, "data_segments", "data_segments", "segments", "data_segments")
     for name, side in directions():
         _add_shares(rows, traffic, "retransmissions", ("retransmitted", "filled"), name, side)
     _add_shares(rows, traffic, "retransmissions", ("filled",), group("place", "before_tap"), None)
     _add_shares(rows, traffic, "retransmissions", ("retransmitted",), group("place", "behind_tap"), None)
+    for kind in KINDS:
+        _add_shares(rows, traffic, "retransmissions", (f"{kind}_kind",), group("kind", kind), None)
+    for name in ("any", *SPURIOUS):
+        _add_shares(rows, traffic, "retransmissions", (f"spurious_{name}",), group("spurious", name), None)
+    for name, side in directions():
+        _add_shares(rows, traffic, "large_segments", ("large",), name, side)
     for metric in ("reordered", "ambiguous"):
         for name, side in directions():
             _add_shares(rows, traffic, metric, (metric,), name, side)

@@ -1,4 +1,4 @@
-"""Variation in time, under four names that are never mixed up (`brokerlens.tcp.variation`): `iat_mas`, `rtt_ipdv`, `rtt_pdv`, `owdv`."""
+"""Variation in time, under names that are never mixed up (`brokerlens.tcp.variation`): `iat_mas`, `rtt_ipdv`, `rtt_pdv`, `owdv`, `owdv_rfc3550`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SENT_BY_TAPPED_HOST: Final = {"client": "to_broker", "broker": "from_broker"}
 def add_variation(
     rows: Rows, packets: pl.LazyFrame, connections: Sequence[str], round_trips: Sample, to_broker: np.ndarray, tap: str
 ) -> None:
-    """`iat_mas`, `owdv` by direction, `rtt_ipdv`, `rtt_pdv` by half; ``tap`` is client, broker, middle or unknown."""
+    """`iat_mas`, `owdv`, `owdv_rfc3550` by direction, `rtt_ipdv`, `rtt_pdv` by half; ``tap`` is client, broker, middle or unknown."""
     idle = idle_gaps(round_trips, to_broker, len(connections))
     data = packets.filter(pl.col("payload_len") > 0, pl.col("segment") == "new").select("connection_id", "time", "from_broker", "tsval")
     for direction, side in DIRECTIONS.items():
@@ -32,12 +32,16 @@ def add_variation(
         stamped = sent["tsval"].is_not_null().to_numpy() & (SENT_BY_TAPPED_HOST.get(tap) != direction)
         tsval = sent["tsval"].cast(pl.Int64).fill_null(0).to_numpy()
         one_way = variation.owdv(connection[stamped], time[stamped], tsval[stamped], idle)
-        _add(rows, "owdv", group("direction", direction), one_way, "pairs")
+        _add(rows, "owdv", group("direction", direction), one_way.changes, "pairs")
+        sample = Sample(one_way.smoothed.time, one_way.smoothed.value, one_way.smoothed.group)
+        add_sample(
+            rows, "owdv_rfc3550", group("direction", direction), ("count", "mean"), sample, unit="ms", of="pairs", with_intervals=False
+        )
     for half, side in HALVES.items():
         trips = round_trips.only(to_broker == side)
-        sample = trips.connections, trips.times, np.rint(trips.values * NS_PER_MS).astype(np.int64)
-        _add(rows, "rtt_ipdv", group("half", half), variation.rtt_ipdv(*sample, idle), "pairs")
-        _add(rows, "rtt_pdv", group("half", half), variation.rtt_pdv(*sample), "round trips")
+        samples = trips.connections, trips.times, np.rint(trips.values * NS_PER_MS).astype(np.int64)
+        _add(rows, "rtt_ipdv", group("half", half), variation.rtt_ipdv(*samples, idle), "pairs")
+        _add(rows, "rtt_pdv", group("half", half), variation.rtt_pdv(*samples), "round trips")
 
 
 def idle_gaps(round_trips: Sample, to_broker: np.ndarray, connections: int) -> np.ndarray:

@@ -25,6 +25,7 @@ TICKS: Final = (
 )  # ns, of the timestamp clocks in use (RFC 7323 asks for 1 ms to 1 s; Linux: 1 µs, 1, 4, 10 ms)
 LEAST_SAMPLES: Final = 16  # fewer cannot tell a clock's tick
 LEAST_SPAN: Final = SECOND
+GAIN: Final = 16  # RFC 3550's J moves by a sixteenth of each difference, so it says nothing before so many
 IDLE_FLOOR: Final = 200 * MILLISECOND
 
 
@@ -34,6 +35,13 @@ class Values(NamedTuple):
     value: Float64s
     time: Int64s
     group: Int64s
+
+
+class OneWay(NamedTuple):
+    """``changes`` of the one-way delay, and what RFC 3550's estimator makes of them: J after each, from the sixteenth of a flow on."""
+
+    changes: Values
+    smoothed: Values
 
 
 def idle_gap(rtt_p95_ns: Int64s) -> Int64s:
@@ -117,10 +125,12 @@ def _above_lower_hull(x: Int64s, y: Int64s) -> Float64s:
 
 
 @njit(cache=True, nogil=True)
-def _one_way(first: Int64s, time: Int64s, tsval: Int64s, idle: Int64s, groups: Int64s, ticks: Int64s) -> tuple[Float64s, Int64s, Int64s]:
+def _one_way(
+    first: Int64s, time: Int64s, tsval: Int64s, idle: Int64s, groups: Int64s, ticks: Int64s
+) -> tuple[Float64s, Int64s, Float64s]:  # fmt: skip
     value = np.empty(len(time), np.float64)
+    smoothed = np.empty(len(time), np.float64)
     row = np.empty(len(time), np.int64)
-    where = np.empty(len(time), np.int64)
     x = np.empty(len(time), np.int64)
     y = np.empty(len(time), np.int64)
     chosen = np.empty(len(time), np.int64)
@@ -148,20 +158,26 @@ def _one_way(first: Int64s, time: Int64s, tsval: Int64s, idle: Int64s, groups: I
         above = _above_lower_hull(x[:n], y[:n])
         begin = used
         total = 0.0
+        j = 0.0
+        steps = 0
         for k in range(1, n):
-            if x[k] - x[k - 1] <= idle[groups[g]]:
-                value[used] = abs(above[k] - above[k - 1])
-                total += value[used]
-                row[used] = chosen[k]
-                where[used] = g
-                used += 1
+            if x[k] - x[k - 1] > idle[groups[g]]:
+                j, steps = 0.0, 0
+                continue
+            value[used] = abs(above[k] - above[k - 1])
+            total += value[used]
+            j += (value[used] - j) / GAIN
+            steps += 1
+            smoothed[used] = j if steps >= GAIN else np.nan
+            row[used] = chosen[k]
+            used += 1
         if used > begin and total / (used - begin) <= tick:
             used = begin
-    return value[:used].copy(), row[:used].copy(), where[:used].copy()
+    return value[:used].copy(), row[:used].copy(), smoothed[:used].copy()
 
 
-def owdv(group: Int64s, time: Int64s, tsval: Int64s, idle: Int64s) -> Values:
-    """|change| of successive one-way delays from the sender to the tap, from the sender's timestamps (RFC 3550's D, without its smoothing).
+def owdv(group: Int64s, time: Int64s, tsval: Int64s, idle: Int64s) -> OneWay:
+    """|change| of successive one-way delays from the sender to the tap, from the sender's timestamps: RFC 3550's D, and its J, begun anew behind an idle gap.
 
     Of data packets of one direction that were sent once; only the first packet of each timestamp counts. The sender's clock rate is told from
     the data and its skew taken out. Groups whose mean change is not larger than a tick have no values: the clock is too coarse for
@@ -171,7 +187,10 @@ def owdv(group: Int64s, time: Int64s, tsval: Int64s, idle: Int64s) -> Values:
     group, time = group[order], time[order]
     groups, starts = np.unique(group, return_index=True)
     first = np.append(starts, len(group)).astype(np.int64)
-    value, row, _ = _one_way(
+    value, row, smoothed = _one_way(
         first, time, tsval[order].astype(np.int64), np.asarray(idle, np.int64), groups.astype(np.int64), np.array(TICKS, np.int64)
     )
-    return Values(value / MILLISECOND, time[row], group[row])
+    told = ~np.isnan(smoothed)
+    return OneWay(
+        Values(value / MILLISECOND, time[row], group[row]), Values(smoothed[told] / MILLISECOND, time[row[told]], group[row[told]])
+    )
