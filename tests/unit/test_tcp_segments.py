@@ -173,7 +173,8 @@ def compare(packets: list[Packet]) -> None:
         assert (connections.connect_ns[c], connections.mss[c]) == (model.facts["connect"], model.facts["mss"])
         assert connections.syn_retry_ns[c] == (model.facts["retry"] or -1)
         for side, isn in enumerate((connections.isn_client[c], connections.isn_broker[c])):
-            assert isn == (-1 if model.sides[side].isn is None else model.sides[side].isn % 2**32)
+            expected = model.sides[side].isn
+            assert isn == (-1 if expected is None else expected % 2**32)
         counted = [packet.time + T0 for packet, copy in zip(chosen, ordered.is_duplicate[these], strict=True) if not copy]
         assert (connections.first_seen[c], connections.last_seen[c]) == (min(counted), max(counted))
 

@@ -62,14 +62,19 @@ def may_be_delayed(trips: RoundTrips, mss: np.ndarray) -> np.ndarray:
 
 def by_timestamps(packets: pl.LazyFrame, connections: Sequence[str], window: Window) -> tuple[Sample, np.ndarray]:
     """The round trips (ms) that TCP timestamps tell and that ended inside, of all packets that are no copies; and which of them are `to_broker`."""
-    stamped = packets.filter(pl.col("tsval").is_not_null()).select(*_STAMPED, window.holds(pl.col("timestamp")).alias("inside"))
+    stamped = packets.filter(pl.col("tsval").is_not_null(), pl.col("tsecr").is_not_null()).select(
+        *_STAMPED, window.holds(pl.col("timestamp")).alias("inside")
+    )
     found = number_connections(stamped, connections).collect().sort("connection", maintain_order=True)
     columns = {name: found[name].cast(pl.Int64).to_numpy() for name in ("connection", "from_broker", "time", "tsval", "tsecr")}
     flags = found["tcp_flags"].to_numpy()
     carries = (found["payload_len"].to_numpy() > 0) | (flags & (SYN | FIN) > 0)
     trip = timestamp_round_trips(
         np.searchsorted(columns["connection"], np.arange(len(connections) + 1)).astype(np.int64),
-        *(columns[name] for name in ("from_broker", "time", "tsval", "tsecr")),
+        columns["from_broker"],
+        columns["time"],
+        columns["tsval"],
+        columns["tsecr"],
         carries & (found["segment"] == "new").fill_null(value=False).to_numpy(),
         flags & ACK > 0,
     )

@@ -88,7 +88,7 @@ def _first_behind(queue: Int64s, side: int, ends: Int64s, position: int) -> int:
             lo = middle + 1
         else:
             hi = middle
-    return lo
+    return int(lo)
 
 
 @njit(cache=True, nogil=True)

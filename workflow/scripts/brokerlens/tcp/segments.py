@@ -1033,7 +1033,7 @@ def follow_segments(rows: Rows, ordered: Ordered) -> tuple[SegmentFacts, Connect
         for part, values in (("n", number), ("min_ms", milliseconds[:, 0]), ("p50_ms", milliseconds[:, 1]), ("p95_ms", milliseconds[:, 2]))
     }
     again = np.flatnonzero(found.kind)
-    kinds = {
+    kinds: dict[str, Any] = {
         name: _count_by_direction(ordered, again[found.kind[again] == code])
         for name, code in (
             ("fast_segments", ev.FAST),
