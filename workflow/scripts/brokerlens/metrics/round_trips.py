@@ -65,7 +65,7 @@ def by_timestamps(packets: pl.LazyFrame, connections: Sequence[str], window: Win
     stamped = packets.filter(pl.col("tsval").is_not_null(), pl.col("tsecr").is_not_null()).select(
         *_STAMPED, window.holds(pl.col("timestamp")).alias("inside")
     )
-    found = number_connections(stamped, connections).collect().sort("connection", maintain_order=True)
+    found = number_connections(stamped.with_row_index("row"), connections).sort("connection", "row").collect()
     columns = {name: found[name].cast(pl.Int64).to_numpy() for name in ("connection", "from_broker", "time", "tsval", "tsecr")}
     flags = found["tcp_flags"].to_numpy()
     carries = (found["payload_len"].to_numpy() > 0) | (flags & (SYN | FIN) > 0)
