@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from tcp_packets import ACK, BROKER, CLIENT, FIN, MS, PSH, RST, SYN, T0, US, Packet, rows_of
 
+from brokerlens import tables
 from brokerlens.tcp import order, segments, stream
-from brokerlens.tcp.segments import ENDED, LABELS, RESET_BY, TAPS, ConnectionFacts, SegmentFacts
+from brokerlens.tcp.evidence import KINDS
+from brokerlens.tcp.segments import ENDED, LABELS, RESET_BY, RESETS_BY_KIND, SETUPS, TAPS, ConnectionFacts, SegmentFacts
 
 C0, B0 = 1000, 5000  # numbers of the first byte of each side
 MSS = 1448
@@ -27,6 +29,13 @@ class Followed(NamedTuple):
 
     def rtt_ms(self) -> list[float | None]:
         return [None if rtt < 0 else rtt / MS for rtt in self.packets.rtt_ns]
+
+    def kinds(self) -> list[str]:
+        """What made the sender send again, of each retransmission."""
+        return [KINDS[kind] for kind in self.packets.kind if kind]
+
+    def evidence(self, row: int) -> set[str]:
+        return {name for place, name in enumerate(tables.SEGMENT_EVIDENCE) if self.packets.evidence[row] >> place & 1}
 
     def count(self, name: str, side: int = CLIENT) -> int:
         return int(getattr(self.connections, name)[side::2].sum())
@@ -89,7 +98,9 @@ def test_t_original_lost_before_the_tap_sent_again_fast() -> None:
     sent = [broker(1000 + k - 0.1, (k + 1) * MSS, ip_id=0) for k in range(1, 4)]
     found = follow([*handshake(300), broker(999, 0), client_ack(999.1, MSS), *acks, *sent, broker(1053, MSS), client_ack(1053.1, 5 * MSS)])
     assert found.labels()[-2:] == ["filled", ""]
+    assert found.kinds() == ["fast"]
     assert found.count("duplicate_acks", CLIENT) == 3
+    assert found.count("triple_duplicate_acks", CLIENT) == 1
     assert found.count("filled_bytes", BROKER) == MSS
 
 
@@ -278,7 +289,139 @@ def test_i2_capture_begins_at_the_retransmission() -> None:
 def test_r_tail_probe() -> None:
     found = follow([*handshake(), client(50, 0), client(130, 0, ip_id=3), broker_ack(171, MSS)])
     assert found.labels()[3:] == ["new", "retransmitted", ""]
+    assert found.kinds() == ["tail_probe"]
+    assert found.count("tail_probe_segments") == 1
     assert found.rtt_ms()[-1] is None
+
+
+def test_a_probe_and_not_a_timeout_where_both_are_due() -> None:
+    """One segment in flight: Linux probes after two round trips and 200 ms, and never behind its timeout; without SACK it does not probe."""
+    probe, late = client(320, 0, ip_id=3), client(700, 0, ip_id=4)
+    assert follow([*handshake(), client(50, 0), probe, late]).kinds() == ["tail_probe", "timeout"]
+    assert follow([*handshake(sack_permitted=False), client(50, 0), probe, late]).kinds() == ["timeout", "timeout"]
+    assert follow([*handshake(), client(50, 0), late]).kinds() == ["timeout"]
+
+
+def test_a_syn_again_is_a_timeout() -> None:
+    syn, answer, ack = handshake(1040)
+    assert follow([syn, replace(syn, time=1000 * MS, ip_id=9), answer, ack]).kinds() == ["timeout"]
+
+
+@pytest.mark.parametrize(("reported", "kind"), [(1, "rack"), (3, "fast")])
+def test_how_much_was_reported_above_makes_it_fast(reported: int, kind: str) -> None:
+    sent = [client(50 + k / 10, k * MSS) for k in range(reported + 1)]
+    told = broker_ack(91, 0, sacks=((C0 + MSS, C0 + (reported + 1) * MSS),))
+    found = follow([*handshake(), *sent, told, client(92, 0, ip_id=9), broker_ack(133, (reported + 1) * MSS)])
+    assert found.kinds() == [kind]
+    assert "selective_acks" in found.evidence(-2)
+    assert found.count(f"{kind}_segments") == 1
+
+
+def test_long_behind_the_report_it_was_the_timeout() -> None:
+    sent = [client(50 + k / 10, k * MSS) for k in range(5)]
+    told = broker_ack(91, 0, sacks=((C0 + MSS, C0 + 5 * MSS),))
+    assert follow([*handshake(), *sent, told, client(400, 0)]).kinds() == ["timeout"]
+
+
+def test_the_receiver_reports_that_it_came_twice() -> None:
+    """The probe was not needed; the report names its bytes below the acknowledgement, and is no round trip and no duplicate acknowledgement."""
+    found = follow([*handshake(), client(50, 0), client(130, 0), broker_ack(131, MSS), broker_ack(171, MSS, sacks=((C0, C0 + MSS),))])
+    assert found.evidence(4) == {"tail", "dsack"}
+    assert (found.count("spurious_segments"), found.count("dsacks", BROKER)) == (1, 1)
+    assert found.rtt_ms()[-1] is None
+
+
+def test_a_report_above_the_acknowledgement_lies_inside_the_next_block() -> None:
+    sent = [client(50 + k / 10, k * MSS) for k in range(3)]
+    above = ((C0 + MSS, C0 + 2 * MSS), (C0 + MSS, C0 + 3 * MSS))
+    found = follow([*handshake(), *sent, client(130, MSS), broker_ack(171, 0, sacks=above)])
+    assert "dsack" in found.evidence(6)
+    assert found.count("dsacks", BROKER) == 1
+
+
+@pytest.mark.parametrize(("echo", "spurious"), [(10, 1), (90, 0)])
+def test_the_first_acknowledgement_tells_by_its_timestamp_which_copy_it_answers(echo: int, spurious: int) -> None:
+    found = follow([
+        *handshake(), client(50, 0, tsval=10), client(130, 0, tsval=90), broker_ack(131, MSS, tsval=5, tsecr=echo), broker_ack(171, MSS, tsval=9, tsecr=10),
+    ])  # fmt: skip
+    assert ("eifel" in found.evidence(4)) == bool(spurious)
+    assert found.count("spurious_segments") == spurious
+
+
+def test_sent_again_though_acknowledged() -> None:
+    found = follow([*handshake(), client(50, 0), broker_ack(90, MSS), client(95, 0, ip_id=3)])
+    assert "acked_before" in found.evidence(-1)
+    assert found.count("spurious_segments") == 1
+
+
+def test_new_bytes_are_counted_once() -> None:
+    found = follow([*handshake(), client(50, 0, 500), client(350, 0, MSS), Packet(360 * MS, CLIENT, C0 + MSS - 1, B0, ACK, 1)])
+    assert found.packets.new_bytes.tolist() == [0, 0, 0, 500, MSS - 500, 0]
+
+
+def test_bytes_in_flight() -> None:
+    found = follow(
+        [*handshake(), client(50, 0, 500), client(51, 500, 700), broker_ack(90, 0, sacks=((C0 + 500, C0 + 1200),)), client(91, 1200, 10),
+         broker_ack(92, 1200), client(93, 1210, 5)]
+    )  # fmt: skip
+    assert [flight for flight in found.packets.in_flight if flight >= 0] == [500, 1200, 510, 15]
+    assert found.count("most_in_flight") == 1200
+
+
+def test_time_in_which_the_window_was_full() -> None:
+    """A window of 20 segments' bytes is full from the time on in which less than a segment is free, until an acknowledgement makes room."""
+    window = 20 * MSS // 128 + 1
+    shaken = [replace(packet, window=window) for packet in handshake()]
+    sent = [client(50 + k, k * MSS) for k in range(20)]
+    found = follow([*shaken, broker_ack(45, 0, window=window), *sent, broker_ack(99, MSS * 10, window=window)])
+    assert found.connections.window_limited_ms.tolist() == [30, 0]
+
+
+def test_reordering_extent_is_the_distance_from_the_first_segment_behind() -> None:
+    found = follow(
+        [*handshake(), broker(100, 0, ip_id=10), *[broker(100.1 + k / 10, (2 + k) * MSS, ip_id=12 + k) for k in range(3)], broker(100.5, MSS, ip_id=11)]
+    )  # fmt: skip
+    assert found.labels()[-1] == "reordered"
+    assert (found.packets.late_segments[-1], found.packets.late_ns[-1]) == (3, 4 * MS // 10)
+    assert found.packets.late_segments[:-1].sum() == 0
+
+
+def test_how_a_connection_was_set_up() -> None:
+    def set_up(packets: list[Packet]) -> str:
+        return SETUPS[follow(packets).connections.setup[0]]
+
+    syn, answer, ack = handshake()
+    refused = Packet(40 * MS, BROKER, 0, C0, RST | ACK)
+    assert set_up([syn, answer, ack]) == "complete"
+    assert set_up([syn, ack]) == "complete"
+    assert set_up([syn, answer]) == "half_open"
+    assert set_up([syn, refused]) == "refused"
+    assert set_up([syn, replace(syn, time=900 * MS, ip_id=9)]) == "no_answer"
+    assert set_up([ack]) == "not_captured"
+
+
+def test_connect_time_holds_the_wait_for_the_second_syn() -> None:
+    syn, answer, ack = handshake(1040)
+    found = follow([syn, replace(syn, time=1000 * MS, ip_id=9), answer, ack]).connections
+    assert (found.connect_ns[0], found.syn_retry_ns[0]) == (1040 * MS + MS // 20, 1000 * MS)
+    assert (found.isn_client[0], found.isn_broker[0], found.mss[0]) == (C0 - 1, B0 - 1, 1460)
+    assert follow(handshake()).connections.syn_retry_ns[0] == -1
+
+
+def test_how_a_connection_was_reset() -> None:
+    def reset(at: int, *more: Packet) -> str:
+        found = follow([*handshake(), client(50, 0, 10), *more, Packet(at * MS, CLIENT, C0 + 10, 0, RST)])
+        return RESETS_BY_KIND[found.connections.reset_kind[0]]
+
+    assert reset(60) == "abort"
+    assert reset(61_000) == "idle"
+    assert reset(70, Packet(65 * MS, CLIENT, C0 + 10, B0, FIN | ACK)) == "after_fin"
+
+
+def test_segments_larger_than_the_mss_are_marked() -> None:
+    found = follow([*handshake(), client(50, 0, 1460), client(51, 1460, 1461), client(52, 2921, 1449, tsval=4)])
+    assert ["larger_than_mss" in found.evidence(row) for row in (3, 4, 5)] == [False, True, True]
+    assert found.count("large_segments") == 2
 
 
 def test_dedup_of_copies_with_another_time_to_live() -> None:
@@ -394,7 +537,7 @@ def test_reset_and_its_numbers() -> None:
         [*handshake(), client(50, 0, 10), Packet(60 * MS, BROKER, B0 + 2**31, 0, RST), client(70, 10, 10), broker_ack(110, 20)]
     )
     assert (ENDED[spoofed.connections.ended[0]], RESET_BY[spoofed.connections.reset_by[0]]) == ("open", "")
-    assert spoofed.count("resets", BROKER) == 1
+    assert spoofed.count("resets", BROKER) == spoofed.count("invalid_resets", BROKER) == 1
     assert spoofed.labels()[-2:] == ["new", ""]
     assert spoofed.rtt_ms()[-1] == 40.0
 
