@@ -101,7 +101,7 @@ def test_packets_that_the_capture_lost_are_its_loss_and_nobody_elses(experiment:
     )
     lost = ~kept[ordered.row]
     again = order.order_packets(thinned)
-    facts_again, connections_again = segments.follow_segments(thinned, again)
+    _, connections_again = segments.follow_segments(thinned, again)
     assert connections_again.unseen_bytes.sum() == pytest.approx(int(facts.new_bytes[lost].sum()), rel=0.1, abs=100)
     before, after = ((c.retransmitted_segments + c.filled_segments) for c in (connections, connections_again))
     lost_again = int((lost & (facts.kind > 0)).sum())
