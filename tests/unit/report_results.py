@@ -139,16 +139,15 @@ def _write_requests(link: Link, frame: pl.DataFrame, path: Path) -> None:
         "record_bytes": (frame["record_count"] * 90).to_list() if n else [], "codec": ["none"] * n, "error_code": [0] * n, "throttle_ms": [0] * n,
     }  # fmt: skip
     columns = {name: pa.array(frame[name].to_list()) for name in frame.columns} | {name: pa.array(values) for name, values in extra.items()}
-    _write(columns | {name: pa.nulls(n) for name in ABOUT_FEW_REQUESTS}, path, "requests")
-
-
-ABOUT_FEW_REQUESTS = ("fetch_session", "replica_id", "lag_records", "producer_id", "producer_epoch", "base_sequence", "retried_batches")
+    _write(columns, path, "requests")
 
 
 def _write(columns: Mapping[str, pa.Array], path: Path, dataset: str) -> None:
+    """Write a data set; columns that may be null and are not given are."""
     table = {}
+    n = len(next(iter(columns.values())))
     for wanted in tables.schema(dataset):
-        values = columns[wanted.name]
+        values = columns[wanted.name] if wanted.name in columns or not wanted.nullable else pa.nulls(n)
         table[wanted.name] = (values.cast(pa.int64()) if pa.types.is_timestamp(wanted.type) and len(values) else values).cast(wanted.type)
     tables.write(pa.table(table), path, dataset, {})
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from brokerlens.report.results import Results, Site
-from brokerlens.report.words import NONE, count, percent, plural
+from brokerlens.report.words import NONE, count, ms, percent, plural
 from brokerlens.report.zones import utc_stamp
 
 MOST_ROWS = 300
@@ -71,7 +71,7 @@ def quality(results: Results) -> Quality:
     """All sites; of the captures at most 300, those with something to say first."""
     captures = [(site, facts) for site in results.newest_first for facts in site.captures]
     if len(captures) > MOST_ROWS:
-        captures.sort(key=lambda one: not _note(one[1]))
+        captures.sort(key=lambda one: not _note(*one))
     rows = [_capture(site, facts) for site, facts in captures[:MOST_ROWS]]
     return Quality([_site(site) for site in results.newest_first], rows, len(captures) - len(rows))
 
@@ -90,8 +90,11 @@ def _skipped(captures: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"{count(number)} {reason}" for reason, number in sorted(total.items(), key=lambda one: (-one[1], one[0])) if number)
 
 
-def _note(facts: Mapping[str, Any]) -> str:
+def _note(site: Site, facts: Mapping[str, Any]) -> str:
     notes = []
+    lost = site.metric("capture_loss", f"capture={facts.get('capture')}", "ratio_of_sums").value
+    if lost:
+        notes.append(f"{percent(lost, 2)} of acknowledged bytes not captured")
     if facts.get("truncated"):
         notes.append(f"cut short: {facts['truncated']}")
     if facts.get("time_backsteps"):
@@ -118,13 +121,38 @@ def _capture(site: Site, facts: Mapping[str, Any]) -> CaptureRow:
         first=zone.stamp(_time(facts.get("first_seen"))),
         first_utc=utc_stamp(_time(facts.get("first_seen"))),
         last=zone.stamp(_time(facts.get("last_seen"))),
-        note=_note(facts),
+        note=_note(site, facts),
     )
 
 
 def _time(value: Any) -> int | None:
     """A time of the capture facts; −1 and null are none."""
     return None if value is None or int(value) < 0 else int(value)
+
+
+def _doubts(site: Site) -> list[str]:
+    """What in the packets speaks against reading the figures as they stand."""
+    doubts = []
+    configured, found = str(site.facts["tap_configured"]), str(site.facts["tap_found"])
+    if configured in ("client", "broker") and found not in (configured, "unknown"):
+        doubts.append(
+            f"configured as captured at the {configured}, but round trips say {found}: round trips and the broker's part of latency depend on it"
+        )
+    large = site.metric("large_segments", "all", "ratio_of_sums").value
+    if large:
+        doubts.append(
+            f"{percent(large, 2)} of data segments are larger than the wire carries (offload): packets and segments counted are not those of the wire, bytes are"
+        )
+    copies, gap = site.metric("duplicates").value, site.metric("duplicate_gap", "all", "p50").value
+    if copies:
+        apart = f", half of them within {ms(gap)}" if gap is not None else ""
+        doubts.append(f"{plural(int(copies), 'copy', 'copies')} of packets left out{apart}")
+    twins = site.metric("nat_twins").value
+    if twins:
+        doubts.append(
+            f"{plural(int(twins), 'connection')} captured under two addresses and counted twice: leave one of them out of the site's brokers"
+        )
+    return doubts
 
 
 def _site(site: Site) -> SiteQuality:
@@ -136,6 +164,7 @@ def _site(site: Site) -> SiteQuality:
         notes.append(f"{plural(len(cut), 'capture')} cut short; the packets before the cut are used")
     if frame.height and frame["encrypted"].any():
         notes.append(f"{int(frame['encrypted'].sum())} of {plural(frame.height, 'connection')} encrypted")
+    notes += _doubts(site)
     undecided = int((frame["skipped_bytes_to_broker"] + frame["skipped_bytes_from_broker"]).sum()) if frame.height else 0
     payload = int((frame["payload_bytes_to_broker"] + frame["payload_bytes_from_broker"]).sum()) if frame.height else 0
     return SiteQuality(

@@ -89,9 +89,11 @@ def _row(site: Site, row: dict[str, object]) -> list[Value]:
     side = "client" if site.tap == "broker" else "broker"
     rtt50, rtt95 = number.get(f"rtt_{side}_p50_ms"), number.get(f"rtt_{side}_p95_ms")
     share = number["lost"] / number["segments"] if number["segments"] else None
-    ended = {"fin": "closed", "reset": f"reset by {row['reset_by']}" if row["reset_by"] else "reset", "open": "open"}.get(
+    how = {"refused": "refused", "idle": "reset when idle"}.get(str(row["reset_kind"]), "reset")
+    ended = {"fin": "closed", "reset": f"{how} by {row['reset_by']}" if row["reset_by"] else "reset", "open": "open"}.get(
         str(row["ended"]), str(row["ended"])
     )
+    began = {"no_answer": "no answer", "half_open": "half open", "refused": "refused"}.get(str(row["setup"]))
     undecided = number["skipped_bytes_to_broker"] + number["skipped_bytes_from_broker"]
     return [
         Value(name(site.label)),
@@ -100,7 +102,7 @@ def _row(site: Site, row: dict[str, object]) -> list[Value]:
         Value(name(address(str(row["broker_ip"]), int(number["broker_port"])))),
         Value(site.zone.stamp(first), first / 1e6),
         Value(duration((last - first) / 1e9), (last - first) / 1e9),
-        Value("seen" if row["started"] else "before"),
+        Value(began or ("seen" if row["started"] else "before"), None, "bad" if began else ""),
         Value(ended, None, "bad" if row["ended"] == "reset" else ""),
         Value(short(rtt50), rtt50),
         Value(short(rtt95), rtt95),

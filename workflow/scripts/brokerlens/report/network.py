@@ -22,6 +22,9 @@ from brokerlens.report.words import NONE, count, duration, listed, ms, name, per
 
 _SECOND = 1_000_000_000
 _MOST_LINES = 8
+DOUBTFUL = 0.1
+"""A share of segments lost says little where the capture itself lost more than this of it."""
+KINDS = {"fast": "fast", "timeout": "timeouts", "tail_probe": "tail probes", "rack": "early", "unknown": "unknown"}
 Drawn = tuple[Site, charts.Line, list[tuple[int, float]], float]
 """A site, its line, its bins (begin in ns, value) and their length in seconds."""
 
@@ -42,6 +45,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("RTT over smallest", "p95 pdv, ms", "variation"),
     Column("Lost before tap", "filled holes", "retransmissions"),
     Column("Lost behind tap", "sent again", "retransmissions"),
+    Column("Sent again", "what made it", "retransmissions"),
+    Column("Needlessly", "had arrived", "retransmissions"),
     Column("Zero windows", "episodes", "zero_windows"),
     Column("Resets", "connections", "resets"),
     Column("Goodput to broker", "mean", "goodput"),
@@ -97,6 +102,8 @@ def _cells(site: Site) -> list[Cell]:
         _plain(first_of(site, "rtt_pdv", ("p95", "mean"), near)),
         _ratio(site, "place=before_tap"),
         _ratio(site, "place=behind_tap"),
+        _sent_again(site),
+        _needless(site),
         Cell(count(zero.value), "", "bad" if zero.value else ""),
         Cell(count(resets.value), NONE if reset.value is None else f"{count(reset.value)} of {reset.n:,}", "bad" if resets.value else ""),
         _rate(site.metric("goodput", "direction=to_broker", "mean")),
@@ -117,9 +124,29 @@ def _ratio(site: Site, group: str) -> Cell:
     share, number = site.metric("retransmissions", group, "ratio_of_sums"), site.metric("retransmissions", group)
     if share.value is None:
         return Cell(NONE)
+    not_captured = site.metric("capture_loss", "all", "ratio_of_sums").value or 0.0
+    if not_captured > DOUBTFUL * share.value:
+        return Cell(percent(share.value, 2), f"unsure: {percent(not_captured, 2)} not captured", "soft")
     return Cell(
         percent(share.value, 2), share_interval(share) or f"{count(number.value)} of {share.n:,}", "bad" if share.value >= 0.01 else ""
     )
+
+
+def _sent_again(site: Site) -> Cell:
+    """How many retransmissions, and what made them."""
+    all_ = site.metric("retransmissions")
+    if all_.value is None:
+        return Cell(NONE)
+    kinds = [(label, site.metric("retransmissions", f"kind={kind}").value) for kind, label in KINDS.items()]
+    said = ", ".join(f"{count(number)} {label}" for label, number in kinds if number)
+    return Cell(count(all_.value), said)
+
+
+def _needless(site: Site) -> Cell:
+    spurious, all_ = site.metric("retransmissions", "spurious=any"), site.metric("retransmissions")
+    if spurious.value is None or not all_.value:
+        return Cell(NONE)
+    return Cell(count(spurious.value), f"of {count(all_.value)}")
 
 
 def _rate(metric: Metric) -> Cell:
