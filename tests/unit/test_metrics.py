@@ -246,6 +246,99 @@ def test_retransmissions_by_place_and_direction(site: Site) -> None:
     assert site.value("window_probes") == 1
 
 
+def test_retransmissions_by_kind_and_those_that_were_not_needed(site: Site) -> None:
+    again: dict[str, Any] = {"segment": "retransmitted", "payload_len": 9}
+    site.measure([
+        *[packet(T0 + k * MS, segment="new", payload_len=9, new_bytes=9) for k in range(5)],
+        packet(T0 + 6 * MS, **again, retransmission_kind="fast", segment_evidence=1), packet(T0 + 7 * MS, **again, retransmission_kind="tail_probe", segment_evidence=8 | 32),
+        packet(T0 + 8 * MS, **again, retransmission_kind="tail_probe", segment_evidence=16 | 32), packet(T0 + 9 * MS, segment="ambiguous", payload_len=9, segment_evidence=16),
+    ])  # fmt: skip
+    kinds = {kind: site.value("retransmissions", f"kind={kind}") for kind in ("fast", "timeout", "tail_probe", "rack", "unknown")}
+    assert kinds == {"fast": 1, "timeout": 0, "tail_probe": 2, "rack": 0, "unknown": 0}
+    assert sum(number or 0 for number in kinds.values()) == site.value("retransmissions")
+    spurious = {name: site.value("retransmissions", f"spurious={name}") for name in ("any", "ack", "dsack", "eifel")}
+    assert spurious == {"any": 2, "ack": 1, "dsack": 2, "eifel": 0}
+    assert site.value("retransmissions", "kind=tail_probe", "ratio_of_sums") == 2 / 9
+    assert site.value("goodput_captured", "direction=to_broker", "mean") == 45
+
+
+def test_reordering_copies_and_bytes_in_flight(site: Site) -> None:
+    packets = [
+        packet(T0, segment="new", payload_len=9, in_flight=9),
+        packet(T0 + MS, segment="new", payload_len=9, in_flight=18, segment_evidence=1 << 15),
+        packet(T0 + 2 * MS, segment="reordered", payload_len=9, in_flight=5, late_ms=1.5, late_segments=3),
+        packet(T0 + 3 * MS, segment="filled", payload_len=9, late_ms=9.0, late_segments=8),
+        packet(T0 + 4 * MS, from_broker=True, segment="new", payload_len=9, in_flight=100),
+        packet(T0 + 4 * MS, from_broker=True, is_duplicate=True, duplicate_kind="capture", duplicate_gap_ms=0.02),
+        packet(T0 + 5 * MS, from_broker=True, is_duplicate=True, duplicate_kind="network", duplicate_gap_ms=700.0),
+    ]
+    site.measure(packets, tap="client")
+    assert site.value("reordering_extent", "direction=to_broker", "max") == 3
+    assert site.value("reordering_delay", "direction=to_broker", "p50") == 1.5
+    assert site.value("in_flight", "direction=to_broker", "max") == 18
+    assert site.value("in_flight", "direction=from_broker", "max") is None  # acknowledgements of the far sender's data are still under way
+    assert [site.value("duplicates", group) for group in ("all", "kind=capture", "kind=network", "kind=pattern")] == [2, 1, 1, 0]
+    assert site.value("duplicate_gap", "all", "max") == 0.02
+    assert site.value("large_segments", "direction=to_broker") == 1
+
+
+def test_each_capture_has_its_loss_and_the_best_of_many_are_together(site: Site) -> None:
+    packets = [packet(T0 + k * MS, acked_bytes=100, unseen_bytes=k, capture=f"{k:02}.pcap") for k in range(25)]
+    site.measure(packets)
+    groups = site.metrics.filter(pl.col("metric") == "capture_loss", pl.col("group").cast(pl.String).str.starts_with("capture="))
+    assert groups.height == 21
+    assert site.value("capture_loss", "capture=24.pcap", "ratio_of_sums") == 0.24
+    assert site.row("capture_loss", "capture=other", "ratio_of_sums")["n"] == 500
+    assert site.value("capture_loss", "capture=other", "ratio_of_sums") == (0 + 1 + 2 + 3 + 4) / 500
+
+
+def test_set_up_and_ends_of_connections(site: Site) -> None:
+    names = [f"192.0.2.5:{40_000 + k}-192.0.2.10:31289#1" for k in range(6)]
+    packets = [packet(T0 + k * MS, client=("192.0.2.5", 40_000 + k)) for k in range(6)] + [packet(T0 + 10 * SECOND)]
+    seen = {"last_seen": T0 + SECOND}
+    connections = [
+        connection(connection_id=names[0], connect_ms=40.0, isn_client=7, isn_broker=9, first_seen=T0),
+        connection(connection_id=names[1], connect_ms=42.0, isn_client=7, isn_broker=9, first_seen=T0 + MS),
+        connection(connection_id=names[2], setup="no_answer", **seen),
+        connection(connection_id=names[3], setup="no_answer", last_seen=T0 + 9 * SECOND),
+        connection(
+            connection_id=names[4], setup="refused", ended="reset", reset_by="broker", reset_kind="refused", last_seen=T0 + 9 * SECOND
+        ),
+        connection(
+            connection_id=names[5],
+            reset_by="client",
+            reset_kind="after_fin",
+            ended="fin",
+            isn_client=7,
+            isn_broker=9,
+            first_seen=T0 + SECOND,
+        ),
+    ]
+    site.measure(packets, connections=connections)
+    failed = {kind: site.value("connections_failed", f"kind={kind}") for kind in ("refused", "no_answer", "half_open")}
+    assert failed == {"refused": 1, "no_answer": 1, "half_open": 0}  # to the other the captures left less than 3 s
+    assert (site.value("connect_time", "all", "min"), site.value("connect_time", "all", "max")) == (40.0, 42.0)
+    assert site.value("nat_twins") == 1
+    assert [site.value("connections_reset", group) for group in ("all", "kind=refused", "kind=after_fin")] == [1, 1, 1]
+
+
+def test_delayed_acknowledgements_and_timestamps_beside_the_round_trips(site: Site) -> None:
+    """A round trip far above the smallest is suspect where few bytes were acknowledged, not where two full segments were."""
+    answers = [(40, 40.0, 100), (100, 85.0, 100), (200, 85.0, 2 * 1460), (300, 85.0, 0)]
+    packets = [packet(T0 + ms * MS, from_broker=True, rtt_ms=rtt, acked_bytes=acked) for ms, rtt, acked in answers]
+    packets += [
+        packet(T0 + 400 * MS, segment="new", payload_len=9, tsval=7, tsecr=1),
+        packet(T0 + 401 * MS, segment="new", payload_len=9, tsval=7, tsecr=1),
+        packet(T0 + 450 * MS, from_broker=True, tcp_flags=16, tsval=3, tsecr=7),
+        packet(T0 + 500 * MS, segment="retransmitted", payload_len=9, tsval=9, tsecr=3),
+        packet(T0 + 520 * MS, from_broker=True, tcp_flags=16, tsval=5, tsecr=9),
+    ]
+    site.measure(packets)
+    assert site.value("rtt", "half=to_broker") == 4
+    assert site.value("rtt_prompt", "half=to_broker") == 3
+    assert (site.value("rtt_timestamps", "half=to_broker"), site.value("rtt_timestamps", "half=to_broker", "p50")) == (1, 50.0)
+
+
 def test_acknowledged_bytes_belong_to_the_direction_of_the_data(site: Site) -> None:
     site.measure([packet(T0, from_broker=True, acked_bytes=900, unseen_bytes=90), packet(T0 + 1, acked_bytes=100)])
     assert site.value("goodput", "direction=to_broker", "mean") == 900

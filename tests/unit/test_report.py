@@ -22,10 +22,12 @@ from report_results import EXAMPLE, SECOND, START, Link, many_sites, write_tree
 
 from brokerlens.report import charts, latency
 from brokerlens.report.answers import four_answers
+from brokerlens.report.captures import quality
 from brokerlens.report.comparability import Check, checks_of, judge
 from brokerlens.report.distributions import difference_title, distributions
 from brokerlens.report.figure import json_for_script
 from brokerlens.report.intervals import Comparison, comparisons
+from brokerlens.report.network import COLUMNS, network
 from brokerlens.report.page import build
 from brokerlens.report.results import Metric, Results, Site, read_results, shortened
 from brokerlens.report.scales import Symlog, ticks_125
@@ -228,6 +230,46 @@ def test_a_loss_that_is_not_known_is_not_nothing(results: Results) -> None:
     assert not any("lost nothing" in said for said in summary(*unknown, results))
     assert all("lost nothing" in said for said in summary(a, b, results))
     assert checked(with_facts(a, capture_loss=0.02), unknown[1])["Lost by the capture"].grade == "no"
+
+
+def with_metrics(site: Site, values: dict[tuple[str, str, str], float]) -> Site:
+    return dataclasses.replace(
+        site, metrics={**site.metrics, **{key: Metric(value, None, None, 1000, "") for key, value in values.items()}}
+    )
+
+
+def test_what_speaks_against_the_figures_stands_beside_them(results: Results) -> None:
+    """Loss of the capture beside loss of the network, a tap that is not where it was said to be, offload, copies, a connection under two addresses."""
+    site = results.sites[0]
+    assert not any(
+        word in note for row in quality(results).sites for note in row.notes for word in ("configured", "offload", "copies", "addresses")
+    )
+    capture = str(site.captures[0]["capture"])
+    doubtful = with_metrics(
+        with_facts(site, tap_configured="broker", tap_found="client"),
+        {
+            ("capture_loss", "all", "ratio_of_sums"): 0.004,
+            ("capture_loss", f"capture={capture}", "ratio_of_sums"): 0.03,
+            ("retransmissions", "place=before_tap", "ratio_of_sums"): 0.02,
+            ("large_segments", "all", "ratio_of_sums"): 0.25,
+            ("duplicates", "all", "count"): 12,
+            ("duplicate_gap", "all", "p50"): 0.02,
+            ("nat_twins", "all", "count"): 1,
+        },
+    )
+    others = dataclasses.replace(results, sites=[doubtful])
+    (row,) = quality(others).sites
+    notes = "; ".join(row.notes)
+    assert "configured as captured at the broker, but round trips say client" in notes
+    assert "25.00 % of data segments are larger than the wire carries (offload)" in notes
+    assert "12 copies of packets left out" in notes
+    assert "1 connection captured under two addresses" in notes
+    (cells,) = [one.cells for one in network(others, SiteColours([doubtful.name])).rows]
+    before = cells[[column.heading for column in COLUMNS].index("Lost before tap")]
+    assert (before.value, before.kind) == ("2.00 %", "soft")
+    assert "0.40 % not captured" in before.small
+    of_capture = [one.note for one in quality(others).captures if one.capture == capture]
+    assert "3.00 % of acknowledged bytes not captured" in of_capture[0]
 
 
 def test_clusters_without_a_name_of_their_own_do_not_differ(results: Results) -> None:

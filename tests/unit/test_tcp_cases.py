@@ -11,6 +11,7 @@ from tcp_packets import ACK, BROKER, CLIENT, FIN, MS, PSH, RST, SYN, T0, US, Pac
 
 from brokerlens import tables
 from brokerlens.tcp import order, segments, stream
+from brokerlens.tcp.duplicates import DUPLICATES
 from brokerlens.tcp.evidence import KINDS
 from brokerlens.tcp.segments import ENDED, LABELS, RESET_BY, RESETS_BY_KIND, SETUPS, TAPS, ConnectionFacts, SegmentFacts
 
@@ -453,6 +454,7 @@ def test_of_several_interfaces_one_counts() -> None:
     found = follow([*packets, *[replace(packet, interface=2, time=packet.time - 3 * US) for packet in packets]])
     kept = found.rows.columns["interface"][found.ordered.row][~found.ordered.is_duplicate]
     assert kept.tolist() == [2] * len(packets)
+    assert {DUPLICATES[code] for code in found.ordered.duplicate[found.ordered.is_duplicate]} == {"interface"}
 
 
 def test_handshake_legs_and_tap() -> None:

@@ -12,6 +12,7 @@ from tcp_packets import ACK, BROKER, CLIENT, FIN, MS, RST, SYN, US, Packet, rows
 
 from brokerlens.capture.working import Rows
 from brokerlens.tcp import order, segments, stream
+from brokerlens.tcp.duplicates import DUPLICATES
 
 SHOWN = ("seq", "ack", "flags", "ip_id", "ttl", "payload_len", "tsval", "interface", "captured_len", "payload_captured")
 
@@ -138,6 +139,10 @@ def test_doubling_every_packet_only_adds_duplicates(rounds: int, ids: bool, time
     ]
     once, several = seen(rows_of(packets)), seen(rows_of(copies))
     original = [k for k, copy in enumerate(several["ordered is_duplicate"]) if not copy]
+    ordered = order.order_packets(rows_of(copies))
+    shown = {DUPLICATES[code] for code in ordered.duplicate[ordered.is_duplicate]}
+    assert shown <= ({"capture", "pattern"} if ids else {"pattern"})
+    assert (ordered.duplicate_gap[ordered.is_duplicate] == later).all()
     assert len(original) == len(packets)
     for name in ("label", "rtt_ns", "acked_bytes", "unseen_bytes", "seq", "ordered time"):
         assert [several[name][k] for k in original] == once[name]
@@ -150,8 +155,11 @@ def test_doubling_every_packet_only_adds_duplicates(rounds: int, ids: bool, time
 
 def test_a_network_copy_counts_once() -> None:
     packets = talk(30, ids=True)
-    found = seen(rows_of([*packets, replace(packets[9], time=packets[9].time + 7 * MS)]))
+    rows = rows_of([*packets, replace(packets[9], time=packets[9].time + 7 * MS)])
+    found, ordered = seen(rows), order.order_packets(rows)
     assert sum(found["ordered is_duplicate"]) == 1
+    assert [DUPLICATES[code] for code in ordered.duplicate if code] == ["network"]
+    assert ordered.duplicate_gap[ordered.is_duplicate].tolist() == [7 * MS]
     assert found["connection retransmitted_segments"] == "[0, 0]"
 
 
