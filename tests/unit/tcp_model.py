@@ -167,6 +167,7 @@ class Model:
                 continue
             if packet.flags & SYN:
                 side.syns += 1
+                self.count(packet.side, "syns")
                 side.first_syn = packet.time if side.first_syn is None else side.first_syn
                 if self.sides[1 - packet.side].first_syn is None:
                     side.last_syn = packet.time
@@ -343,6 +344,7 @@ class Model:
             label = "new"
             if size > me.limit - (12 if packet.tsval >= 0 else 0):
                 row.evidence.add("larger_than_mss")
+                self.count(side, "large_segments")
             if seen:
                 label = "retransmitted"
             elif fill:

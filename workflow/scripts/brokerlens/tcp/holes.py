@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from brokerlens.tcp.content import Int64s
 
@@ -141,7 +142,7 @@ def acknowledge(holes: Int64s, side: int, count: Int64s, before: int, ack: int, 
 
 
 @njit(cache=True, nogil=True)
-def take_back(holes: Int64s, side: int, count: int, start: int, end: int, since: int, unseen: Int64s) -> None:
+def take_back(holes: Int64s, side: int, count: int, start: int, end: int, since: int, unseen: NDArray[Any]) -> None:
     """Subtract ``start`` to ``end`` from what rows acknowledged unseen at ``since`` or later: the data came right behind."""
     k = first_behind(holes, side, count, start)
     while k < count and holes[side, k, FROM] < end:

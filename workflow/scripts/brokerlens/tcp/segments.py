@@ -112,6 +112,8 @@ COUNTERS: Final = (
     "window_limited_ns",
     "unfilled_bytes",
     "most_in_flight",
+    "syns",
+    "large_segments",
 )
 (
     PACKETS,
@@ -138,7 +140,9 @@ COUNTERS: Final = (
     WINDOW_LIMITED_NS,
     UNFILLED_BYTES,
     MOST_IN_FLIGHT,
-) = range(24)
+    SYN_SEGMENTS,
+    LARGE_SEGMENTS,
+) = range(26)
 
 # Facts of a connection.
 FIRST_SEEN: Final = 0
@@ -205,7 +209,7 @@ class SegmentFacts(NamedTuple):
     rtt_ns: Int64s
     window_bytes: NDArray[np.int32]
     acked_bytes: NDArray[np.uint32]
-    unseen_bytes: Int64s
+    unseen_bytes: NDArray[np.int32]
     zero_window_begins: Bools
     kind: NDArray[np.uint8]
     evidence: NDArray[np.uint16]
@@ -416,7 +420,7 @@ def _label_old(
     time: int,
     ip_id: int,
     tsval: int,
-    unseen: Int64s,
+    unseen: NDArray[Any],
 ) -> tuple[int, int]:
     """The label of a segment of which bytes below the known edge were ``seen`` or fill a hole (``fill``), and its evidence."""
     if seen > 0 or fill == 0:
@@ -491,7 +495,7 @@ def _count_label(tally: Int64s, side: int, label: int, seen_payload: int, fill_p
 @njit(cache=True, nogil=True, inline="always")
 def _follow_data(
     state: Int64s, side: int, holes: Int64s, hole_count: Int64s, queue: Int64s, ends: Int64s, resent: Int64s, resent_count: Int64s, tally: Int64s,
-    unseen: Int64s, position: int, payload: int, flags: int, time: int, ip_id: int, tsval: int, i: int,
+    unseen: NDArray[Any], position: int, payload: int, flags: int, time: int, ip_id: int, tsval: int, i: int,
     kinds: NDArray[Any], evidence: NDArray[Any], fresh: NDArray[Any], late_ns: Int64s, late_segments: NDArray[Any],
 ) -> int:  # fmt: skip
     """Take packet ``i`` into its direction's space; returns its label. The last five arrays are those of `SegmentFacts`."""
@@ -548,6 +552,8 @@ def _follow_data(
         if unknown:
             label = AMBIGUOUS
         _count_label(tally, side, label, seen_payload, fill_payload)
+        if bits & ev.LARGER_THAN_MSS:
+            tally[side, LARGE_SEGMENTS] += 1
         fresh[i] = payload - seen_payload
         evidence[i] = bits
         if start < old_end and not late:
@@ -588,7 +594,7 @@ def _advance(
     time: int,
     i: int,
     acked: NDArray[Any],
-    unseen: Int64s,
+    unseen: NDArray[Any],
     tally: Int64s,
 ) -> None:
     """Take an acknowledgement beyond the last one into the other side's space: bytes acknowledged first, and those never captured."""
@@ -664,7 +670,7 @@ def _follow_sacks(
 @njit(cache=True, nogil=True, inline="always")
 def _follow_ack(
     state: Int64s, peer: int, holes: Int64s, hole_count: Int64s, queue: Int64s, ends: Int64s, tally: Int64s, ack: int, time: int, i: int,
-    acked: NDArray[Any], unseen: Int64s, pure: bool, repeats: bool, resent: Int64s, resent_count: Int64s, echo: int, evidence: NDArray[Any],
+    acked: NDArray[Any], unseen: NDArray[Any], pure: bool, repeats: bool, resent: Int64s, resent_count: Int64s, echo: int, evidence: NDArray[Any],
 ) -> int:  # fmt: skip
     """Take an acknowledgement into the space of ``peer``, whose data it answers; returns the round trip that it ended (ns, -1).
 
@@ -951,6 +957,7 @@ def _follow(sequence: Sequence, h: Headers, found: SegmentFacts) -> tuple[Int64s
                 _follow_limit(state, peer, time, tally)
         fact[SETUP] = _set_up(state, fact)
         for side in range(2):
+            tally[side, SYN_SEGMENTS] = state[side, SYNS]
             tally[side, UNFILLED_BYTES] = hl.unfilled(holes, side, hole_count[side])
             if state[side, LIMITED_SINCE] >= 0:
                 tally[side, WINDOW_LIMITED_NS] += fact[LAST_SEEN] - state[side, LIMITED_SINCE]
@@ -1006,7 +1013,7 @@ def _no_facts(n: int) -> SegmentFacts:
         rtt_ns=np.full(n, -1, np.int64),
         window_bytes=np.full(n, -1, np.int32),
         acked_bytes=np.zeros(n, np.uint32),
-        unseen_bytes=np.zeros(n, np.int64),
+        unseen_bytes=np.zeros(n, np.int32),
         zero_window_begins=np.zeros(n, np.bool_),
         kind=np.zeros(n, np.uint8),
         evidence=np.zeros(n, np.uint16),
@@ -1062,15 +1069,13 @@ def follow_segments(rows: Rows, ordered: Ordered) -> tuple[SegmentFacts, Connect
         zero_window_ms=counters[:, ZERO_WINDOW_NS] / MILLISECOND,
         window_limited_ms=counters[:, WINDOW_LIMITED_NS] / MILLISECOND,
         spurious_segments=_count_by_direction(ordered, again[found.evidence[again] & np.uint16(ev.SPURIOUS) > 0]),
-        large_segments=_count_by_direction(ordered, np.flatnonzero(found.evidence & np.uint16(ev.LARGER_THAN_MSS))),
-        syns=_count_by_direction(ordered, np.flatnonzero(_is_syn(rows, ordered))),
         **kinds,
         **halves,
         **columns,
     )
 
 
-def _unseen_by_direction(ordered: Ordered, unseen: Int64s) -> Int64s:
+def _unseen_by_direction(ordered: Ordered, unseen: NDArray[Any]) -> Int64s:
     """Bytes never captured, per direction of the data."""
     directions = 2 * (len(ordered.first) - 1)
     missing = np.flatnonzero(unseen)
@@ -1083,7 +1088,3 @@ def _unseen_by_direction(ordered: Ordered, unseen: Int64s) -> Int64s:
 def _count_by_direction(ordered: Ordered, rows: NDArray[np.intp]) -> Int64s:
     """How many of ``rows`` each direction has."""
     return np.bincount(2 * ordered.connection[rows] + ordered.side[rows], minlength=2 * (len(ordered.first) - 1)).astype(np.int64)
-
-
-def _is_syn(rows: Rows, ordered: Ordered) -> Bools:
-    return np.asarray((rows.columns["flags"][ordered.row] & (SYN | RST) == SYN) & ~ordered.is_duplicate)
