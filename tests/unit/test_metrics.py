@@ -337,6 +337,10 @@ def test_delayed_acknowledgements_and_timestamps_beside_the_round_trips(site: Si
     assert site.value("rtt", "half=to_broker") == 4
     assert site.value("rtt_prompt", "half=to_broker") == 3
     assert (site.value("rtt_timestamps", "half=to_broker"), site.value("rtt_timestamps", "half=to_broker", "p50")) == (1, 50.0)
+    site.measure(packets, window=(T0 + 420 * MS, None))
+    assert site.value("rtt_timestamps", "half=to_broker", "p50") == 50.0  # it ended inside
+    site.measure(packets, window=(None, T0 + 440 * MS))
+    assert site.value("rtt_timestamps", "half=to_broker") is None
 
 
 def test_acknowledged_bytes_belong_to_the_direction_of_the_data(site: Site) -> None:

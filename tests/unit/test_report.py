@@ -26,6 +26,7 @@ from brokerlens.report.captures import quality
 from brokerlens.report.comparability import Check, checks_of, judge
 from brokerlens.report.distributions import difference_title, distributions
 from brokerlens.report.figure import json_for_script
+from brokerlens.report.headline import doubtful_loss
 from brokerlens.report.intervals import Comparison, comparisons
 from brokerlens.report.network import COLUMNS, network
 from brokerlens.report.page import build
@@ -268,6 +269,8 @@ def test_what_speaks_against_the_figures_stands_beside_them(results: Results) ->
     before = cells[[column.heading for column in COLUMNS].index("Lost before tap")]
     assert (before.value, before.kind) == ("2.00 %", "soft")
     assert "0.40 % not captured" in before.small
+    assert doubtful_loss(doubtful, 0.02) == 0.004
+    assert doubtful_loss(doubtful, 0.2) is None
     of_capture = [one.note for one in quality(others).captures if one.capture == capture]
     assert "3.00 % of acknowledged bytes not captured" in of_capture[0]
 

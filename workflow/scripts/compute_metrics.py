@@ -44,7 +44,7 @@ def compute_metrics(
     tcp_connections = of_connections.connections_inside(connections, counted.connections)
     trips = round_trips.round_trips_inside(inside, counted.connections)
     delayed = round_trips.may_be_delayed(trips, tcp_connections["mss"].fill_null(0).cast(int).to_numpy())
-    stamped = round_trips.by_timestamps(traffic.packets_inside(packets, Window()), counted.connections, window)
+    stamped = round_trips.by_timestamps(packets, counted.connections, window)
     groups = latency.Groups(latency.requests_inside(requests, window))
     tap = measure["tap"] if measure["tap"] in ("client", "broker") else found_tap(tcp_connections["tap"].to_list())
 

@@ -6,16 +6,17 @@ The halves are never mixed: which of them is the network depends on where the ca
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from brokerlens.metrics.rows import Rows, group
-from brokerlens.metrics.traffic import number_connections
+from brokerlens.metrics.traffic import number_connections, packets_inside
 from brokerlens.metrics.uncertainty import Sample, add_sample
 from brokerlens.metrics.window import Window
-from brokerlens.tcp.stamps import timestamp_round_trips
+from brokerlens.tcp.stamps import LONGEST, timestamp_round_trips
 
 HALVES: Final[Mapping[str, bool]] = {"to_broker": True, "to_client": False}
 """Which side's packet ends the round trip: the broker's, or the client's."""
@@ -25,7 +26,6 @@ LONG_DELAY_MS: Final = 30.0
 """Receivers delay acknowledgements by 40 ms and more, never by less than this."""
 USUAL_MSS: Final = 1460
 SYN, FIN, ACK = 0x02, 0x01, 0x10
-_STAMPED: Final = "connection_id", "time", "from_broker", "tcp_flags", "payload_len", "segment", "tsval", "tsecr"
 
 
 class RoundTrips(NamedTuple):
@@ -60,27 +60,27 @@ def may_be_delayed(trips: RoundTrips, mss: np.ndarray) -> np.ndarray:
     return delayed
 
 
-def by_timestamps(packets: pl.LazyFrame, connections: Sequence[str], window: Window) -> tuple[Sample, np.ndarray]:
-    """The round trips (ms) that TCP timestamps tell and that ended inside, of all packets that are no copies; and which of them are `to_broker`."""
-    stamped = packets.filter(pl.col("tsval").is_not_null(), pl.col("tsecr").is_not_null()).select(
-        *_STAMPED, window.holds(pl.col("timestamp")).alias("inside")
+def by_timestamps(packets: Sequence[str | Path], connections: Sequence[str], window: Window) -> tuple[Sample, np.ndarray]:
+    """The round trips (ms) that TCP timestamps tell and that ended inside; and which of them are `to_broker`. They may begin before the window."""
+    around = Window(None if window.start is None else window.start - LONGEST, window.end)
+    carries = (pl.col("payload_len") > 0) | (pl.col("tcp_flags") & (SYN | FIN) > 0)
+    stamped = packets_inside(packets, around).filter(pl.col("tsval").is_not_null(), pl.col("tsecr").is_not_null())
+    wanted = stamped.select(
+        pl.col("connection_id", "time", "from_broker", "tsval", "tsecr"),
+        window.holds(pl.col("timestamp")).alias("inside"),
+        (carries & (pl.col("segment") == "new").fill_null(value=False)).alias("begins"),
+        (pl.col("tcp_flags") & ACK > 0).alias("answers"),
     )
-    found = number_connections(stamped.with_row_index("row"), connections).sort("connection", "row").collect()
-    columns = {name: found[name].cast(pl.Int64).to_numpy() for name in ("connection", "from_broker", "time", "tsval", "tsecr")}
-    flags = found["tcp_flags"].to_numpy()
-    carries = (found["payload_len"].to_numpy() > 0) | (flags & (SYN | FIN) > 0)
-    trip = timestamp_round_trips(
-        np.searchsorted(columns["connection"], np.arange(len(connections) + 1)).astype(np.int64),
-        columns["from_broker"],
-        columns["time"],
-        columns["tsval"],
-        columns["tsecr"],
-        carries & (found["segment"] == "new").fill_null(value=False).to_numpy(),
-        flags & ACK > 0,
+    found = number_connections(wanted.with_row_index("row"), connections).sort("connection", "row").collect()
+    connection, side, time, tsval, tsecr = (
+        found[name].cast(pl.Int64).to_numpy(writable=True) for name in ("connection", "from_broker", "time", "tsval", "tsecr")
     )
+    first = np.searchsorted(connection, np.arange(len(connections) + 1)).astype(np.int64)
+    begins, answers = (found[name].to_numpy(writable=True) for name in ("begins", "answers"))
+    trip = timestamp_round_trips(first, side, time, tsval, tsecr, begins, answers)
     ended = np.flatnonzero((trip >= 0) & found["inside"].to_numpy())
-    ended = ended[np.lexsort((trip[ended], columns["connection"][ended], columns["time"][ended]))]
-    return Sample(columns["time"][ended], trip[ended] / 1e6, columns["connection"][ended]), columns["from_broker"][ended] == 1
+    ended = ended[np.lexsort((trip[ended], connection[ended], time[ended]))]
+    return Sample(time[ended], trip[ended] / 1e6, connection[ended]), side[ended] == 1
 
 
 def add_round_trips(rows: Rows, trips: RoundTrips, delayed: np.ndarray, stamped: tuple[Sample, np.ndarray]) -> None:

@@ -18,6 +18,9 @@ from brokerlens.report.words import NONE, count, percent, plural
 SHOWN = 12
 
 
+DOUBTFUL = 0.1
+
+
 @dataclass(frozen=True)
 class Cell:
     """A value and what stands under it in small print."""
@@ -115,11 +118,20 @@ def _share(metric: Metric) -> Cell:
     return Cell(percent(metric.value), share_interval(metric) or over)
 
 
+def doubtful_loss(site: Site, share: float) -> float | None:
+    """What the capture itself lost, where that is more than a tenth of this share of segments: then the share says little."""
+    not_captured = site.metric("capture_loss", "all", "ratio_of_sums").value or 0.0
+    return not_captured if not_captured > DOUBTFUL * share else None
+
+
 def _loss(site: Site) -> Cell:
     metric = site.metric("retransmissions", "all", "ratio_of_sums")
     number = site.metric("retransmissions")
     if metric.value is None:
         return Cell(NONE)
+    not_captured = doubtful_loss(site, metric.value)
+    if not_captured is not None:
+        return Cell(percent(metric.value), f"unsure: {percent(not_captured, 2)} not captured", "soft")
     kind = "bad" if metric.value >= 0.01 else ""
     return Cell(percent(metric.value), f"{count(number.value)} of {metric.n:,}", kind)
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from brokerlens.report import charts
 from brokerlens.report.figure import Figure
-from brokerlens.report.headline import Cell
+from brokerlens.report.headline import Cell, doubtful_loss
 from brokerlens.report.intervals import dash_bounds, share_interval, value_of
 from brokerlens.report.latency import bin_seconds
 from brokerlens.report.results import Metric, Results, Site
@@ -22,8 +22,6 @@ from brokerlens.report.words import NONE, count, duration, listed, ms, name, per
 
 _SECOND = 1_000_000_000
 _MOST_LINES = 8
-DOUBTFUL = 0.1
-"""A share of segments lost says little where the capture itself lost more than this of it."""
 KINDS = {"fast": "fast", "timeout": "timeouts", "tail_probe": "tail probes", "rack": "early", "unknown": "unknown"}
 Drawn = tuple[Site, charts.Line, list[tuple[int, float]], float]
 """A site, its line, its bins (begin in ns, value) and their length in seconds."""
@@ -124,8 +122,8 @@ def _ratio(site: Site, group: str) -> Cell:
     share, number = site.metric("retransmissions", group, "ratio_of_sums"), site.metric("retransmissions", group)
     if share.value is None:
         return Cell(NONE)
-    not_captured = site.metric("capture_loss", "all", "ratio_of_sums").value or 0.0
-    if not_captured > DOUBTFUL * share.value:
+    not_captured = doubtful_loss(site, share.value)
+    if not_captured is not None:
         return Cell(percent(share.value, 2), f"unsure: {percent(not_captured, 2)} not captured", "soft")
     return Cell(
         percent(share.value, 2), share_interval(share) or f"{count(number.value)} of {share.n:,}", "bad" if share.value >= 0.01 else ""
