@@ -16,9 +16,8 @@ from brokerlens.report.theme import SiteColours
 from brokerlens.report.words import NONE, count, percent, plural
 
 SHOWN = 12
-
-
 DOUBTFUL = 0.1
+"""A share of segments lost says little where the capture itself lost more than this part of it."""
 
 
 @dataclass(frozen=True)
