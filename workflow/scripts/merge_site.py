@@ -160,10 +160,10 @@ def per_packet(located: pl.DataFrame, requests: pl.DataFrame, packets: int) -> t
     """Per row of the shard: records of the batches whose frame begins in it, and the latency of the first response that does (NaN: none)."""
     row_of = located["row"].to_numpy()
     records, latency = np.zeros(packets, np.uint32), np.full(packets, np.nan)
-    carried = requests.filter(pl.col("record_count") > 0)
+    carried = requests.select("carrier", "record_count").filter(pl.col("record_count") > 0)
     carrier_rows = row_of[carried["carrier"].to_numpy()]
     np.add.at(records, carrier_rows[carrier_rows >= 0], carried["record_count"].to_numpy().astype(np.uint32)[carrier_rows >= 0])
-    answered = requests.filter(pl.col("latency_ms").is_not_null()).sort("response", descending=True)
+    answered = requests.select("response", "latency_ms").filter(pl.col("latency_ms").is_not_null()).sort("response", descending=True)
     response_rows = row_of[answered["response"].to_numpy()]
     # In descending order of frames, so that the first response of a packet is written last.
     latency[response_rows[response_rows >= 0]] = answered["latency_ms"].to_numpy()[response_rows >= 0]
@@ -330,8 +330,8 @@ def merge_site(
         tap=taps(site["tap"], connection_facts),
         client_left=client_left(rows, ordered),
     )
-    said = bodies.field_table(fields)
-    found = kafka_requests.build_requests(table, said, of_connections, trips)
+    contents = bodies.read_contents(fields, table.height)
+    found = kafka_requests.build_requests(table, contents, of_connections, trips)
 
     sizes = {made["capture"]: made["bytes"] for made in map(working.read_provenance, captures)}
     provenance = {"captures": dict(sorted(sizes.items())), "site": {name: site[name] for name in ("brokers", "tap")}}
@@ -341,7 +341,7 @@ def merge_site(
     tables.write(packet_table(rows, ordered, segment_facts, known, records, latency, order), packets, "packets", provenance)
     tables.write(connection_rows(known, connection_facts, stream_facts, odd, found), connections, "connections", provenance)
     tables.write_working(kafka_requests.to_arrow(found), requests, provenance)
-    tables.write_working(bodies.learned_topics(table, said).to_arrow(), topics, provenance)
+    tables.write_working(bodies.learned_topics(table, contents).to_arrow(), topics, provenance)
     tables.write_working(notebook_table(rows, ordered, order), notebook, provenance)
 
 

@@ -1,17 +1,17 @@
-"""What the frames' bodies say, from the log of their fields: one row per partition, per record batch, and per frame.
-
-The log is in the order of the wire, so a partition belongs to the topic before it, and a batch to the partition before it.
-"""
+"""What the frames' bodies say, from the log of their fields: one row per partition, per record batch, and per frame."""
 
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from brokerlens.kafka.layouts import FIELDS
+from brokerlens.kafka.tabulate import NONE, gather, tabulate
 
 if TYPE_CHECKING:
     from brokerlens.kafka.frames import Fields
@@ -48,100 +48,129 @@ WANTED: Final = (
     "topic_id",
 )
 """The fields of `layouts.FIELD_NAMES` that rows are made of."""
-TOPIC: Final = (FIELDS["topic"], FIELDS["topic_id"])
-FORGOTTEN: Final = (FIELDS["forgotten_topic"], FIELDS["forgotten_topic_id"])
+IDS: Final = ("topic_id", "forgotten_topic_id")
+
+
+def topic_id(raw: bytes) -> str | None:
+    """A topic id as Kafka prints it: URL-safe base64 without padding; null where it is all zero."""
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode() if raw.strip(b"\0") else None
+
+
+def readable(raw: bytes) -> str:
+    """Text as it stands on the wire; bytes that are no UTF-8 as ``\\xNN``."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def _distinct(pool: np.ndarray, start: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, list[bytes]]:
+    """The texts at ``pool[start : start + size]``: the place of each among the distinct ones, and those."""
+    length = size.astype(np.int64)
+    ends, data = np.concatenate([[0], np.cumsum(length)]), gather(pool, start, length)
+    encoded = pa.Array.from_buffers(pa.large_binary(), len(length), [None, pa.py_buffer(ends), pa.py_buffer(data)]).dictionary_encode()
+    return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
 
 
 def decode(pool: np.ndarray, start: np.ndarray, size: np.ndarray) -> pl.Series:
-    """The texts at ``pool[start : start + size]`` as strings; null where size < 0; bytes that are no UTF-8 as ``\\xNN``."""
-    spans = pl.DataFrame({"start": np.where(size < 0, -1, start), "size": size})
-    distinct = spans.unique()
-    raw = pool.tobytes()
-    texts = [None if n < 0 else raw[at : at + n].decode("utf-8", "backslashreplace") for at, n in distinct.iter_rows()]
-    named = distinct.with_columns(pl.Series("text", texts, dtype=pl.String))
-    return spans.join(named, on=["start", "size"], how="left", maintain_order="left")["text"]
+    """The texts at ``pool[start : start + size]`` as strings; null where size < 0."""
+    place = np.full(len(size), -1)
+    present = np.flatnonzero(size >= 0)
+    place[present], distinct = _distinct(pool, start[present], size[present])
+    return pl.Series([*map(readable, distinct)], dtype=pl.String).gather(known(place))
 
 
-def topic_id(raw: bytes) -> str:
-    """A topic id as Kafka prints it: URL-safe base64 without padding."""
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+def known(places: np.ndarray) -> pl.Series:
+    """Places to gather from, null where negative."""
+    return pl.Series(places).to_frame("place").select(pl.when(pl.col("place") >= 0).then("place"))["place"]
 
 
-def field_table(fields: Fields) -> pl.DataFrame:
-    """The log of fields as a table ``frame, field, value, text``; topic ids in Kafka's spelling, all-zero ids null."""
-    ids = np.isin(fields.field, (FIELDS["topic_id"], FIELDS["forgotten_topic_id"]))
-    raw = fields.text.tobytes()
-    spelled = {
-        at: topic_id(raw[at : at + 16]) if raw[at : at + 16].strip(b"\0") else None for at in np.unique(fields.text_from[ids]).tolist()
-    }
-    table = pl.DataFrame({"frame": fields.frame, "field": fields.field, "value": fields.value, "at": fields.text_from})
-    words = decode(fields.text, fields.text_from, np.where(ids, -1, fields.text_size))
-    return table.with_columns(
-        pl.when(pl.Series(ids))
-        .then(pl.col("at").replace_strict(spelled, default=None, return_dtype=pl.String))
-        .otherwise(words)
-        .alias("text")
-    ).drop("at")
+def lists(values: pl.DataFrame | pl.Series, owner: np.ndarray, owners: int) -> pl.Series:
+    """Per owner the list of its values, null where it has none; ``owner`` of each value, ascending."""
+    offsets = np.searchsorted(owner, np.arange(owners + 1))
+    items = values.to_struct() if isinstance(values, pl.DataFrame) else values
+    listed = pl.Series(pa.LargeListArray.from_arrays(pa.array(offsets), items.to_arrow()))
+    return listed.to_frame("list").select(pl.when(pl.col("list").list.len() > 0).then("list"))["list"]
 
 
-def _field(fields: pl.DataFrame, *names: str) -> pl.DataFrame:
-    """The log's rows of the named fields, in the order of the wire."""
-    return fields.filter(pl.col("field").is_in([FIELDS[name] for name in names]))
+@dataclass(frozen=True)
+class Contents:
+    """What the bodies of a number of frames say.
 
-
-def _value(name: str) -> pl.Expr:
-    """In an aggregation the first value of a field."""
-    return pl.col("value").filter(pl.col("field") == FIELDS[name]).first().alias(name.removeprefix("batch_"))
-
-
-def _numbered(fields: pl.DataFrame) -> pl.DataFrame:
-    """The log with the topic before each row (null: it was not captured, or is null) and the partition before it, numbered over all frames."""
-    starts_topic, starts_partition = pl.col("field").is_in(TOPIC), pl.col("field") == FIELDS["partition"]
-    # A topic that is null must not leave its partitions to the topic before it.
-    named = pl.when(starts_topic).then(pl.col("text").fill_null(""))
-    return fields.with_columns(
-        named.forward_fill().replace("", None).alias("topic"), starts_partition.cum_sum().cast(pl.Int64).alias("number")
-    )
-
-
-def partitions(fields: pl.DataFrame) -> pl.DataFrame:
-    """One row per partition that a Produce or Fetch body names: ``number`` (over all frames), frame, topic, partition, fetch_offset, high_watermark."""
-    rows = _numbered(_field(fields, "topic", "topic_id", "partition", "fetch_offset", "high_watermark"))
-    return (
-        rows.filter(~pl.col("field").is_in(TOPIC))
-        .group_by("number", maintain_order=True)
-        .agg(pl.col("frame").first(), pl.col("topic").first(), *map(_value, ("partition", "fetch_offset", "high_watermark")))
-    )
-
-
-def forgotten_partitions(fields: pl.DataFrame) -> pl.DataFrame:
-    """One row per partition that a Fetch request takes out of its session: frame, topic, partition."""
-    rows = _field(fields, "forgotten_topic", "forgotten_topic_id", "forgotten_partition")
-    return (
-        rows.with_columns(pl.when(pl.col("field").is_in(FORGOTTEN)).then("text").forward_fill().alias("topic"))
-        .filter(pl.col("field") == FIELDS["forgotten_partition"])
-        .select("frame", "topic", pl.col("value").alias("partition"))
-    )
-
-
-def batches(fields: pl.DataFrame) -> pl.DataFrame:
-    """One row per whole record batch or old message: frame, ``number`` of its partition, topic, partition and what its header says.
-
-    Columns ``magic, base_offset, size, attributes, last_offset_delta, producer_id, producer_epoch, base_sequence, count``; an old message has
-    magic 0 or 1 and nulls from last_offset_delta on, a batch of a producer without id nulls in the producer's three.
+    The log of fields by columns: ``frame``, ``field``, ``value`` and ``word``, the place of a text or id in ``words`` (sorted, each once), -1 none. ``frames`` has a row per frame:
+    acks, throttle_ms, max_wait_ms, replica_id, session_id, session_epoch, error_code (the first that is not 0), partitions (their number). ``partitions`` has a row
+    per partition that a Produce or Fetch body names: frame, topic (name or id), partition, fetch_offset, high_watermark. ``batches`` has a row per whole record batch
+    or old message: frame, number (of its partition), magic, base_offset, size, attributes, last_offset_delta, producer_id, producer_epoch, base_sequence, count; an
+    old message has magic 0 or 1 and nulls from last_offset_delta on, a batch of a producer without id nulls in the producer's three.
     """
-    parts = ("magic", "base_offset", "size", "attributes", "last_offset_delta", "producer_id", "producer_epoch", "base_sequence", "count")
-    names = [f"batch_{part}" for part in parts]
-    rows = _numbered(_field(fields, "topic", "topic_id", "partition", *names))
-    starts_batch = pl.col("field") == FIELDS["batch_magic"]
-    partition = pl.when(pl.col("field") == FIELDS["partition"]).then("value").forward_fill()
-    return (
-        rows.with_columns(partition.alias("partition"), starts_batch.cum_sum().alias("batch"))
-        .filter(pl.col("field").is_in([FIELDS[name] for name in names]))
-        .group_by("batch", maintain_order=True)
-        .agg(pl.col("frame", "number", "topic", "partition").first(), *map(_value, names))
-        .drop("batch")
+
+    frame: np.ndarray
+    field: np.ndarray
+    value: np.ndarray
+    word: np.ndarray
+    words: pl.Series
+    frames: pl.DataFrame
+    partitions: pl.DataFrame
+    batches: pl.DataFrame
+
+    def rows(self, *names: str, of_frames: np.ndarray | None = None) -> pl.DataFrame:
+        """The log's rows of the named fields (of frames that are True), in the order of the wire: frame, field, value, text."""
+        chosen = np.isin(self.field, [FIELDS[name] for name in names])
+        if of_frames is not None:
+            chosen &= of_frames[self.frame]
+        log = {"frame": self.frame[chosen], "field": self.field[chosen], "value": self.value[chosen]}
+        return pl.DataFrame(log).with_columns(self.words.gather(known(self.word[chosen])).alias("text"))
+
+    def topics(self, owner_of_frame: np.ndarray, owners: int) -> pl.Series:
+        """Per owner the sorted names and ids of the topics of its frames, null where they name none; ``owner_of_frame`` is -1 for frames of nobody."""
+        named = np.flatnonzero(np.isin(self.field, (FIELDS["topic"], FIELDS["topic_id"])) & (self.word >= 0))
+        owner = owner_of_frame[self.frame[named]]
+        pairs = np.unique((owner * len(self.words) + self.word[named])[owner >= 0])
+        owner, word = np.divmod(pairs, max(len(self.words), 1))
+        return lists(self.words.gather(word), owner, owners)
+
+
+def read_contents(fields: Fields, frames: int) -> Contents:
+    """The tables of a log of fields of so many frames."""
+    is_id = np.isin(fields.field, [FIELDS[name] for name in IDS])
+    spelled: list[str | None] = []
+    word = np.full(len(fields.field), -1)
+    for rows, spell in (
+        (np.flatnonzero((fields.text_size >= 0) & ~is_id), readable),
+        (np.flatnonzero(is_id & (fields.text_size >= 0)), topic_id),
+    ):
+        place, distinct = _distinct(fields.text, fields.text_from[rows], fields.text_size[rows])
+        word[rows] = place + len(spelled)
+        spelled += map(spell, distinct)
+    words = sorted({text for text in spelled if text is not None})
+    rank = {text: place for place, text in enumerate(words)} | {None: -1}
+    word = np.array([*(rank[text] for text in spelled), -1])[word]
+
+    tables = tabulate(frames, fields.frame, fields.field, fields.value)
+    topic = tables.partitions.pop("topic")
+    named = np.where(topic >= 0, word[topic], -1) if len(word) else topic
+    texts = pl.Series(words, dtype=pl.String)
+    return Contents(
+        frame=fields.frame,
+        field=fields.field,
+        value=fields.value,
+        word=word,
+        words=texts,
+        frames=nullable(tables.frames).rename({"throttle_time_ms": "throttle_ms"}),
+        partitions=nullable(tables.partitions).with_columns(texts.gather(known(named)).replace("", None).alias("topic")),
+        batches=nullable(tables.batches).rename(lambda name: name.removeprefix("batch_")),
     )
+
+
+def nullable(columns: dict[str, np.ndarray]) -> pl.DataFrame:
+    """Columns of `tabulate` as a table, null where nothing is said."""
+    return pl.DataFrame(columns).with_columns(pl.when(pl.all() != NONE).then(pl.all()))
+
+
+def forgotten_partitions(contents: Contents) -> pl.DataFrame:
+    """One row per partition that a Fetch request takes out of its session: frame, topic, partition."""
+    rows = contents.rows("forgotten_topic", "forgotten_topic_id", "forgotten_partition")
+    is_partition = pl.col("field") == FIELDS["forgotten_partition"]
+    # A topic that is null must not leave its partitions to the topic before it.
+    topic = pl.when(~is_partition).then(pl.col("text").fill_null("")).forward_fill().replace("", None)
+    return rows.with_columns(topic.alias("topic")).filter(is_partition).select("frame", "topic", pl.col("value").alias("partition"))
 
 
 def records(found: pl.DataFrame) -> pl.DataFrame:
@@ -160,49 +189,29 @@ def records(found: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def per_frame(fields: pl.DataFrame) -> pl.DataFrame:
-    """One row per frame whose body says any of this: acks, throttle_ms, max_wait_ms, error_code (the first that is not 0), replica_id,
-    session_id, session_epoch, partitions (their number), topics (sorted names and ids).
-    """
-    firsts = {"acks": "acks", "throttle_time_ms": "throttle_ms", "max_wait_ms": "max_wait_ms"} | {
-        name: name for name in ("replica_id", "session_id", "session_epoch")
-    }
-    errors = pl.col("value").filter(pl.col("field") == FIELDS["error_code"])
-    texts = pl.col("text").filter(pl.col("field").is_in(TOPIC)).drop_nulls()
-    named = _field(fields, "partition", "topic", "topic_id", "error_code", *firsts)
-    return named.group_by("frame", maintain_order=True).agg(
-        *(pl.col("value").filter(pl.col("field") == FIELDS[name]).first().alias(column) for name, column in firsts.items()),
-        pl.when(errors.len() > 0).then(errors.filter(errors != 0).first().fill_null(0)).alias("error_code"),
-        (pl.col("field") == FIELDS["partition"]).sum().cast(pl.Int64).alias("partitions"),
-        texts.unique().sort().alias("topics"),
-    )
-
-
-def client_software(frames: pl.DataFrame, fields: pl.DataFrame) -> pl.DataFrame:
+def client_software(frames: pl.DataFrame, contents: Contents) -> pl.DataFrame:
     """Per connection the first client software that an ApiVersions request names, as ``name version``."""
     words = (
-        _field(fields, "software_name", "software_version")
+        contents.rows("software_name", "software_version")
         .group_by("frame", maintain_order=True)
         .agg(pl.col("text").str.join(" ").alias("client_software"))
         .filter(pl.col("client_software").str.len_bytes() > 1)
     )
     return (
-        words.join(frames.select("frame", "connection"), on="frame", how="left")
-        .sort("frame")
+        words.with_columns(frames["connection"].gather(words["frame"]).alias("connection"))
         .group_by("connection", maintain_order=True)
         .agg(pl.col("client_software").first())
     )
 
 
-def learned_topics(frames: pl.DataFrame, fields: pl.DataFrame) -> pl.DataFrame:
+def learned_topics(frames: pl.DataFrame, contents: Contents) -> pl.DataFrame:
     """What Metadata answers say: ``cluster_id, topic_id, topic, learned_at`` (ns), the earliest answer of each that differs.
 
     An answer without topics, or from before topics had ids, has a row with a null id where it names its cluster.
     """
-    answers = frames.filter((pl.col("api_key") == METADATA) & (pl.col("side") == 1)).select(
-        "frame", pl.col("first_time").alias("learned_at")
-    )
-    said = _field(fields, "topic", "topic_id", "cluster_id").join(answers, on="frame", how="inner", maintain_order="left")
+    is_answer = ((pl.col("api_key") == METADATA) & (pl.col("side") == 1)).fill_null(value=False)
+    answers = frames.filter(is_answer).select("frame", pl.col("first_time").alias("learned_at"))
+    said = contents.rows("topic", "topic_id", "cluster_id", of_frames=frames.select(is_answer).to_series().to_numpy())
     clusters = said.filter(pl.col("field") == FIELDS["cluster_id"]).select("frame", pl.col("text").alias("cluster_id"))
     topics = (
         said.with_columns(pl.when(pl.col("field") == FIELDS["topic"]).then("text").shift(1).over("frame").alias("topic"))

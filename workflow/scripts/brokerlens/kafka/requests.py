@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from brokerlens import tables
 from brokerlens.kafka import bodies, layouts
-from brokerlens.kafka.bodies import decode
+from brokerlens.kafka.bodies import decode, known, lists
 
 if TYPE_CHECKING:
+    from brokerlens.kafka.bodies import Contents
     from brokerlens.kafka.frames import Fields, Frames
 
 PRODUCE: Final = 0
@@ -32,6 +33,17 @@ BATCH: Final = ("producer_id", "producer_epoch", "topic", "partition", "base_seq
 """What makes a record batch the same one when it is sent again (KIP-98)."""
 ROUND_TRIP_AGE_NS: Final = 10_000_000_000
 MS: Final = 1e6
+OF_FRAMES: Final = {
+    "first_time": "first",
+    "last_time": "last",
+    "size": "bytes",
+    "captured": "captured_bytes",
+    "body": "body",
+    "retransmitted": "again",
+}
+"""What a row has of both of its frames, with the prefix `request_` or `response_`."""
+HALVES: Final = {"client": True, "broker": False}
+"""By tap the half of the round trips that crosses the network."""
 CLOSED: Final = {"reset": "connection_reset", "fin": "connection_closed", "open": "capture_ended"}
 
 
@@ -71,49 +83,48 @@ def frame_table(frames: Frames, fields: Fields) -> pl.DataFrame:
     )
 
 
+def _before(responses: np.ndarray, connection: np.ndarray, last_time: pl.Series, frames: int) -> tuple[pl.Series, pl.Series]:
+    """Per frame when its connection's previous response was complete, and whether it is the first one; null for requests."""
+    is_first = np.append(True, np.diff(connection[responses]) != 0)[: len(responses)]
+    previous = np.full(frames, -1)
+    previous[responses[1:]] = np.where(is_first[1:], -1, responses[:-1])
+    first = np.full(frames, -1)
+    first[responses] = is_first
+    return last_time.gather(known(previous)), known(first).cast(pl.Boolean)
+
+
 def _pair(frames: pl.DataFrame) -> pl.DataFrame:
     """One row per request, or response whose request was not captured: both frames side by side.
 
     ``before_last`` is when the connection's previous response was complete.
     """
-    responses = (
-        frames.filter(pl.col("side") == 1)
-        .with_columns(
-            pl.col("last_time").shift(1).over("connection", order_by="frame").alias("before_last"),
-            (pl.int_range(pl.len()).over("connection", order_by="frame") == 0).alias("is_first"),
-        )
-        .select(
-            "connection",
-            "correlation_id",
-            pl.col("partner").alias("frame"),
-            pl.col("frame").alias("response"),
-            pl.col("first_time").alias("response_first"),
-            pl.col("last_time").alias("response_last"),
-            pl.col("size").alias("response_bytes"),
-            pl.col("captured").alias("response_captured_bytes"),
-            pl.col("body").alias("response_body"),
-            pl.col("retransmitted").alias("response_again"),
-            "before_last",
-            "is_first",
-        )
-    )
-    requests = frames.filter(pl.col("side") == 0).select(
-        "frame",
-        "connection",
-        "correlation_id",
+    side, connection = (frames[name].to_numpy() for name in ("side", "connection"))
+    partner = frames["partner"].fill_null(-1).to_numpy()
+    requests, responses = np.flatnonzero(side == 0), np.flatnonzero(side == 1)
+    alone = responses[partner[responses] < 0]
+    frame = known(np.concatenate([requests, np.full(len(alone), -1)])).alias("frame")
+    response = known(np.concatenate([partner[requests], alone])).alias("response")
+    before_last, is_first = _before(responses, connection, frames["last_time"], len(side))
+    asked = frames.select(
         "api_key",
         "api_version",
         "client_id",
-        pl.col("first_time").alias("request_first"),
-        pl.col("last_time").alias("request_last"),
-        pl.col("size").alias("request_bytes"),
-        pl.col("captured").alias("request_captured_bytes"),
-        pl.col("body").alias("request_body"),
-        pl.col("retransmitted").alias("request_again"),
+        *(pl.col(name).alias(f"request_{column}") for name, column in OF_FRAMES.items()),
     )
-    answered = requests.join(responses.drop("connection", "correlation_id"), on="frame", how="left")
-    alone = responses.filter(pl.col("frame").is_null())
-    return pl.concat([answered, alone], how="diagonal")
+    answered = frames.select(
+        *(pl.col(name).alias(f"response_{column}") for name, column in OF_FRAMES.items()),
+        before_last.alias("before_last"),
+        is_first.alias("is_first"),
+    )
+    either = frames.select(pl.col("connection", "correlation_id").gather(pl.lit(frame.fill_null(response))))
+    return pl.concat(
+        [
+            pl.DataFrame([frame, response]),
+            either,
+            *(table.select(pl.all().gather(pl.lit(place))) for table, place in ((asked, frame), (answered, response))),
+        ],
+        how="horizontal",
+    )
 
 
 def _status(rows: pl.DataFrame, connections: Connections) -> pl.DataFrame:
@@ -160,30 +171,28 @@ def _status(rows: pl.DataFrame, connections: Connections) -> pl.DataFrame:
 
 def _latency(rows: pl.DataFrame, connections: Connections, round_trips: RoundTrips) -> pl.DataFrame:
     """Latency and its parts in ms (columns of ``tables.REQUESTS``); null where a time, the order or the tap does not allow it."""
-    tap = pl.Series(list(connections.tap), dtype=pl.String).gather(rows["connection"])
+    tap = pl.Series("tap", list(connections.tap), dtype=pl.String).gather(rows["connection"])
+    half = pl.Series("half", [HALVES.get(tap) for tap in connections.tap], dtype=pl.Boolean).gather(rows["connection"])
     trips = pl.DataFrame(
-        {
-            "connection": round_trips.connection,
-            "ended": round_trips.time,
-            "half": np.where(round_trips.to_broker, "client", "broker"),
-            "rtt": round_trips.nanoseconds,
-        }
+        {"connection": round_trips.connection, "ended": round_trips.time, "half": round_trips.to_broker, "rtt": round_trips.nanoseconds}
     ).sort("ended")
-    measured = (
-        rows.with_row_index("row").with_columns(tap.alias("tap")).drop_nulls(["response_first", "request_last"]).sort("response_first")
+    measured = pl.DataFrame([half, *rows.select("connection", "response_first", "request_last")]).with_row_index("row")
+    joined = (
+        measured.drop_nulls()
+        .sort("response_first")
+        .join_asof(
+            trips,
+            left_on="response_first",
+            right_on="ended",
+            by=["connection", "half"],
+            strategy="backward",
+            allow_exact_matches=False,
+            check_sortedness=False,
+        )
+        .filter(pl.col("response_first") - pl.col("ended") <= ROUND_TRIP_AGE_NS)
     )
-    joined = measured.select("row", "connection", "tap", "response_first").join_asof(
-        trips,
-        left_on="response_first",
-        right_on="ended",
-        by_left=["connection", "tap"],
-        by_right=["connection", "half"],
-        strategy="backward",
-        allow_exact_matches=False,
-        check_sortedness=False,
-    )
-    fresh = pl.col("response_first") - pl.col("ended") <= ROUND_TRIP_AGE_NS
-    network = joined.select("row", pl.when(fresh).then(pl.col("rtt")).alias("network"))
+    network = np.full(rows.height, -1)
+    network[joined["row"]] = joined["rtt"]
     in_order = (pl.col("status") == "answered") & pl.col("status_reason").ne_missing("capture_order")
     usable = in_order & (pl.col("response_first") >= pl.col("request_last"))
     latency = pl.when(usable).then(pl.col("response_first") - pl.col("request_last"))
@@ -192,9 +201,7 @@ def _latency(rows: pl.DataFrame, connections: Connections, round_trips: RoundTri
     # Waiting for a retransmission is the network's, and no round trip tells how long it was.
     again = pl.col("request_again").fill_null(False) | pl.col("response_again").fill_null(False)
     return (
-        rows.with_row_index("row")
-        .with_columns(tap.alias("tap"), latency.alias("latency"))
-        .join(network, on="row", how="left", maintain_order="left")
+        rows.with_columns(tap, known(network).alias("network"), latency.alias("latency"))
         .with_columns(pl.min_horizontal(queue, "latency").alias("queue"))
         .with_columns(pl.when(pl.col("latency").is_not_null()).then(pl.col("queue")).alias("queue"))
         .with_columns((pl.col("latency") - pl.col("queue")).alias("service"))
@@ -217,32 +224,36 @@ def _latency(rows: pl.DataFrame, connections: Connections, round_trips: RoundTri
     )
 
 
-def _lag(frames: pl.DataFrame, partitions: pl.DataFrame, batches: pl.DataFrame) -> pl.DataFrame:
+def _lag(frames: pl.DataFrame, contents: Contents) -> pl.DataFrame:
     """Per Fetch response how many records its consumer is behind, at the partition where that is most (as Java's `records-lag-max`).
 
     Behind is high watermark − next offset: that behind the last whole batch, without one the offset asked for; partitions of which neither is known
     do not count.
     """
-    partner = frames.select("frame", "side", "partner", "api_key")
-    named = partitions.join(partner, on="frame", how="left").filter(pl.col("api_key") == FETCH)
+    of_frame = frames.select("side", "partner", "api_key").select(pl.all().gather(contents.partitions["frame"]))
+    named = pl.concat([contents.partitions, of_frame], how="horizontal").with_row_index("number").filter(pl.col("api_key") == FETCH)
     last = pl.col("base_offset") + pl.col("last_offset_delta").fill_null(0)
-    fetched = batches.group_by("number").agg((last.max() + 1).alias("next_offset"))
+    fetched = contents.batches.group_by(pl.col("number").cast(pl.UInt32)).agg((last.max() + 1).alias("next_offset"))
+    said = named.filter((pl.col("side") == 1) & (pl.col("high_watermark") >= 0)).join(fetched, on="number", how="left")
     asked = named.filter(pl.col("side") == 0).select(
-        pl.col("frame").alias("partner"), "topic", "partition", pl.col("fetch_offset").alias("asked")
+        pl.col("frame").alias("partner"), "topic", "partition", pl.col("fetch_offset").alias("next_offset")
     )
-    behind = pl.col("high_watermark") - pl.coalesce("next_offset", "asked")
-    return (
-        named.filter((pl.col("side") == 1) & (pl.col("high_watermark") >= 0))
-        .join(fetched, on="number", how="left")
+    in_vain = (
+        said.filter(pl.col("next_offset").is_null())
+        .drop("next_offset")
         .join(asked.unique(["partner", "topic", "partition"], keep="last"), on=["partner", "topic", "partition"], how="left")
+    )
+    behind = (pl.col("high_watermark") - pl.col("next_offset")).clip(lower_bound=0)
+    return (
+        pl.concat([said.filter(pl.col("next_offset").is_not_null()), in_vain.select(said.columns)])
         .group_by(pl.col("frame").alias("response"))
-        .agg(behind.clip(lower_bound=0).max().alias("lag_records"))
+        .agg(behind.max().alias("lag_records"))
     )
 
 
-def _listed(rows: pl.DataFrame, name: str, *columns: str) -> pl.DataFrame:
-    """Per frame the rows as a list of structs."""
-    return rows.group_by("frame", maintain_order=True).agg(pl.struct(*columns).alias(name))
+def _beside(rows: pl.DataFrame, key: str, table: pl.DataFrame) -> pl.DataFrame:
+    """The columns of a table for each of the rows, by a key."""
+    return rows.select(key).join(table, on=key, how="left", maintain_order="left").drop(key)
 
 
 def _sessions(rows: pl.DataFrame) -> pl.DataFrame:
@@ -265,59 +276,65 @@ def _sessions(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _contents(rows: pl.DataFrame, frames: pl.DataFrame, fields: pl.DataFrame) -> pl.DataFrame:
+def _contents(rows: pl.DataFrame, frames: pl.DataFrame, contents: Contents) -> pl.DataFrame:
     """The rows with what their bodies say; numbers of records and partitions are 0 where a whole body has none, null where it is not whole."""
-    said_of = bodies.per_frame(fields)
-    partitions, batches = bodies.partitions(fields), bodies.batches(fields)
-    asked = said_of.select(
-        "frame", "acks", "max_wait_ms", "replica_id", "session_id", "session_epoch", pl.col("topics").alias("asked_topics")
+    row_of_frame = np.full(frames.height, -1)
+    for name in ("frame", "response"):
+        present = np.flatnonzero(rows[name].is_not_null())
+        row_of_frame[rows[name].gather(present)] = present
+    is_produce = pl.col("api_key") == PRODUCE
+    carrier = pl.when(is_produce).then("frame").when(pl.col("api_key") == FETCH).then("response").alias("carrier")
+    body = pl.when(is_produce).then("request_body").otherwise("response_body")
+    rows = rows.with_columns(carrier, (body == BODY_WHOLE).fill_null(value=False).alias("whole"))
+
+    def said_by(side: str, *columns: str | pl.Expr) -> pl.DataFrame:
+        return contents.frames.select(columns).select(pl.all().gather(pl.lit(rows[side])))
+
+    def listed(table: pl.DataFrame, name: str, *columns: str) -> pl.Series:
+        return lists(table.select(columns), row_of_frame[table["frame"]], rows.height).alias(name)
+
+    in_sessions = contents.partitions.filter(
+        (contents.frames["session_epoch"].gather(contents.partitions["frame"]) >= 0).fill_null(value=False)
     )
-    said = said_of.select(
-        pl.col("frame").alias("response"),
-        "error_code",
-        "throttle_ms",
-        pl.col("session_id").alias("said_session"),
-        pl.col("topics").alias("said_topics"),
-    )
-    carried = said_of.select("frame", "partitions").join(bodies.records(batches), on="frame", how="left").rename({"frame": "carrier"})
-    of_sessions = partitions.join(asked.filter(pl.col("session_epoch") >= 0), on="frame", how="semi", maintain_order="left")
-    numbered = batches.filter(pl.col("producer_id").is_not_null())
-    carrier = pl.when(pl.col("api_key") == PRODUCE).then("frame").when(pl.col("api_key") == FETCH).then("response")
-    body = pl.when(pl.col("api_key") == PRODUCE).then("request_body").otherwise("response_body")
+    numbered = contents.batches.drop_nulls("producer_id")
+    of_partition = contents.partitions.select("topic", "partition").select(pl.all().gather(pl.lit(numbered["number"])))
+    beside = [
+        said_by("frame", "acks", "max_wait_ms", "replica_id", "session_id", "session_epoch"),
+        said_by("response", "error_code", "throttle_ms", pl.col("session_id").alias("said_session")),
+        said_by("carrier", "partitions"),
+        _beside(rows, "carrier", bodies.records(contents.batches).rename({"frame": "carrier"})),
+        _beside(rows, "response", _lag(frames, contents)),
+        _beside(rows, "connection", bodies.client_software(frames, contents)),
+        pl.DataFrame(
+            [
+                contents.topics(row_of_frame, rows.height).alias("topics"),
+                listed(in_sessions, "asked", "topic", "partition"),
+                listed(bodies.forgotten_partitions(contents), "forgotten", "topic", "partition"),
+                listed(pl.concat([numbered, of_partition], how="horizontal"), "batches", *BATCH),
+            ]
+        ),
+    ]
     whole, empty = pl.col("whole") & pl.col("carrier").is_not_null(), pl.col("record_bytes").is_null()
-    topics = pl.concat_list(pl.col("asked_topics").fill_null([]), pl.col("said_topics").fill_null([])).list.unique().list.sort()
     return _sessions(
-        rows.with_columns(carrier.alias("carrier"), (body == BODY_WHOLE).fill_null(False).alias("whole"))
-        .join(asked, on="frame", how="left", maintain_order="left")
-        .join(said, on="response", how="left", maintain_order="left")
-        .join(carried, on="carrier", how="left", maintain_order="left")
-        .join(_lag(frames, partitions, batches), on="response", how="left", maintain_order="left")
-        .join(bodies.client_software(frames, fields), on="connection", how="left", maintain_order="left")
-        .join(_listed(of_sessions, "asked", "topic", "partition"), on="frame", how="left", maintain_order="left")
-        .join(
-            _listed(bodies.forgotten_partitions(fields), "forgotten", "topic", "partition"), on="frame", how="left", maintain_order="left"
-        )
-        .join(_listed(numbered, "batches", *BATCH), on="frame", how="left", maintain_order="left")
-        .with_columns(
+        pl.concat([rows, *beside], how="horizontal").with_columns(
             pl.when(whole).then(pl.when(empty).then(0).otherwise("record_count")).alias("record_count"),
             *(pl.when(whole).then(pl.col(name).fill_null(0)).alias(name) for name in ("record_bytes", "partitions")),
             pl.when(whole).then("codec").alias("codec"),
-            *(pl.when(pl.col("api_key") == PRODUCE).then(name).alias(name) for name in ("producer_id", "producer_epoch", "base_sequence")),
-            pl.when(topics.list.len() > 0).then(topics).alias("topics"),
+            *(pl.when(is_produce).then(name).alias(name) for name in ("producer_id", "producer_epoch", "base_sequence")),
         )
     )
 
 
-def build_requests(frames: pl.DataFrame, fields: pl.DataFrame, connections: Connections, round_trips: RoundTrips) -> pl.DataFrame:
+def build_requests(frames: pl.DataFrame, contents: Contents, connections: Connections, round_trips: RoundTrips) -> pl.DataFrame:
     """The rows of ``requests`` as one shard knows them (`kafka.site` completes them), with columns more.
 
     ``frame`` and ``response``: numbers of their frames; for `kafka.site`: ``session``, ``session_epoch`` and ``asked``, ``forgotten`` (lists of topic and
     partition) of fetches in a session, ``batches`` (lists of what makes a batch the same one when it is sent again) of produces.
 
-    ``frames`` is `frame_table` with columns ``retransmitted`` and ``captured`` (bytes); ``fields`` is `bodies.field_table`. Rows are ordered by the
+    ``frames`` is `frame_table` with columns ``retransmitted`` and ``captured`` (bytes); ``contents`` what their bodies say. Rows are ordered by the
     time of their first byte, then connection and frame.
     """
-    rows = _contents(_pair(frames), frames, fields)
+    rows = _contents(_pair(frames), frames, contents)
     rows = _latency(_status(rows, connections), connections, round_trips)
     of_connection = {
         "connection_id": pl.Series(list(connections.connection_id), dtype=pl.String),

@@ -1,0 +1,78 @@
+"""What merging a site takes beside polars reading, sorting and writing the same rows on one thread: ratios measured in one run, on the same files.
+
+    .venv/bin/python benchmarks/merge.py [--megabytes 2000] [--keep FOLDER]
+
+The capture is the one of split.py: the shipped example's packets over and over, 76 packets a connection. It is split first, which is not measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from split import BROKER, PORT, ROOT, SCRIPTS, Used, make_capture, run, split
+
+ONE_THREAD = dict.fromkeys(
+    ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_NUM_THREADS"), "1"
+)
+MERGE = """
+import json, sys
+from brokerlens import job
+from merge_site import merge_site
+folder, *captures = sys.argv[1:]
+names = ("packets", "connections", "requests", "topics", "notebook")
+outputs = {name: f"{folder}/experiment=e/site=s/{name}.parquet" for name in names}
+merge_site(captures=captures, part=0, site=json.loads('{"brokers": ["BROKER"], "tap": "client", "shards": 1}'), **outputs)
+"""
+POLARS = """
+import sys
+import polars as pl
+folder, *captures = sys.argv[1:]
+rows = pl.read_parquet([f"{capture}/packets.parquet" for capture in captures])
+rows.sort("connection", "timestamp").write_parquet(f"{folder}/sorted.parquet", compression="zstd", compression_level=3)
+"""
+IDLE = {"merge": "from brokerlens import job; import merge_site", "polars": "import polars"}
+
+
+def python(code: str, *arguments: Any) -> Used:
+    """Run Python code in a process of its own, on one thread."""
+    environment = os.environ | {"PYTHONPATH": str(SCRIPTS)} | ONE_THREAD
+    return run([sys.executable, "-c", code, *map(str, arguments)], env=environment)
+
+
+def main() -> None:
+    """Make the capture, split it, run both, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--megabytes", type=int, default=2000)
+    parser.add_argument("--keep", type=Path, help="make and leave the working files in this folder; those that are there are used again")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        working = folder / f"working-{options.megabytes}"
+        if not (working / "facts.json").exists():
+            capture = Path(temporary) / "capture.pcap"
+            make_capture(capture, options.megabytes, mid_stream=False)
+            split(capture, working, f"{BROKER}:{PORT}")
+            capture.unlink()
+        packets = json.loads((working / "facts.json").read_text())["kept"]
+        merge = MERGE.replace("BROKER", f"{BROKER}:{PORT}")
+        few = Path(temporary) / "few"
+        example = ROOT / "resources" / "example" / "experiment07" / "cloud"
+        split(next(example.iterdir()), few, "198.51.100.10:32289")
+        python(merge.replace(f"{BROKER}:{PORT}", "198.51.100.10:32289"), temporary, few)  # compiles what is not in the cache
+        idle = {name: python(code) for name, code in IDLE.items()}
+        used = {"polars": python(POLARS, temporary, working), "merge": python(merge, temporary, working)}
+    print(f"{packets:,} packets\n\n| | CPU s | elapsed s | ns per packet | MB resident |\n|---|---|---|---|---|")
+    bare = {name: took.cpu - idle[name].cpu for name, took in used.items()}
+    for name, took in used.items():
+        print(f"| {name} | {took.cpu:.1f} | {took.wall:.1f} | {bare[name] / packets * 1e9:,.0f} | {took.memory:,.0f} |")
+    print(f"\nmerge / polars without start-up: {bare['merge'] / bare['polars']:.2f} (goal: at most 3); memory goal 4,000 MB")
+
+
+if __name__ == "__main__":
+    main()
