@@ -17,9 +17,7 @@ from typing import Any
 
 from split import BROKER, PORT, ROOT, SCRIPTS, Used, make_capture, run, split
 
-ONE_THREAD = dict.fromkeys(
-    ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_NUM_THREADS"), "1"
-)
+ONE_THREAD = dict.fromkeys(("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_NUM_THREADS"), "1")
 MERGE = """
 import json, sys
 from brokerlens import job

@@ -81,14 +81,14 @@ def test_shards_together_hold_what_was_written(tmp_path: Path, first: list[Group
                 ends = connections_of(seed)[int(columns["connection"][n])][:4]
                 expected.append((name, ends, values, tuple(sorted((offset, data) for row, offset, data in runs if row == n))))
     folders = [tmp_path / name for name in captures]
-    parts = [read_rows(folders, (1024 * i // shards, 1024 * (i + 1) // shards)) for i in range(shards)]
+    parts = list(read_rows(folders, [(1024 * i // shards, 1024 * (i + 1) // shards) for i in range(shards)]))
     assert sorted(row for part in parts for row in as_set(part)) == sorted(expected)
-    whole = read_rows(folders)
+    whole = next(read_rows(folders))
     assert as_set(whole) == sorted(expected)
     assert whole.captures == ["a.pcap", "b.pcap"]
     table = list(zip(*(whole.connections[field] for field in working.CONNECTION_FIELDS), strict=True))
     assert table == sorted({row[:4] for seed in (1, 2) for row in connections_of(seed)})
-    swapped = read_rows(folders[::-1])
+    swapped = next(read_rows(folders[::-1]))
     assert all(np.array_equal(whole.columns[name], swapped.columns[name]) for name in whole.columns)
     for name, kind in ROW_COLUMNS.items():
         assert name == "bucket" or whole.columns[name].dtype == kind
@@ -116,7 +116,7 @@ def test_only_the_owner_may_read(tmp_path: Path) -> None:
     assert files == ["connections.parquet", "facts.json", "kept.parquet", "packets.parquet"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "new" / "x").iterdir()} == {0o600}
     assert read_facts(tmp_path / "new" / "x") == {"capture": "x", "kept": 0}
-    assert read_rows([tmp_path / "new" / "x"]).n == 0
+    assert next(read_rows([tmp_path / "new" / "x"])).n == 0
 
 
 def test_what_was_begun_and_given_up_leaves_nothing(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def example_records() -> list[Record]:
 def test_formats_and_compressions_give_the_same_bytes(tmp_path: Path, kind: str) -> None:
     records = example_records()
     one = split(tmp_path / "one", pcap(records))
-    assert read_rows([one]).n > 1000
+    assert next(read_rows([one])).n > 1000
     files = [
         pcap(records, big=True),
         pcap(records, nanoseconds=True),
@@ -123,7 +123,7 @@ def test_row_groups_do_not_depend_on_chunks(tmp_path: Path, monkeypatch: pytest.
 
 def content(folder: Path) -> list[tuple[Any, ...]]:
     """Rows with their kept payload, by frame number."""
-    rows = read_rows([folder])
+    rows = next(read_rows([folder]))
     kept = {int(row): rows.data[at : at + n].tobytes() for row, at, n in zip(rows.kept_row, rows.kept_at, rows.kept_length, strict=True)}
     columns = [rows.columns[name].tolist() for name in sorted(rows.columns)]
     return sorted((rows.columns["frame_number"][n].item(), kept.get(n), *(column[n] for column in columns)) for n in range(rows.n))
@@ -150,7 +150,7 @@ def test_when_nothing_matches_the_facts_name_the_busiest_endpoints(tmp_path: Pat
         0
     ] == BROKER
     assert facts["endpoints"] == sorted(facts["endpoints"], key=lambda item: (-item[1], item[0]))
-    assert read_rows([tmp_path / "working"]).n == 0
+    assert next(read_rows([tmp_path / "working"])).n == 0
 
 
 def test_a_cut_capture_is_used_up_to_the_cut(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_both_families_and_links_of_several_interfaces(tmp_path: Path) -> None:
     working = split(
         tmp_path, pcapng([Record(5, four, len(four)), Record(6, six, len(six))]), ["192.0.2.10:9092", "[2001:db8:0:0::10]:9092"]
     )
-    rows = read_rows([working])
+    rows = next(read_rows([working]))
     assert rows.connections["client_ip"] == ["192.0.2.5", "2001:db8::5"]
     assert [rows.data[at : at + 4].tobytes()[:3] for at in rows.kept_at] in ([b"fou", b"six"], [b"six", b"fou"])
 
@@ -261,6 +261,6 @@ def test_flipped_bytes_never_read_out_of_range(tmp_path: Path) -> None:
 
 
 def test_columns_have_their_types(tmp_path: Path) -> None:
-    rows = read_rows([split(tmp_path, EDGE[0].read_bytes())])
+    rows = next(read_rows([split(tmp_path, EDGE[0].read_bytes())]))
     assert rows.capture.dtype == np.int32 and rows.captures == ["name"]
     assert rows.data.dtype == np.uint8

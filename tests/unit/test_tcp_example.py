@@ -34,7 +34,7 @@ def rows_of_site(experiment: str, site: str) -> Rows:
         for capture in sorted((EXAMPLE / experiment / site).glob("*.pcap")):
             working.append(f"{folder}/{capture.name}")
             split_capture(capture=str(capture), name=capture.name, brokers=[BROKERS[site]], output=working[-1])
-        return read_rows(working)
+        return next(read_rows(working))
 
 
 @cache

@@ -2,15 +2,16 @@
 
 from brokerlens import job  # first: limits threads before polars and numba start
 
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from brokerlens import tables
+from brokerlens import in_time, tables
 from brokerlens.capture import working
 from brokerlens.capture.lookup import BUCKETS, endpoint
 from brokerlens.errors import UserError
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("brokerlens")
 MS = 1e6
+PART_PACKETS: Final = 1_000_000
+"""About how many packets are followed at once: memory grows with these and with the results, not with what is needed in between."""
 TIMESTAMPS = 1  # bit of the working rows' `options`
 SIDES = ("to_broker", "from_broker")
 SASL_APIS = (17, 36)  # SaslHandshake, SaslAuthenticate
@@ -181,7 +184,8 @@ def connection_rows(
 ) -> pa.Table:
     """The rows of ``connections``, in the order of their first packet; ``odd`` as `frame_oddities` counts."""
     first = (
-        requests.sort("request_first", "frame", nulls_last=True)
+        requests.select("connection", "request_first", "frame", "client_id", "client_software")
+        .sort("request_first", "frame", nulls_last=True)
         .group_by("connection", maintain_order=True)
         .agg(pl.col("client_id").drop_nulls().first(), pl.col("client_software").drop_nulls().first())
     )
@@ -244,11 +248,12 @@ def notebook_table(rows: working.Rows, ordered: Ordered, order: np.ndarray) -> p
     )
 
 
-def demand_packets(folders: Sequence[str], brokers: Sequence[str]) -> None:
-    """End with the endpoints that the captures do hold if none of them has a packet of the site's brokers."""
+def demand_packets(folders: Sequence[str], brokers: Sequence[str]) -> int:
+    """How many packets of the site's brokers the captures have; without any end with the endpoints that they do hold."""
     facts = [working.read_facts(folder) for folder in folders]
-    if any(fact["kept"] for fact in facts):
-        return
+    kept = sum(int(fact["kept"]) for fact in facts)
+    if kept:
+        return kept
     counted: dict[str, int] = {}
     for fact in facts:
         for name, packets in fact["endpoints"]:
@@ -278,27 +283,28 @@ def taps(configured: str, facts: ConnectionFacts) -> list[str]:
     return [configured] * len(facts.tap) if configured != "auto" else [TAPS[code] for code in facts.tap]
 
 
-def merge_site(
-    *,
-    captures: Sequence[str],
-    part: int,
-    site: Mapping[str, Any],
-    packets: str,
-    connections: str,
-    requests: str,
-    topics: str,
-    notebook: str,
-) -> None:
-    """Merge one shard of a site: ``captures`` are working folders, ``part`` its number; ``site`` holds brokers, tap and shards.
+class Merged(NamedTuple):
+    """What one part of a shard's connections gives. ``packets`` and ``notebook`` are in order of ``time``; ``connection`` is each row's place in ``known``."""
 
-    Writes the shard's ``packets`` and ``connections``, and working files for the stages behind: provisional ``requests``, the ``topics`` that it learned, and what
-    the ``notebook``'s figures need.
+    known: pl.DataFrame
+    time: np.ndarray
+    connection: np.ndarray
+    packets: pa.Table
+    notebook: pa.Table
+    connections: pa.Table
+    requests: pl.DataFrame
+    topics: pl.DataFrame
 
-    Raises `UserError` if no capture has a packet of the site's brokers.
-    """
-    demand_packets(captures, site["brokers"])
-    shards = site["shards"]
-    rows = working.read_rows(captures, (BUCKETS * part // shards, BUCKETS * (part + 1) // shards))
+
+def bucket_ranges(low: int, high: int, parts: int) -> list[tuple[int, int]]:
+    """The buckets from ``low`` on, ``high`` not included, in so many ranges."""
+    parts = min(max(parts, 1), high - low)
+    borders = [low + (high - low) * number // parts for number in range(parts + 1)]
+    return [*itertools.pairwise(borders)]
+
+
+def merge_part(rows: working.Rows, tap: str) -> Merged:
+    """Follow the connections of some of a shard's packets; ``tap`` is the configured one."""
     ordered = order_packets(rows)
     segment_facts, connection_facts = follow_segments(rows, ordered)
     streams = assemble(rows, ordered, segment_facts)
@@ -327,22 +333,84 @@ def merge_site(
         broker_ip=known["broker_ip"].to_list(),
         broker_port=known["broker_port"].to_numpy(),
         ended=[ENDED[code] for code in connection_facts.ended],
-        tap=taps(site["tap"], connection_facts),
+        tap=taps(tap, connection_facts),
         client_left=client_left(rows, ordered),
     )
     contents = bodies.read_contents(fields, table.height)
-    found = kafka_requests.build_requests(table, contents, of_connections, trips)
+    requests = kafka_requests.build_requests(table, contents, of_connections, trips)
+    records, latency = per_packet(table, requests, len(ordered.row))
+    odd = frame_oddities(stream_facts, table)
+    order = np.argsort(ordered.time, kind="stable")
+    return Merged(
+        known=known,
+        time=ordered.time[order],
+        connection=ordered.connection[order],
+        packets=packet_table(rows, ordered, segment_facts, known, records, latency, order),
+        notebook=notebook_table(rows, ordered, order),
+        connections=connection_rows(known, connection_facts, stream_facts, odd, requests),
+        requests=kafka_requests.provisional(requests),
+        topics=bodies.learned_topics(table, contents),
+    )
+
+
+def rank_connections(parts: Sequence[pl.DataFrame]) -> list[np.ndarray]:
+    """Per part of a shard the place of each of its connections (`connection_table`) among those of all, by address and generation."""
+    keys = pl.concat(part.with_columns(pl.lit(number).alias("part")) for number, part in enumerate(parts))
+    order = keys.with_row_index("row").sort("client_ip", "client_port", "broker_ip", "broker_port", "generation")["row"].to_numpy()
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return np.split(rank, np.cumsum([part.height for part in parts])[:-1])
+
+
+def join_connections(parts: Sequence[pa.Table], ranks: Sequence[np.ndarray]) -> pa.Table:
+    """The connections of all parts, in the order of their first packet."""
+    table = pa.concat_tables(parts).unify_dictionaries()
+    first_seen = table["first_seen"].cast(pa.int64()).to_numpy()
+    return table.take(np.lexsort((np.concatenate(ranks), first_seen)))
+
+
+def join_requests(parts: Sequence[pl.DataFrame], ranks: Sequence[np.ndarray]) -> pl.DataFrame:
+    """The provisional rows of all parts, in the order of their first byte."""
+    ranked = [
+        part.with_columns(pl.Series(rank).gather(part["connection"]).alias("connection")) for part, rank in zip(parts, ranks, strict=True)
+    ]
+    first = pl.min_horizontal("request_first", "response_first")
+    return pl.concat(ranked).sort(first, "connection", "frame", nulls_last=True).drop("connection", "frame")
+
+
+def merge_site(
+    *,
+    captures: Sequence[str],
+    part: int,
+    site: Mapping[str, Any],
+    packets: str,
+    connections: str,
+    requests: str,
+    topics: str,
+    notebook: str,
+) -> None:
+    """Merge one shard of a site: ``captures`` are working folders, ``part`` its number; ``site`` holds brokers, tap and shards.
+
+    Writes the shard's ``packets`` and ``connections``, and working files for the stages behind: provisional ``requests``, the ``topics`` that it learned, and what
+    the ``notebook``'s figures need.
+
+    Raises `UserError` if no capture has a packet of the site's brokers.
+    """
+    kept = demand_packets(captures, site["brokers"])
+    low, high = (BUCKETS * number // site["shards"] for number in (part, part + 1))
+    ranges = bucket_ranges(low, high, -(-kept // (site["shards"] * PART_PACKETS)))
+    merged = [merge_part(rows, site["tap"]) for rows in working.read_rows(captures, ranges)]
+    ranks = rank_connections([made.known for made in merged])
+    order = [*in_time.stretches([made.time for made in merged], [rank[made.connection] for rank, made in zip(ranks, merged, strict=True)])]
 
     sizes = {made["capture"]: made["bytes"] for made in map(working.read_provenance, captures)}
     provenance = {"captures": dict(sorted(sizes.items())), "site": {name: site[name] for name in ("brokers", "tap")}}
-    order = np.argsort(ordered.time, kind="stable")
-    records, latency = per_packet(table, found, len(ordered.row))
-    odd = frame_oddities(stream_facts, table)
-    tables.write(packet_table(rows, ordered, segment_facts, known, records, latency, order), packets, "packets", provenance)
-    tables.write(connection_rows(known, connection_facts, stream_facts, odd, found), connections, "connections", provenance)
-    tables.write_working(kafka_requests.to_arrow(found), requests, provenance)
-    tables.write_working(bodies.learned_topics(table, contents).to_arrow(), topics, provenance)
-    tables.write_working(notebook_table(rows, ordered, order), notebook, provenance)
+    tables.write(in_time.arrange([made.packets for made in merged], order), packets, "packets", provenance)
+    tables.write_working(pa.concat_tables(in_time.arrange([made.notebook for made in merged], order)), notebook, provenance)
+    merged = [made._replace(packets=None, notebook=None) for made in merged]  # the requests want the room
+    tables.write(join_connections([made.connections for made in merged], ranks), connections, "connections", provenance)
+    tables.write_working(bodies.earliest(pl.concat(made.topics for made in merged)).to_arrow(), topics, provenance)
+    tables.write_working(join_requests([made.requests for made in merged], ranks).to_arrow(), requests, provenance)
 
 
 if __name__ == "__main__":

@@ -464,15 +464,18 @@ def conform(table: pa.Table, dataset: str) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=wanted)
 
 
-def write(table: pa.Table, path: str | Path, dataset: str, provenance: Mapping[str, Any]) -> None:
-    """Write one file of a data set: conformed, zstd, version and provenance in the metadata; the same table gives the same bytes.
+def write(rows: pa.Table | Iterable[pa.Table], path: str | Path, dataset: str, provenance: Mapping[str, Any]) -> None:
+    """Write one file of a data set: conformed, zstd, version and provenance in the metadata; the same rows give the same bytes.
 
-    The file appears under its name only when it is complete.
+    ``rows`` is one table or several that follow each other, each a row group. The file appears under its name only when it is complete.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(_marked(conform(table, dataset), provenance), partial, compression="zstd", compression_level=3, row_group_size=1 << 20)
+    marked = _marked(schema(dataset).empty_table(), provenance).schema
+    with pq.ParquetWriter(partial, marked, compression="zstd", compression_level=3) as writer:
+        for table in [rows] if isinstance(rows, pa.Table) else rows:
+            writer.write_table(conform(table, dataset).replace_schema_metadata(marked.metadata), row_group_size=1 << 20)
     partial.rename(path)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -303,15 +303,42 @@ def _runs(column: pa.ChunkedArray) -> tuple[Array, Array]:
     return np.concatenate(lengths), np.concatenate(data)
 
 
-class _Room:
-    """Arrays that are filled group by group. Room is reserved for all rows and bytes that could come; what is not filled is never touched, so costs nothing."""
+class _Part:
+    """What is read of one range of buckets: per column the pieces of all row groups, joined at the end."""
 
-    def __init__(self, rows: int, runs: int, size: int) -> None:
+    def __init__(self, buckets: tuple[int, int]) -> None:
+        self.buckets = buckets
         kinds = {name: kind for name, kind in ROW_COLUMNS.items() if name != "bucket"} | {"capture": np.int32}
-        self.columns: dict[str, Array] = {name: np.empty(rows, kind) for name, kind in kinds.items()}
-        self.kept_row, self.kept_offset, self.kept_length = (np.empty(runs, np.int64) for _ in range(3))
-        self.data = np.empty(size, np.uint8)
-        self.rows = self.runs = self.bytes = 0
+        self.columns: dict[str, list[Array]] = {name: [np.empty(0, kind)] for name, kind in kinds.items()}
+        self.kept: dict[str, list[Array]] = {name: [np.empty(0, np.int64)] for name in ("row", "offset", "length")}
+        self.data = [np.empty(0, np.uint8)]
+        self.rows = 0
+
+    def add(self, rows: dict[str, Array], kept: dict[str, Array], data: Array) -> None:
+        """Add copies, so that what is read of other ranges can be let go."""
+        for name, values in rows.items():
+            self.columns[name].append(values.astype(self.columns[name][0].dtype))
+        for name, values in kept.items():
+            self.kept[name].append(values.astype(np.int64))
+        self.data.append(data.copy())
+        self.rows += len(rows["capture"])
+
+    def joined(self, captures: Sequence[str], connections: dict[str, list[Any]]) -> Rows:
+        """The rows; the pieces are let go."""
+        columns = {name: np.concatenate(self.columns.pop(name)) for name in tuple(self.columns)}
+        row, offset, length = (np.concatenate(self.kept.pop(name)) for name in ("row", "offset", "length"))
+        pieces, self.data = self.data, []
+        return Rows(
+            capture=columns.pop("capture"),
+            columns=columns,
+            captures=list(captures),
+            connections=connections,
+            kept_row=row,
+            kept_offset=offset,
+            kept_length=length,
+            kept_at=np.cumsum(length) - length,
+            data=np.concatenate(pieces),
+        )
 
 
 def _groups(file: pq.ParquetFile, low: int, high: int) -> list[int]:
@@ -325,80 +352,49 @@ def _groups(file: pq.ParquetFile, low: int, high: int) -> list[int]:
     return found
 
 
-def read_rows(folders: Sequence[str | Path], buckets: tuple[int, int] | None = None) -> Rows:
-    """The rows of all captures with the given working folders; ``buckets`` (first, end) chooses a shard.
+def read_rows(folders: Sequence[str | Path], ranges: Sequence[tuple[int, int]] = ((0, BUCKETS),)) -> Iterator[Rows]:
+    """The rows of all captures with the given working folders, one `Rows` for each range of buckets (first, end).
 
-    Raises UserError where working files do not fit together.
+    The files are read once; the rows of a range leave the memory with it. Raises UserError where working files do not fit together.
     """
-    low, high = buckets or (0, BUCKETS)
     facts = sorted((str(read_facts(folder)["capture"]), str(folder)) for folder in folders)
     tables = [read_connections(folder) for _, folder in facts]
-    wanted = sorted({row[:4] for table in tables for row in table if low <= row[4] < high})
-    numbers = {ends: number for number, ends in enumerate(wanted)}
-    room = _room([folder for _, folder in facts], low, high)
+    wanted = [sorted({row[:4] for table in tables for row in table if low <= row[4] < high}) for low, high in ranges]
+    numbers = {ends: number for part in wanted for number, ends in enumerate(part)}
+    parts = [_Part(buckets) for buckets in ranges]
+    low, high = min((low for low, _ in ranges), default=0), max((high for _, high in ranges), default=0)
     for capture, (_, folder) in enumerate(facts):
         renumbered = np.array([numbers.get(row[:4], 0) for row in tables[capture]], np.uint32)
-        with pq.ParquetFile(Path(folder) / PACKETS) as packets, pq.ParquetFile(Path(folder) / KEPT) as runs:
+        with pq.ParquetFile(Path(folder) / PACKETS) as packets, pq.ParquetFile(Path(folder) / KEPT) as kept:
             for group in _groups(packets, low, high):
-                if not _read_group(packets, runs, group, (low, high), room, renumbered, capture):
+                if not _read_group(packets, kept, group, parts, renumbered, capture):
                     raise UserError(
                         f"{folder}: kept payload without its packet; expected working files of one run. Remove the folder and run again."
                     )
-    columns = {name: column[: room.rows] for name, column in room.columns.items()}
-    lengths = room.kept_length[: room.runs]
-    return Rows(
-        capture=columns.pop("capture"),
-        columns=columns,
-        captures=[name for name, _ in facts],
-        connections={name: [row[place] for row in wanted] for place, name in enumerate(CONNECTION_FIELDS)},
-        kept_row=room.kept_row[: room.runs],
-        kept_offset=room.kept_offset[: room.runs],
-        kept_length=lengths,
-        kept_at=np.cumsum(lengths) - lengths,
-        data=room.data[: room.bytes],
-    )
+    names = [name for name, _ in facts]
+    parts.reverse()
+    for ends in wanted:
+        yield parts.pop().joined(names, {name: [row[place] for row in ends] for place, name in enumerate(CONNECTION_FIELDS)})
 
 
-def _room(folders: Sequence[str], low: int, high: int) -> _Room:
-    """Room for the row groups that hold rows of these buckets."""
-    rows = runs = size = 0
-    for folder in folders:
-        with pq.ParquetFile(Path(folder) / PACKETS) as packets, pq.ParquetFile(Path(folder) / KEPT) as kept:
-            for group in _groups(packets, low, high):
-                metadata = kept.metadata.row_group(group)
-                rows += packets.metadata.row_group(group).num_rows
-                runs += metadata.num_rows
-                size += metadata.column(KEPT_SCHEMA.names.index("data")).total_uncompressed_size  # the lengths among them
-    return _Room(rows, runs, size)
-
-
-def _read_group(
-    packets: pq.ParquetFile, kept: pq.ParquetFile, group: int, buckets: tuple[int, int], room: _Room, renumbered: Array, capture: int
-) -> bool:
-    """Add one row group's rows of the buckets and their kept runs; False if a run has no row."""
+def _read_group(packets: pq.ParquetFile, kept: pq.ParquetFile, group: int, parts: Sequence[_Part], renumbered: Array, capture: int) -> bool:
+    """Add one row group's rows and kept runs to the parts that their buckets belong to; False if a run has no row."""
     table = packets.read_row_group(group, use_threads=False)
-    bucket = _numpy(table.column("bucket"))
-    begin, end = np.searchsorted(bucket, buckets).tolist()
-    rows = slice(room.rows, room.rows + end - begin)
-    for name, column in room.columns.items():
-        if name == "capture":
-            column[rows] = capture
-        elif name == "connection":
-            column[rows] = renumbered[_numpy(table.column(name))[begin:end]]
-        else:
-            column[rows] = _numpy(table.column(name))[begin:end]
+    rows = {name: _numpy(table.column(name)) for name in ROW_COLUMNS}
+    rows["connection"] = renumbered[rows["connection"]]
+    rows["capture"] = np.full(len(rows["bucket"]), capture, np.int32)
+    bucket = rows.pop("bucket")
 
     table = kept.read_row_group(group, use_threads=False)
-    run_bucket = _numpy(table.column("bucket"))
-    first, last = np.searchsorted(run_bucket, buckets).tolist()
-    run_frame = _numpy(table.column("frame_number"))[first:last]
-    lengths, data = _runs(table.column("data").slice(first, last - first))
-    runs = slice(room.runs, room.runs + last - first)
-    if not rows_of_runs(room.columns["frame_number"][rows], bucket[begin:end], run_frame, run_bucket[first:last], room.kept_row[runs]):
-        return False
-    room.kept_row[runs] += room.rows
-    room.kept_offset[runs] = _numpy(table.column("offset"))[first:last]
-    room.kept_length[runs] = lengths
-    room.data[room.bytes : room.bytes + len(data)] = data
-    room.rows, room.runs, room.bytes = rows.stop, runs.stop, room.bytes + len(data)
+    run_bucket, run_frame, offset = (_numpy(table.column(name)) for name in ("bucket", "frame_number", "offset"))
+    length, data = _runs(table.column("data"))
+    ends = np.concatenate([[0], np.cumsum(length)])
+    for part in parts:
+        begin, end = np.searchsorted(bucket, part.buckets).tolist()
+        first, last = np.searchsorted(run_bucket, part.buckets).tolist()
+        place = np.empty(last - first, np.int64)
+        if not rows_of_runs(rows["frame_number"][begin:end], bucket[begin:end], run_frame[first:last], run_bucket[first:last], place):
+            return False
+        runs = {"row": place + part.rows, "offset": offset[first:last], "length": length[first:last]}
+        part.add({name: values[begin:end] for name, values in rows.items()}, runs, data[ends[first] : ends[last]])
     return True

@@ -219,11 +219,15 @@ def learned_topics(frames: pl.DataFrame, contents: Contents) -> pl.DataFrame:
         .select("frame", pl.col("text").alias("topic_id"), "topic")
         .drop_nulls()
     )
-    return (
+    return earliest(
         answers.join(clusters, on="frame", how="left")
         .join(topics, on="frame", how="left")
         .filter(pl.col("cluster_id").is_not_null() | pl.col("topic_id").is_not_null())
-        .sort("learned_at", "topic_id", "topic", nulls_last=True)
-        .unique(["cluster_id", "topic_id", "topic"], keep="first", maintain_order=True)
         .select("cluster_id", "topic_id", "topic", "learned_at")
     )
+
+
+def earliest(learned: pl.DataFrame) -> pl.DataFrame:
+    """Of what was learned the earliest answer of each that differs, in the order of time."""
+    ordered = learned.sort("learned_at", "topic_id", "topic", nulls_last=True)
+    return ordered.unique(["cluster_id", "topic_id", "topic"], keep="first", maintain_order=True)
