@@ -129,14 +129,18 @@ def clients(results: Results, colours: SiteColours, states: dict[tuple[str, str]
 
 
 def _lead(results: Results) -> str:
-    topics = {site.topic_names.get(topic, topic) for site in results.sites for topic in _names(site, "topic")} - {OTHER}
-    return f"{_clients_of(results, 'requests')} asked for {plural(len(topics), 'topic')} by name or id." if topics else ""
+    topics = {site.topic_names.get(topic, topic) for site in results.sites for topic in _names(site, "topic")}
+    return f"{_clients_of(results, 'requests')}, {_number(topics, 'topic')}."
 
 
 def _clients_of(results: Results, metric: str) -> str:
     """``12 clients`` that the metric was looked at for."""
     found = {client for site in results.sites for client in _names(site, "client") if site.metric(metric, f"client={client}").n}
-    return plural(len(found - {OTHER}), "client") + (" and others" if OTHER in found else "")
+    return _number(found, "client")
+
+
+def _number(names: set[str], what: str) -> str:
+    return plural(len(names - {OTHER}), what) + (" and others" if OTHER in names else "")
 
 
 def _instead(results: Results, served: Served) -> str | None:
