@@ -214,8 +214,12 @@ def test_fifty_sites_draw_a_heat_map_and_show_the_worst_dozen(browser: Browser, 
     page = opened.page
     page.evaluate("window.drawAll()")
     assert page.locator("#headline tbody tr:visible").count() == 12
-    page.click("[data-show-all]")
+    page.click("[data-show-all=headline]")
     assert page.locator("#headline tbody tr:visible").count() == 50
+    clients = page.locator("#clients-by-id-table tbody:visible")
+    assert clients.count() == 12
+    page.click("[data-show-all=clients-by-id-table]")
+    assert clients.count() == 50
     assert page.locator("[id^=timeline-] .chart svg .mark-rect path").count() > 500
     page.locator("#ecdf .chart").scroll_into_view_if_needed()
     box = page.locator("#ecdf .chart svg").bounding_box()

@@ -50,10 +50,13 @@ class Link:
     timezone: str = "-03:00"
     resets: int = 0
     capture: str = "tcp"
+    topic: str = "sensors"
     brokers: Sequence[str] = field(default_factory=tuple)
 
 
 MOST_COMPARED = 8
+TOPIC_ID = "BRrN_grlSaalxfWHeTOzZw"
+"""What the edge of the later experiment tells the name of."""
 DAYS = 2 * 24 * 3600 * SECOND
 EXAMPLE = (
     Link("experiment07", "edge", 8, 1.2, 0.0, 4.0, start=START - DAYS),
@@ -135,7 +138,7 @@ def _write_requests(link: Link, frame: pl.DataFrame, path: Path) -> None:
     extra = {
         "client_ip": [link.client] * n, "broker_ip": [link.broker] * n, "broker_port": [link.port] * n, "client_software": ["librdkafka 2.10"] * n,
         "api_key": [0] * n, "api_version": [10] * n, "acks": [-1] * n, "status": ["answered"] * n, "status_reason": [None] * n,
-        "request_bytes": [300] * n, "response_bytes": [120] * n, "request_captured_bytes": [300] * n, "response_captured_bytes": [120] * n, "max_wait_ms": [None] * n, "topics": [["sensors"]] * n, "partitions": [1] * n,
+        "request_bytes": [300] * n, "response_bytes": [120] * n, "request_captured_bytes": [300] * n, "response_captured_bytes": [120] * n, "max_wait_ms": [None] * n, "topics": [[link.topic]] * n, "partitions": [1] * n,
         "record_bytes": (frame["record_count"] * 90).to_list() if n else [], "codec": ["none"] * n, "error_code": [0] * n, "throttle_ms": [0] * n,
     }  # fmt: skip
     columns = {name: pa.array(frame[name].to_list()) for name in frame.columns} | {name: pa.array(values) for name, values in extra.items()}
@@ -266,6 +269,7 @@ def write_tree(folder: Path, links: Sequence[Link] = EXAMPLE, **settings: Any) -
             found[name].append(str(path))
         found["facts"] += _write_facts(link, packets, results)
         sites.append(_site_row(link, packets))
+    found["topics"] = _write_topics(links, results)
     site_file, comparison_file = results / "sites" / "sites.parquet", results / "comparisons" / "comparisons.parquet"
     _write({name: pa.array([row[name] for row in sites]) for name in sites[0]}, site_file, "sites")
     chosen = {"title": "Edge and cloud, two experiments", "baseline": None, "margin": 0.05, "share_over_ms": 200, "events": []} | settings
@@ -292,6 +296,24 @@ def _repeat_pair(links: Sequence[Link], path: Path) -> None:
     pairs = [(a.site, b.site) for i, a in enumerate(links) for b in links[i + 1 :]]
     repeated = [rows.with_columns(pl.lit(a).alias("site_a"), pl.lit(b).alias("site_b")) for a, b in pairs]
     tables.write(pl.concat(repeated).to_arrow(), path, "comparisons", {})
+
+
+def _write_topics(links: Sequence[Link], results: Path) -> list[str]:
+    paths = []
+    for experiment in dict.fromkeys(link.experiment for link in links):
+        told = [
+            {"cluster": experiment, "topic_id": TOPIC_ID, "topic": "sensors", "site": "edge", "source": "metadata", "learned_at": START}
+        ]
+        rows = told if experiment == EXAMPLE[2].experiment else []
+        path = results / "topics" / f"experiment={experiment}" / "topics.parquet"
+        schema = tables.schema("topics")
+        _write(
+            {name: pa.array([row[name] for row in rows], pa.int64() if name == "learned_at" else pa.string()) for name in schema.names},
+            path,
+            "topics",
+        )
+        paths.append(str(path))
+    return paths
 
 
 def _write_merged(packets: pl.DataFrame, path: Path) -> None:

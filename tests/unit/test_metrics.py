@@ -393,6 +393,20 @@ def test_latency_leaves_out_what_waits_by_design(site: Site) -> None:
     assert site.value("records", "api=Fetch", "sum") == 3
 
 
+def test_errors_and_throttling_belong_to_their_client(site: Site) -> None:
+    requests = [
+        request(T0, error_code=0, throttle_ms=0),
+        request(T0, error_code=7, throttle_ms=0),
+        request(T0, error_code=0, throttle_ms=120, client_id="control"),
+        request(T0, client_id="control"),  # its answer's body was not captured
+    ]
+    site.measure([packet(T0)], requests)
+    assert site.value("request_errors", "client=sensors") == 1
+    assert site.value("request_errors", "client=control") == 0
+    assert site.value("throttle", "client=sensors") == 0
+    assert site.value("throttle", "client=control", "max") == 120
+
+
 def test_the_twenty_busiest_topics_and_the_rest(site: Site) -> None:
     requests = [request(T0, topics=["all", f"t{i:02d}"]) for i in range(22)] + [request(T0, topics=["t21"])]
     site.measure([packet(T0)], requests)

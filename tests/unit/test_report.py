@@ -17,12 +17,15 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from markupsafe import Markup
-from report_results import EXAMPLE, SECOND, START, Link, many_sites, write_tree
+from markupsafe import Markup, escape
+from report_results import EXAMPLE, SECOND, START, TOPIC_ID, Link, many_sites, write_tree
 
+from brokerlens import tables
+from brokerlens.kafka import keep
 from brokerlens.report import charts, latency
 from brokerlens.report.answers import four_answers
-from brokerlens.report.captures import quality
+from brokerlens.report.captures import CAPTURE_ODDITIES, FRAME_ODDITIES, quality
+from brokerlens.report.clients import LEAST, Clients, NamedTable, clients
 from brokerlens.report.comparability import Check, checks_of, judge
 from brokerlens.report.distributions import difference_title, distributions
 from brokerlens.report.figure import json_for_script
@@ -275,6 +278,119 @@ def test_what_speaks_against_the_figures_stands_beside_them(results: Results) ->
     assert "3.00 % of acknowledged bytes not captured" in of_capture[0]
 
 
+def test_what_of_kafka_could_not_be_read_is_noted(results: Results) -> None:
+    assert {kind for kind, *_ in tables.FRAME_ODDITIES} == set(FRAME_ODDITIES), "each has words"
+    assert set(keep.ODDITIES) == set(CAPTURE_ODDITIES)
+    site = results.sites[0]
+    assert not any(word in note for row in quality(results).sites for note in row.notes for word in ("encrypted", "SASL", "frames"))
+    unread = with_metrics(
+        site,
+        {
+            ("connections_encrypted", "all", "count"): 20,
+            ("connections_sasl", "all", "count"): 30,
+            ("frame_bytes_missing", "all", "sum"): 12_300,
+            ("frame_bytes_missing", "all", "ratio_of_sums"): 0.0123,
+            ("frame_oddities", "kind=malformed_frames", "count"): 2,
+            ("frame_oddities", "kind=lost_chains", "count"): 3,
+        },
+    )
+    odd = dataclasses.replace(unread, captures=[{**site.captures[0], "odd": {"unusable_lengths": 4}}])
+    found = quality(dataclasses.replace(results, sites=[odd]))
+    notes = found.sites[0].notes
+    assert "20 of 1,000 connections encrypted" in notes
+    assert "30 of 1,000 connections with SASL" in notes
+    assert "12.3 kB of frames not captured (1.23 %)" in notes
+    assert "Kafka frames: 3 times looked for anew, 2 malformed" in notes
+    assert "4 lengths that no frame has" in found.captures[0].note
+
+
+def served(results: Results, *sites: Site) -> Clients:
+    chosen = dataclasses.replace(results, sites=sites or results.sites)
+    return clients(chosen, SiteColours(chosen.site_names), {})
+
+
+def cells(table: NamedTable, group: int, row: int) -> dict[str, str]:
+    """A row's values by heading."""
+    values = [cell.value for cell in table.groups[group].rows[row].cells]
+    return dict(zip([column.heading for column in table.columns], values, strict=True))
+
+
+def test_clients_are_named_counted_and_timed(results: Results) -> None:
+    """The latest experiment first; one client a site, which sends all requests."""
+    section = served(results)
+    site = results.site("experiment08", "cloud")
+    assert site is not None
+    group = section.clients.groups[1]
+    assert group.site is site
+    assert [(text_of(row.name), row.small) for row in group.rows] == [("control", "librdkafka 2.10")]
+    p50 = latency.quantile(site.latencies, 0.5)
+    assert p50 is not None
+    row = cells(section.clients, 1, 0)
+    assert row["Requests"] == f"{site.requests.height:,}"
+    assert float(row["Latency p50"]) == pytest.approx(p50, abs=0.05)
+    assert section.lead == "2 clients, 1 topic."
+
+
+def test_what_did_not_happen_is_a_sentence_and_no_column(results: Results) -> None:
+    quiet = served(results)
+    answers = sum(site.requests.height for site in results.sites)
+    assert f"No errors in {answers:,} answers to 2 clients." in quiet.quiet
+    assert "Producer retries cannot be seen: no captured batch has a producer’s id." in quiet.quiet
+    headings = {column.heading for column in (*quiet.columns, *quiet.clients.columns)}
+    assert not headings & {"Errors", "Throttled", "Producer retries", "Consumer lag"}
+    edge = with_metrics(
+        results.sites[0],
+        {
+            ("request_errors", "all", "count"): 12,
+            ("request_errors", "api=Produce", "count"): 12,
+            ("request_errors", "client=sensors", "count"): 12,
+            ("producer_retries", "all", "count"): 0,
+            ("producer_retries", "client=sensors", "count"): 0,
+        },
+    )
+    loud = served(results, edge, results.sites[1])
+    assert not any("errors" in said for said in loud.quiet)
+    assert "No producer retries seen in 1,000 requests of 1 client." in loud.quiet
+    assert cells(loud.clients, 0, 0)["Errors"] == "12"
+    assert cells(loud.clients, 1, 0)["Errors"] == "0"
+    (of_site,) = [row.cells for row in loud.rows if row.site is edge]
+    errors = of_site[[column.heading for column in loud.columns].index("Errors")]
+    assert (errors.value, errors.small, errors.kind) == ("12", "12 Produce", "bad")
+
+
+def test_clients_with_trouble_are_not_among_those_that_wait_for_a_click(results: Results) -> None:
+    """Twenty clients at each of twelve sites: the last of them has all the errors."""
+    numbers = {("requests", f"client=c{i:02d}", "count"): 1000.0 - i for i in range(20)}
+    errors = {("request_errors", group, "count"): 5.0 for group in ("all", "client=c19")}
+    site = with_metrics(results.sites[0], {**numbers, **errors, ("requests", "client=other", "count"): 9000.0})
+    table = served(results, *(dataclasses.replace(site, name=f"s{i:02d}") for i in range(12))).clients
+    rows = table.groups[0].rows
+    assert text_of(rows[0].name) == "c19"
+    assert text_of(rows[-1].name) == "others, or without a client id"
+    assert [row.hidden for row in rows] == [False] * LEAST + [True] * (len(rows) - LEAST)
+    assert (table.shown, table.written, table.total) == (12 * LEAST, 12 * 22, 12 * 22)
+    many = served(results, *(dataclasses.replace(site, name=f"s{i:02d}") for i in range(100))).clients
+    assert (many.written, many.total) == (500, 2200)
+
+
+def test_a_topic_id_has_the_name_that_any_site_of_the_experiment_tells(tmp_path: Path) -> None:
+    links = [dataclasses.replace(link, topic=TOPIC_ID) for link in EXAMPLE[1:]]
+    arguments = write_tree(tmp_path, links)
+    found = read_results(**{key: value for key, value in arguments.items() if key != "output"})
+    named = {group.site.key: [(text_of(row.name), row.small) for row in group.rows] for group in served(found).topics.groups}
+    assert named["experiment08", "cloud"] == [("sensors", f"id {TOPIC_ID}")]
+    assert named["experiment07", "cloud"] == [(TOPIC_ID, "")], "that experiment tells no name"
+
+
+def test_a_name_of_another_cluster_is_not_taken(tmp_path: Path) -> None:
+    arguments = write_tree(tmp_path, [dataclasses.replace(EXAMPLE[3], topic=TOPIC_ID)])
+    path = Path(arguments["topics"][0])
+    elsewhere = pl.read_parquet(path).with_columns(cluster=pl.lit("elsewhere"))
+    tables.write(elsewhere.to_arrow(), path, "topics", {})
+    found = read_results(**{key: value for key, value in arguments.items() if key != "output"})
+    assert [text_of(row.name) for row in served(found).topics.groups[0].rows] == [TOPIC_ID]
+
+
 def test_clusters_without_a_name_of_their_own_do_not_differ(results: Results) -> None:
     earlier, later = results.sites[0], results.sites[2]
     assert checked(earlier, later)["Kafka cluster"].grade == "unknown"
@@ -409,7 +525,7 @@ def test_the_same_results_give_the_same_bytes(arguments: dict[str, Any], html: s
 
 def test_hostile_names_are_text(tmp_path: Path) -> None:
     links = [
-        dataclasses.replace(EXAMPLE[2], client_id=HOSTILE, capture="a<b>&\u202ec"),
+        dataclasses.replace(EXAMPLE[2], client_id=HOSTILE, topic=HOSTILE, capture="a<b>&\u202ec"),
         dataclasses.replace(EXAMPLE[3], client_id="=cmd()"),
     ]
     arguments = write_tree(
@@ -420,6 +536,8 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     assert HOSTILE not in html
     assert "<img" not in re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
     assert "a<b>&\\u202ec-00.pcap" in text_of(html)
+    section = html[html.index('<section id="clients">') : html.index('<section id="connections">')]
+    assert section.count(f"<bdi>{escape(HOSTILE)}</bdi>") == 2, "a client and a topic"
 
 
 def test_fifty_sites_stay_small_and_short(tmp_path: Path) -> None:
@@ -428,7 +546,8 @@ def test_fifty_sites_stay_small_and_short(tmp_path: Path) -> None:
     html = Path(arguments["output"]).read_text(encoding="utf-8")
     assert len(html.encode()) < 5_000_000
     assert html.count('<tr class="extra">') == 38
-    assert "Show all 50" in html
+    assert html.count("Show all 50") == 3, "the headline, clients and topics"
+    assert html.count('<tbody class="extra">') == 2 * 38
     assert "p95 over time by site" in html  # the heat map instead of fifty strips
     assert html.count('id="timeline-') == 1
 

@@ -200,6 +200,7 @@ def edit(bench: Workbench, module: str) -> None:
         ("compare.py", {"compare", "report"}),
         ("collect_sites.py", TOGETHER),
         ("compute_metrics.py", ALL_METRICS | TOGETHER),
+        ("merge_experiment.py", ALL_EXPERIMENTS | {"report"}),
         ("merge_site.py", ALL_MERGES | ALL_EXPERIMENTS | ALL_METRICS | TOGETHER),
         ("split_capture.py", ALL_SPLITS | ALL_MERGES | ALL_EXPERIMENTS | ALL_METRICS | TOGETHER),
         ("brokerlens/report/__init__.py", {"report"}),

@@ -12,6 +12,7 @@ rule report:
         requests=parts("requests"),
         packets=parts("packets"),
         connections=parts("connections"),
+        topics=topics(),
         facts=working_folders(),
     output:
         report="results/report/index.html",

@@ -20,6 +20,7 @@ def report(
     requests: Sequence[str],
     connections: Sequence[str],
     packets: Sequence[str],
+    topics: Sequence[str],
     comparisons: str,
     facts: Sequence[str],
     settings: Mapping[str, Any],
@@ -27,8 +28,8 @@ def report(
 ) -> None:
     """Write the report.
 
-    ``metrics``, ``series``, ``requests``, ``connections`` and ``packets`` are the files of these data sets, ``facts`` the captures' working
-    folders. ``settings`` has ``title``, ``baseline``, ``margin``, ``share_over_ms`` and ``events`` (``experiment``, ``at`` in ns, ``label``).
+    ``metrics``, ``series``, ``requests``, ``connections``, ``packets`` and ``topics`` are the files of these data sets, ``facts`` the captures'
+    working folders. ``settings`` has ``title``, ``baseline``, ``margin``, ``share_over_ms`` and ``events`` (``experiment``, ``at`` in ns, ``label``).
     """
     results = read_results(
         sites=sites,
@@ -37,6 +38,7 @@ def report(
         requests=requests,
         connections=connections,
         packets=packets,
+        topics=topics,
         comparisons=comparisons,
         facts=facts,
         settings=settings,
@@ -53,6 +55,7 @@ if __name__ == "__main__":
             requests=snakemake.input.requests,
             connections=snakemake.input.connections,
             packets=snakemake.input.packets,
+            topics=snakemake.input.topics,
             comparisons=snakemake.input.comparisons,
             facts=snakemake.input.facts,
             settings=snakemake.params.report,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from brokerlens.report.results import Results, Site
-from brokerlens.report.words import NONE, count, ms, percent, plural
+from brokerlens.report.words import NONE, count, ms, percent, plural, size
 from brokerlens.report.zones import utc_stamp
 
 MOST_ROWS = 300
@@ -20,6 +20,24 @@ _REASONS = {
     "truncated": "headers cut off",
     "malformed": "malformed",
     "tunnel": "tunnels",
+}
+FRAME_ODDITIES = {
+    "incomplete_frames": "not captured in full",
+    "malformed_frames": "malformed",
+    "raw_frames": "SASL tokens",
+    "lone_responses": "responses without their request",
+    "lost_chains": "times looked for anew",
+    "broken_chains": "chains that did not hold",
+    "rejected_chains": "chains that no answer confirmed",
+    "abandoned_scans": "connections given up",
+    "unkept_frames": "of which the split kept too little",
+}
+CAPTURE_ODDITIES = {
+    "unusable_lengths": "lengths that no frame has",
+    "incomplete_frames": "frames not captured in full",
+    "malformed_bodies": "malformed bodies",
+    "odd_client_ids": "client ids that are no plain text",
+    "unknown_apis": "requests of unknown apis",
 }
 
 
@@ -106,6 +124,9 @@ def _note(site: Site, facts: Mapping[str, Any]) -> str:
         notes.append("nothing to or from the brokers" + (f"; busiest: {busiest}" if busiest else ""))
     if facts.get("capped_bytes"):
         notes.append(f"{count(facts['capped_bytes'])} bytes not kept for reading frames")
+    odd = _counted({reason: int(number) for reason, number in (facts.get("odd") or {}).items()}, CAPTURE_ODDITIES)
+    if odd:
+        notes.append(f"Kafka by itself: {odd}")
     return "; ".join(notes)
 
 
@@ -155,6 +176,30 @@ def _doubts(site: Site) -> list[str]:
     return doubts
 
 
+def _counted(numbers: Mapping[str, float], words: Mapping[str, str]) -> str:
+    """``12 malformed, 3 SASL tokens``: what there is any of, the most frequent first."""
+    found = sorted(
+        ((words.get(kind, kind.replace("_", " ")), number) for kind, number in numbers.items() if number), key=lambda one: -one[1]
+    )
+    return ", ".join(f"{count(number)} {what}" for what, number in found)
+
+
+def _unread(site: Site) -> list[str]:
+    """What of Kafka could not be read, and why."""
+    notes = []
+    for metric, what in (("connections_encrypted", "encrypted"), ("connections_sasl", "with SASL")):
+        connections = site.metric(metric)
+        if connections.value:
+            notes.append(f"{count(connections.value)} of {plural(connections.n, 'connection')} {what}")
+    missing, share = site.metric("frame_bytes_missing", "all", "sum"), site.metric("frame_bytes_missing", "all", "ratio_of_sums")
+    if missing.value:
+        notes.append(f"{size(missing.value)} of frames not captured ({percent(share.value, 2)})")
+    odd = _counted({kind: site.metric("frame_oddities", f"kind={kind}").value or 0.0 for kind in FRAME_ODDITIES}, FRAME_ODDITIES)
+    if odd:
+        notes.append(f"Kafka frames: {odd}")
+    return notes
+
+
 def _site(site: Site) -> SiteQuality:
     facts = site.facts
     frame = site.connections
@@ -162,9 +207,7 @@ def _site(site: Site) -> SiteQuality:
     notes = []
     if cut:
         notes.append(f"{plural(len(cut), 'capture')} cut short; the packets before the cut are used")
-    if frame.height and frame["encrypted"].any():
-        notes.append(f"{int(frame['encrypted'].sum())} of {plural(frame.height, 'connection')} encrypted")
-    notes += _doubts(site)
+    notes += [*_doubts(site), *_unread(site)]
     undecided = int((frame["skipped_bytes_to_broker"] + frame["skipped_bytes_from_broker"]).sum()) if frame.height else 0
     payload = int((frame["payload_bytes_to_broker"] + frame["payload_bytes_from_broker"]).sum()) if frame.height else 0
     return SiteQuality(

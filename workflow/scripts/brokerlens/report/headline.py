@@ -72,11 +72,8 @@ def headline(
         ]
     )
     lines = log_domain([value for one in bins.values() if one is not None for value in (one.p95.min(), one.p95.max())])
-    sites = list(results.newest_first)
-    if len(sites) > SHOWN:
-        sites.sort(key=lambda site: -(site.metric("kafka_latency", "all", "p95").value or 0.0))
     rows = []
-    for i, site in enumerate(sites):
+    for i, site in enumerate(worst_first(results)):
         shaded = (worst.start, worst.end) if worst is not None and worst.site.key == site.key else None
         colour = colours.mark(site.name)
         share = site.metric("kafka_latency", "all", "share_over")
@@ -95,6 +92,14 @@ def headline(
             )
         )
     return Headline(spread_axis(spreads), rows, f"{results.threshold_ms:,g} ms")
+
+
+def worst_first(results: Results) -> list[Site]:
+    """Sites, the latest experiment first; where they are more than a dozen, those with the highest p95 first."""
+    sites = results.newest_first
+    if len(sites) <= SHOWN:
+        return sites
+    return sorted(sites, key=lambda site: -(site.metric("kafka_latency", "all", "p95").value or 0.0))
 
 
 def _percentile(site: Site, level: str) -> Cell:

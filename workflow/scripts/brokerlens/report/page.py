@@ -17,6 +17,7 @@ from markupsafe import Markup
 from brokerlens.report.answers import Answer, four_answers
 from brokerlens.report.breakdown import breakdown
 from brokerlens.report.captures import Quality, quality
+from brokerlens.report.clients import Clients, clients
 from brokerlens.report.comparability import Judgement, judge
 from brokerlens.report.connections import Connections, connections
 from brokerlens.report.differences import Differences, differences, pair_title
@@ -55,6 +56,7 @@ class Page:
     parts_key: Markup
     timelines: Timelines
     network: Network
+    clients: Clients
     connections: Connections
     judgement: Judgement
     judged: Sequence[tuple[Markup, Any]]
@@ -95,6 +97,7 @@ def build(results: Results) -> Page:
         parts_key=key([(part, f"var(--{part})") for part in ("network", "broker", "queue", "transfer")]),
         timelines=timelines(results, bins, minutes, worst, colours, states),
         network=network(results, colours),
+        clients=clients(results, colours, states),
         connections=connections(results),
         judgement=judgement,
         judged=[(pair_title(results, one.pair), one) for one in judgement.pairs[:24]],

@@ -20,6 +20,7 @@ from brokerlens.report.zones import Zone
 from brokerlens.statistics.arms import Arm
 
 _PARTITIONS = re.compile(r"experiment=([^/]+)/site=([^/]+)/")
+_EXPERIMENT = re.compile(r"experiment=([^/]+)/")
 _RST = 0x04
 # Ethernet carries at most 1,500 bytes; what is larger was cut up after the capture, or put together before it.
 _LARGEST_ON_THE_WIRE = 1500
@@ -74,6 +75,7 @@ class Site:
     oversized: float | None
     captures: Sequence[Mapping[str, Any]]
     requests_captured: int
+    topic_names: Mapping[str, str] = field(default_factory=dict)
     events: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
     @property
@@ -248,6 +250,7 @@ def read_results(
     requests: Iterable[str | Path],
     connections: Iterable[str | Path],
     packets: Iterable[str | Path],
+    topics: Iterable[str | Path],
     comparisons: str | Path,
     facts: Iterable[str | Path],
     settings: Mapping[str, Any],
@@ -255,7 +258,7 @@ def read_results(
     """Read every data set; files belong to the experiment and site that their path names."""
     by_metric, by_series, by_request = _by_site(metrics), _by_site(series), _by_site(requests)
     by_connection, by_packet = _by_site(connections), _by_site(packets)
-    by_facts = _facts_by_site(facts)
+    by_facts, by_cluster = _facts_by_site(facts), _topic_names(topics)
     rows = _read([Path(sites)], "sites").to_dicts()
     short = shortened(sorted({row["experiment"] for row in rows}))
     one = len(short) == 1
@@ -280,6 +283,7 @@ def read_results(
                 oversized=oversized,
                 captures=by_facts.get(key, []),
                 requests_captured=asked["request_first"].count(),
+                topic_names=by_cluster.get((key[0], row["cluster"]), {}),
                 events=[event for event in settings.get("events", ()) if event["experiment"] == key[0]],
             )
         )
@@ -301,6 +305,18 @@ def _facts_by_site(folders: Iterable[str | Path]) -> dict[Key, list[Mapping[str,
         path = folder if folder.suffix == ".json" else folder / "facts.json"
         found.setdefault((path.parts[-4], path.parts[-3]), []).append(json.loads(path.read_text(encoding="utf-8")))
     return {key: sorted(rows, key=lambda row: (row.get("first_seen") or 1 << 62, str(row.get("capture")))) for key, rows in found.items()}
+
+
+def _topic_names(paths: Iterable[str | Path]) -> dict[tuple[str, str], dict[str, str]]:
+    """Name of each topic id, by experiment and cluster, whichever site tells it; an answer before the configuration."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for path in sorted(map(Path, paths)):
+        named = _EXPERIMENT.search(path.as_posix())
+        if named:
+            rows = _read([path], "topics").sort(pl.col("source") == "metadata", "learned_at")
+            for cluster, topic_id, topic in rows.select("cluster", "topic_id", "topic").iter_rows():
+                found.setdefault((named[1], cluster), {})[topic_id] = topic
+    return found
 
 
 def _read(paths: Sequence[str | Path], dataset: str, columns: list[str] | None = None) -> pl.DataFrame:
