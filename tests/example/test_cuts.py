@@ -11,6 +11,8 @@ import pytest
 from polars.testing import assert_frame_equal
 from sites import BROKERS, Site, read_pcap, run_site, shipped, write_pcap
 
+import merge_site
+
 ABOUT_CAPTURES = ("capture", "frame_number")
 NOT_ABOUT_CAPTURES = ~pl.col("group").cast(pl.String).str.starts_with("capture=")
 
@@ -76,6 +78,16 @@ def test_shards(as_shipped: tuple[str, list[Path], Site], tmp_path: Path) -> Non
     assert_frame_equal(found.connections.sort("connection_id"), expected.connections.sort("connection_id"), categorical_as_str=True)
     assert_frame_equal(found.metrics, expected.metrics)
     assert isinstance(found.packets, pl.DataFrame) and found.packets.height == expected.packets.height
+
+
+def test_followed_in_parts(as_shipped: tuple[str, list[Path], Site], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many packets are followed at once, every file is the same, rows of equal times too."""
+    site, captures, expected = as_shipped
+    monkeypatch.setattr(merge_site, "PART_PACKETS", 500)
+    monkeypatch.setattr(merge_site, "PART_REQUESTS", 100)
+    found = run_site(captures, BROKERS[site], tmp_path)
+    assert_same(found, expected)
+    assert found.packets["frame_number"].equals(expected.packets["frame_number"])
 
 
 @pytest.mark.cuts

@@ -145,7 +145,7 @@ def merged_of_site(what):
 def merge_memory(wildcards, attempt):
     """Megabytes for one shard of a site: its share of the captures, with room for what is made of it."""
     site = site_of(wildcards)
-    return int((700 + 4 * site.bytes / 1e6 / site.shards) * attempt)
+    return int((1000 + 2 * site.bytes / 1e6 / site.shards) * attempt)
 
 
 # complete_requests, merge_experiment

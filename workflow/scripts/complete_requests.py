@@ -20,7 +20,7 @@ def complete_requests(*, provisional: Sequence[str], topics: Sequence[str], part
     ``provisional`` and ``topics`` are what the merge of each shard left, in order, ``part`` the number of the shard, ``topic_ids`` the configuration's names.
     """
     names = topic_names(all_learned(map(pl.read_parquet, topics)), topic_ids)
-    rows = complete([pl.scan_parquet(path) for path in provisional], part, names)
+    rows = complete([pl.scan_parquet(path).with_columns(pl.col(pl.Categorical).cast(pl.String)) for path in provisional], part, names)
     tables.write(rows.to_arrow(), requests, "requests", {**tables.read_provenance(provisional[part]), "topic_ids": dict(topic_ids)})
 
 

@@ -4,7 +4,10 @@ from brokerlens import job  # first: limits threads before polars and numba star
 
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -44,6 +47,7 @@ log = logging.getLogger("brokerlens")
 MS = 1e6
 PART_PACKETS: Final = 1_000_000
 """About how many packets are followed at once: memory grows with these and with the results, not with what is needed in between."""
+PART_REQUESTS: Final = 250_000
 TIMESTAMPS = 1  # bit of the working rows' `options`
 SIDES = ("to_broker", "from_broker")
 SASL_APIS = (17, 36)  # SaslHandshake, SaslAuthenticate
@@ -283,17 +287,44 @@ def taps(configured: str, facts: ConnectionFacts) -> list[str]:
     return [configured] * len(facts.tap) if configured != "auto" else [TAPS[code] for code in facts.tap]
 
 
-class Merged(NamedTuple):
-    """What one part of a shard's connections gives. ``packets`` and ``notebook`` are in order of ``time``; ``connection`` is each row's place in ``known``."""
+class Places(NamedTuple):
+    """Of rows in order of time (ns): it, and each row's connection by its place in `Merged.known`."""
 
-    known: pl.DataFrame
     time: np.ndarray
     connection: np.ndarray
-    packets: pa.Table
-    notebook: pa.Table
+
+
+class Merged(NamedTuple):
+    """What one part of a shard's connections gives; ``notebook`` has the rows of ``packets``."""
+
+    known: pl.DataFrame
+    packets_at: Places
+    packets: pa.Table | in_time.Stored
+    notebook: pa.Table | in_time.Stored
     connections: pa.Table
-    requests: pl.DataFrame
+    requests_at: Places
+    requests: pa.Table | in_time.Stored
     topics: pl.DataFrame
+
+    def stored(self, path: str) -> "Merged":
+        """The same with its large tables in files, whose names begin as ``path``."""
+        return self._replace(
+            packets=in_time.Stored(self.packets, f"{path}-packets.arrow"),
+            notebook=in_time.Stored(self.notebook, f"{path}-notebook.arrow"),
+            requests=in_time.Stored(self.requests, f"{path}-requests.arrow"),
+        )
+
+
+@contextmanager
+def put_aside(output: Path) -> Iterator[Path]:
+    """A folder beside an output, for the owner only, that goes with the block; one that a killed job left is emptied first."""
+    folder = output.with_name(f".{output.stem}")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700, parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 def bucket_ranges(low: int, high: int, parts: int) -> list[tuple[int, int]]:
@@ -338,17 +369,18 @@ def merge_part(rows: working.Rows, tap: str) -> Merged:
     )
     contents = bodies.read_contents(fields, table.height)
     requests = kafka_requests.build_requests(table, contents, of_connections, trips)
+    started = requests.select(pl.min_horizontal("request_first", "response_first").fill_null(np.iinfo(np.int64).max)).to_series()
     records, latency = per_packet(table, requests, len(ordered.row))
     odd = frame_oddities(stream_facts, table)
     order = np.argsort(ordered.time, kind="stable")
     return Merged(
         known=known,
-        time=ordered.time[order],
-        connection=ordered.connection[order],
-        packets=packet_table(rows, ordered, segment_facts, known, records, latency, order),
+        packets_at=Places(ordered.time[order], ordered.connection[order]),
+        packets=tables.conform(packet_table(rows, ordered, segment_facts, known, records, latency, order), "packets"),
         notebook=notebook_table(rows, ordered, order),
         connections=connection_rows(known, connection_facts, stream_facts, odd, requests),
-        requests=kafka_requests.provisional(requests),
+        requests_at=Places(started.to_numpy(), requests["connection"].to_numpy()),
+        requests=kafka_requests.to_arrow(requests),
         topics=bodies.learned_topics(table, contents),
     )
 
@@ -362,20 +394,17 @@ def rank_connections(parts: Sequence[pl.DataFrame]) -> list[np.ndarray]:
     return np.split(rank, np.cumsum([part.height for part in parts])[:-1])
 
 
+def time_order(parts: Sequence[Places], ranks: Sequence[np.ndarray], rows: int) -> list[in_time.Stretch]:
+    """Rows of all parts in order of time, about so many at once; those of one time in the order of their connections."""
+    of_rows = [rank[part.connection] for rank, part in zip(ranks, parts, strict=True)]
+    return [*in_time.stretches([part.time for part in parts], of_rows, rows)]
+
+
 def join_connections(parts: Sequence[pa.Table], ranks: Sequence[np.ndarray]) -> pa.Table:
     """The connections of all parts, in the order of their first packet."""
     table = pa.concat_tables(parts).unify_dictionaries()
     first_seen = table["first_seen"].cast(pa.int64()).to_numpy()
     return table.take(np.lexsort((np.concatenate(ranks), first_seen)))
-
-
-def join_requests(parts: Sequence[pl.DataFrame], ranks: Sequence[np.ndarray]) -> pl.DataFrame:
-    """The provisional rows of all parts, in the order of their first byte."""
-    ranked = [
-        part.with_columns(pl.Series(rank).gather(part["connection"]).alias("connection")) for part, rank in zip(parts, ranks, strict=True)
-    ]
-    first = pl.min_horizontal("request_first", "response_first")
-    return pl.concat(ranked).sort(first, "connection", "frame", nulls_last=True).drop("connection", "frame")
 
 
 def merge_site(
@@ -399,18 +428,19 @@ def merge_site(
     kept = demand_packets(captures, site["brokers"])
     low, high = (BUCKETS * number // site["shards"] for number in (part, part + 1))
     ranges = bucket_ranges(low, high, -(-kept // (site["shards"] * PART_PACKETS)))
-    merged = [merge_part(rows, site["tap"]) for rows in working.read_rows(captures, ranges)]
-    ranks = rank_connections([made.known for made in merged])
-    order = [*in_time.stretches([made.time for made in merged], [rank[made.connection] for rank, made in zip(ranks, merged, strict=True)])]
-
     sizes = {made["capture"]: made["bytes"] for made in map(working.read_provenance, captures)}
     provenance = {"captures": dict(sorted(sizes.items())), "site": {name: site[name] for name in ("brokers", "tap")}}
-    tables.write(in_time.arrange([made.packets for made in merged], order), packets, "packets", provenance)
-    tables.write_working(pa.concat_tables(in_time.arrange([made.notebook for made in merged], order)), notebook, provenance)
-    merged = [made._replace(packets=None, notebook=None) for made in merged]  # the requests want the room
-    tables.write(join_connections([made.connections for made in merged], ranks), connections, "connections", provenance)
-    tables.write_working(bodies.earliest(pl.concat(made.topics for made in merged)).to_arrow(), topics, provenance)
-    tables.write_working(join_requests([made.requests for made in merged], ranks).to_arrow(), requests, provenance)
+    with put_aside(Path(requests)) as folder:
+        parts = enumerate(working.read_rows(captures, ranges))
+        merged = [merge_part(rows, site["tap"]).stored(f"{folder}/{number}") for number, rows in parts]
+        ranks = rank_connections([made.known for made in merged])
+        order = time_order([made.packets_at for made in merged], ranks, PART_PACKETS)
+        tables.write(in_time.arrange([made.packets for made in merged], order), packets, "packets", provenance)
+        tables.write_working(in_time.arrange([made.notebook for made in merged], order), notebook, provenance)
+        tables.write(join_connections([made.connections for made in merged], ranks), connections, "connections", provenance)
+        tables.write_working(bodies.earliest(pl.concat(made.topics for made in merged)).to_arrow(), topics, provenance)
+        order = time_order([made.requests_at for made in merged], ranks, PART_REQUESTS)
+        tables.write_working(in_time.arrange([made.requests for made in merged], order), requests, provenance)
 
 
 if __name__ == "__main__":

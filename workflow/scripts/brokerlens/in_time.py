@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-GROUP_ROWS: Final = 1 << 20
+BATCH_ROWS: Final = 1 << 16
+
+
+class Stored:
+    """A table in a file, of which only the rows asked for are in memory."""
+
+    def __init__(self, table: pa.Table, path: str | Path) -> None:
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table, BATCH_ROWS)
+        self._file = pa.ipc.open_file(pa.OSFile(str(path)))
+
+    def slice(self, offset: int, length: int) -> pa.Table:
+        """Some of its rows."""
+        first, behind = offset // BATCH_ROWS, -(-(offset + length) // BATCH_ROWS)
+        batches = [self._file.get_batch(number) for number in range(first, behind)]
+        return pa.Table.from_batches(batches, self._file.schema).slice(offset - first * BATCH_ROWS, length)
 
 
 class Stretch(NamedTuple):
@@ -19,7 +35,7 @@ class Stretch(NamedTuple):
     order: np.ndarray
 
 
-def stretches(times: Sequence[np.ndarray], ranks: Sequence[np.ndarray], rows: int = GROUP_ROWS) -> Iterator[Stretch]:
+def stretches(times: Sequence[np.ndarray], ranks: Sequence[np.ndarray], rows: int) -> Iterator[Stretch]:
     """Stretches of about so many rows, which follow each other; rows of one time are in the order of their rank, then as their part has them.
 
     ``times`` and ``ranks`` are arrays of each part, the times ascending.
@@ -33,7 +49,7 @@ def stretches(times: Sequence[np.ndarray], ranks: Sequence[np.ndarray], rows: in
         yield Stretch(begin, end, np.lexsort((rank, time)))
 
 
-def arrange(parts: Sequence[pa.Table], order: Sequence[Stretch]) -> Iterator[pa.Table]:
+def arrange(parts: Sequence[pa.Table | Stored], order: Sequence[Stretch]) -> Iterator[pa.Table]:
     """The rows of all parts in order, a table for each stretch."""
     for begin, end, rows in order:
         pieces = [part.slice(a, b - a) for part, a, b in zip(parts, begin, end, strict=True)]

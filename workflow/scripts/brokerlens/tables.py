@@ -5,6 +5,7 @@ The Parquet schemas (with descriptions as field metadata) and the documentation 
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -479,13 +480,17 @@ def write(rows: pa.Table | Iterable[pa.Table], path: str | Path, dataset: str, p
     partial.rename(path)
 
 
-def write_working(table: pa.Table, path: str | Path, provenance: Mapping[str, Any]) -> None:
-    """Write a working file between two stages, readable by the owner only: it may hold what no data set may."""
+def write_working(rows: pa.Table | Iterable[pa.Table], path: str | Path, provenance: Mapping[str, Any]) -> None:
+    """Write a working file between two stages, readable by the owner only: it may hold what no data set may. ``rows`` as for `write`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.parent.chmod(0o700)
-    pq.write_table(_marked(table, provenance), path, compression="zstd", compression_level=1, use_dictionary=False)
-    path.chmod(0o600)
+    rest = iter([rows] if isinstance(rows, pa.Table) else rows)
+    first = next(rest)
+    with pq.ParquetWriter(path, _marked(first, provenance).schema, compression="zstd", compression_level=1) as writer:
+        path.chmod(0o600)
+        for table in itertools.chain([first], rest):
+            writer.write_table(_marked(table, provenance), row_group_size=1 << 20)
 
 
 def _marked(table: pa.Table, provenance: Mapping[str, Any]) -> pa.Table:

@@ -303,42 +303,61 @@ def _runs(column: pa.ChunkedArray) -> tuple[Array, Array]:
     return np.concatenate(lengths), np.concatenate(data)
 
 
+def _block(kinds: Mapping[str, type[np.generic]], count: int) -> dict[str, Array]:
+    """Columns with room for so many values in one piece of memory: it is given back whole, small pieces would be kept for later."""
+    starts = np.cumsum([0, *(-(-np.dtype(kind).itemsize * count // 64) * 64 for kind in kinds.values())])
+    memory = np.empty(starts[-1], np.uint8)
+    return {
+        name: memory[at : at + np.dtype(kind).itemsize * count].view(kind) for (name, kind), at in zip(kinds.items(), starts, strict=False)
+    }
+
+
 class _Part:
-    """What is read of one range of buckets: per column the pieces of all row groups, joined at the end."""
+    """Room for what is read of one range of buckets: so many rows, kept runs and bytes of them."""
 
-    def __init__(self, buckets: tuple[int, int]) -> None:
+    def __init__(self, buckets: tuple[int, int], rows: int, runs: int, size: int) -> None:
         self.buckets = buckets
-        kinds = {name: kind for name, kind in ROW_COLUMNS.items() if name != "bucket"} | {"capture": np.int32}
-        self.columns: dict[str, list[Array]] = {name: [np.empty(0, kind)] for name, kind in kinds.items()}
-        self.kept: dict[str, list[Array]] = {name: [np.empty(0, np.int64)] for name in ("row", "offset", "length")}
-        self.data = [np.empty(0, np.uint8)]
-        self.rows = 0
+        self.columns = _block({name: kind for name, kind in ROW_COLUMNS.items() if name != "bucket"} | {"capture": np.int32}, rows)
+        self.kept = _block(dict.fromkeys(("row", "offset", "length"), np.int64), runs)
+        self.data = np.empty(size, np.uint8)
+        self.rows = self.runs = self.bytes = 0
 
-    def add(self, rows: dict[str, Array], kept: dict[str, Array], data: Array) -> None:
-        """Add copies, so that what is read of other ranges can be let go."""
+    def add(self, rows: Mapping[str, Array], kept: Mapping[str, Array], data: Array) -> None:
+        """Copy the rows of a row group behind those before."""
         for name, values in rows.items():
-            self.columns[name].append(values.astype(self.columns[name][0].dtype))
+            self.columns[name][self.rows : self.rows + len(values)] = values
         for name, values in kept.items():
-            self.kept[name].append(values.astype(np.int64))
-        self.data.append(data.copy())
-        self.rows += len(rows["capture"])
+            self.kept[name][self.runs : self.runs + len(values)] = values
+        self.data[self.bytes : self.bytes + len(data)] = data
+        self.rows, self.runs, self.bytes = self.rows + len(rows["capture"]), self.runs + len(kept["row"]), self.bytes + len(data)
 
-    def joined(self, captures: Sequence[str], connections: dict[str, list[Any]]) -> Rows:
-        """The rows; the pieces are let go."""
-        columns = {name: np.concatenate(self.columns.pop(name)) for name in tuple(self.columns)}
-        row, offset, length = (np.concatenate(self.kept.pop(name)) for name in ("row", "offset", "length"))
-        pieces, self.data = self.data, []
+    def filled(self, captures: Sequence[str], connections: dict[str, list[Any]]) -> Rows:
+        """The rows."""
         return Rows(
-            capture=columns.pop("capture"),
-            columns=columns,
+            capture=self.columns.pop("capture"),
+            columns=self.columns,
             captures=list(captures),
             connections=connections,
-            kept_row=row,
-            kept_offset=offset,
-            kept_length=length,
-            kept_at=np.cumsum(length) - length,
-            data=np.concatenate(pieces),
+            kept_row=self.kept["row"],
+            kept_offset=self.kept["offset"],
+            kept_length=self.kept["length"],
+            kept_at=np.cumsum(self.kept["length"]) - self.kept["length"],
+            data=self.data,
         )
+
+
+def _room(folders: Sequence[str], ranges: Sequence[tuple[int, int]]) -> list[_Part]:
+    """Room for the rows of each range."""
+    counts = np.zeros((len(ranges), 3), np.int64)
+    for folder in folders:
+        with pq.ParquetFile(Path(folder) / PACKETS) as packets, pq.ParquetFile(Path(folder) / KEPT) as kept:
+            for group in range(packets.num_row_groups):
+                rows = _numpy(packets.read_row_group(group, columns=["bucket"], use_threads=False).column("bucket"))
+                table = kept.read_row_group(group, columns=["bucket", "data"], use_threads=False)
+                ends = np.concatenate([[0], np.cumsum(_runs(table.column("data"))[0])])
+                within, runs = (np.searchsorted(bucket, ranges) for bucket in (rows, _numpy(table.column("bucket"))))
+                counts += np.stack([np.diff(places)[:, 0] for places in (within, runs, ends[runs])], axis=1)
+    return [_Part(buckets, *count) for buckets, count in zip(ranges, counts.tolist(), strict=True)]
 
 
 def _groups(file: pq.ParquetFile, low: int, high: int) -> list[int]:
@@ -361,7 +380,7 @@ def read_rows(folders: Sequence[str | Path], ranges: Sequence[tuple[int, int]] =
     tables = [read_connections(folder) for _, folder in facts]
     wanted = [sorted({row[:4] for table in tables for row in table if low <= row[4] < high}) for low, high in ranges]
     numbers = {ends: number for part in wanted for number, ends in enumerate(part)}
-    parts = [_Part(buckets) for buckets in ranges]
+    parts = _room([folder for _, folder in facts], ranges)
     low, high = min((low for low, _ in ranges), default=0), max((high for _, high in ranges), default=0)
     for capture, (_, folder) in enumerate(facts):
         renumbered = np.array([numbers.get(row[:4], 0) for row in tables[capture]], np.uint32)
@@ -374,7 +393,7 @@ def read_rows(folders: Sequence[str | Path], ranges: Sequence[tuple[int, int]] =
     names = [name for name, _ in facts]
     parts.reverse()
     for ends in wanted:
-        yield parts.pop().joined(names, {name: [row[place] for row in ends] for place, name in enumerate(CONNECTION_FIELDS)})
+        yield parts.pop().filled(names, {name: [row[place] for row in ends] for place, name in enumerate(CONNECTION_FIELDS)})
 
 
 def _read_group(packets: pq.ParquetFile, kept: pq.ParquetFile, group: int, parts: Sequence[_Part], renumbered: Array, capture: int) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from brokerlens import tables
 from brokerlens.kafka import bodies, layouts
@@ -330,7 +331,8 @@ def build_requests(frames: pl.DataFrame, contents: Contents, connections: Connec
     ``frame`` and ``response``: numbers of their frames; for `kafka.site`: ``session``, ``session_epoch`` and ``asked``, ``forgotten`` (lists of topic and
     partition) of fetches in a session, ``batches`` (lists of what makes a batch the same one when it is sent again) of produces.
 
-    ``frames`` is `frame_table` with columns ``retransmitted`` and ``captured`` (bytes); ``contents`` what their bodies say.
+    ``frames`` is `frame_table` with columns ``retransmitted`` and ``captured`` (bytes); ``contents`` what their bodies say. Rows are ordered by the
+    time of their first byte, then connection and frame.
     """
     rows = _contents(_pair(frames), frames, contents)
     rows = _latency(_status(rows, connections), connections, round_trips)
@@ -348,11 +350,11 @@ def build_requests(frames: pl.DataFrame, contents: Contents, connections: Connec
         api_names.alias("api_name"),
         pl.col("api_key").is_in(WAITING_APIS).fill_null(False).alias("waits_by_design"),
         (pl.col("request_again").fill_null(False) | pl.col("response_again").fill_null(False)).alias("retransmitted"),
-    )
+    ).sort(pl.min_horizontal("request_first", "response_first"), "connection", pl.coalesce("frame", "response"), nulls_last=True)
 
 
-def provisional(rows: pl.DataFrame) -> pl.DataFrame:
-    """The columns of the data set as far as a shard knows them, what `kafka.site` completes them from, and the numbers of connection and frame."""
+def to_arrow(rows: pl.DataFrame) -> pa.Table:
+    """The columns of the data set as far as a shard knows them, and what `kafka.site` completes them from."""
     times = [pl.col(name).cast(pl.Datetime("ns", "UTC")) for name in ("request_first", "request_last", "response_first", "response_last")]
     names = [column.name for column in tables.REQUESTS if column.name in rows.columns]
-    return rows.with_columns(times).select(*names, *HELPERS, "connection", pl.coalesce("frame", "response").alias("frame"))
+    return rows.with_columns(times).select(*names, *HELPERS).with_columns(pl.col(pl.String).cast(pl.Categorical)).to_arrow()

@@ -1,0 +1,27 @@
+"""Parts of a table put in order of time, a stretch at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brokerlens.in_time import arrange, stretches
+
+Rows = list[tuple[int, int]]  # time and rank
+
+
+@given(parts=st.lists(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3))), min_size=1, max_size=4), rows=st.integers(1, 8))
+def test_the_rows_of_all_parts_by_time_then_rank(parts: list[Rows], rows: int) -> None:
+    """As one sort of everything would have them, in groups of about the size asked for."""
+    parts = [sorted(part) for part in parts]
+    numbered = [[(time, rank, part, n) for n, (time, rank) in enumerate(rows)] for part, rows in enumerate(parts)]
+    times, ranks = ([np.array([row[place] for row in part], np.int64) for part in numbered] for place in (0, 1))
+    tables = [pa.table({"word": pa.array([f"{part}.{n}" for _, _, part, n in rows], pa.string()).dictionary_encode()}) for rows in numbered]
+    found = [*arrange(tables, [*stretches(times, ranks, rows)])]
+    assert [word for table in found for word in table["word"].to_pylist()] == [
+        f"{part}.{n}" for _, _, part, n in sorted(row for part_rows in numbered for row in part_rows)
+    ]
+    most_at_once = max((sum(time == t for part in times for time in part.tolist()) for t in range(10)), default=0)
+    assert all(table.num_rows < rows + most_at_once for table in found)
