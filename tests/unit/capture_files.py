@@ -225,14 +225,17 @@ TUNNELS: dict[str, Callable[[bytes], bytes]] = {
 UNICAST = b"\x00\x00\x5e\x00\x53\x01\x00\x00\x5e\x00\x53\x02"  # documentation's addresses, which begin as a control word does
 
 
+def pppoe(packet: bytes) -> bytes:
+    """A packet in a PPPoE session."""
+    body = (b"\x00\x57" if packet[:1] >= b"\x60" else b"\x00\x21") + packet
+    return b"\x11\x00\x00\x01" + struct.pack(">H", len(body)) + body
+
+
 LINKS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "ethernet": (1, ethernet),
     "vlan": (1, lambda packet: ethernet(packet, [0x8100])),
     "qinq": (1, lambda packet: ethernet(packet, [0x88A8, 0x8100, 0x9100])),
-    "pppoe": (
-        1,
-        lambda packet: bytes(12) + b"\x88\x64\x11\x00\x00\x01\x00\x00" + (b"\x00\x57" if packet[0] >> 4 == 6 else b"\x00\x21") + packet,
-    ),
+    "pppoe": (1, lambda packet: UNICAST + b"\x88\x64" + pppoe(packet)),
     "cooked": (113, lambda packet: b"\x00\x04\x00\x01\x00\x06" + bytes(8) + ethertype(packet) + packet),
     "cooked vlan": (113, lambda packet: b"\x00\x00\x00\x01\x00\x06" + bytes(8) + b"\x81\x00\x00\x05" + ethertype(packet) + packet),
     "cooked 2": (276, lambda packet: ethertype(packet) + b"\x00\x00\x00\x00\x00\x07\x00\x01\x03\x06" + bytes(8) + packet),
@@ -247,6 +250,6 @@ LINKS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "mpls with Ethernet behind a control word": (1, lambda packet: UNICAST + b"\x88\x48" + mpls(bytes(4) + ethernet(packet, [0x8100]), 1)),
     "ppp, hdlc": (50, lambda packet: b"\xff\x03" + (b"\x00\x57" if packet[0] >> 4 == 6 else b"\x00\x21") + packet),
     "ppp, mpls": (9, lambda packet: b"\xff\x03\x02\x81" + mpls(packet)),
-    "pppoe alone": (51, lambda packet: b"\x11\x00\x00\x01\x00\x00" + (b"\x00\x57" if packet[0] >> 4 == 6 else b"\x00\x21") + packet),
+    "pppoe alone": (51, pppoe),
     "ppp, compressed": (9, lambda packet: (b"\x57" if packet[0] >> 4 == 6 else b"\x21") + packet),
 }

@@ -236,15 +236,16 @@ def behind_labels(data: bytes, at: int) -> int:
         return behind(data, at, "ethernet")
     if first >> 4 in (4, 6):
         return at
-    raise SkipError("not_ip" if len(data) - at >= 19 else "cut_header")
+    raise SkipError("not_ip")
 
 
 def is_ethernet(frame: bytes) -> bool:
-    """Whether this looks like an Ethernet frame: an IP header stands where one is announced."""
-    frame = frame[12:]
-    while frame[:2] in (b"\x81\x00", b"\x88\xa8", b"\x91\x00"):
-        frame = frame[4:]
-    return (frame[:2] == b"\x08\x00" and frame[2:3].hex()[:1] == "4") or (frame[:2] == b"\x86\xdd" and frame[2:3].hex()[:1] == "6")
+    """Whether this looks like an Ethernet frame, as far as it goes: an IP header stands where one is announced."""
+    kind, header = frame[12:14], frame[14:]
+    while kind in (b"\x81\x00", b"\x88\xa8", b"\x91\x00"):
+        kind, header = header[2:4], header[4:]
+    version = {b"\x08\x00": 4, b"\x86\xdd": 6}.get(kind)
+    return len(kind) < 2 or (version is not None and (not header or header[0] >> 4 == version))
 
 
 def hash_of(data: bytes) -> int:

@@ -151,7 +151,11 @@ def test_rows_equal_the_slow_dissector(records: list[Record]) -> None:
 @given(
     st.lists(
         st.builds(
-            Record, st.just(1), st.binary(max_size=90), st.integers(0, 2000), st.sampled_from([0, 1, 9, 12, 50, 51, 101, 108, 113, 228, 276, 147])
+            Record,
+            st.just(1),
+            st.binary(max_size=90),
+            st.integers(0, 2000),
+            st.sampled_from([0, 1, 9, 12, 50, 51, 101, 108, 113, 228, 276, 147]),
         ),
         max_size=5,
     )

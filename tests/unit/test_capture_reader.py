@@ -44,6 +44,13 @@ def test_several_members_are_one_capture(tmp_path: Path, kind: str) -> None:
         assert (capture.packets, capture.truncated) == (3000, None)
 
 
+def test_zstd_data_may_begin_with_a_frame_to_be_skipped(tmp_path: Path) -> None:
+    data = pcap(RECORDS)
+    parts = [b"\x50\x2a\x4d\x18\x04\x00\x00\x00size" + zstd(part) for part in (data[:70_000], data[70_000:])]
+    capture = count(tmp_path / "x", b"".join(parts))
+    assert (capture.packets, capture.format) == (3000, "pcap (zstd)")
+
+
 @pytest.mark.parametrize("kind", COMPRESSIONS)
 def test_a_cut_file_is_used_up_to_the_cut(tmp_path: Path, kind: str) -> None:
     data = COMPRESSIONS[kind](pcap(RECORDS))

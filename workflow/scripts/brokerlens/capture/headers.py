@@ -182,7 +182,7 @@ def find_tcp(buffer: Array, at: Int, captured: Int, wire: Int, link: Int, fields
     return -1 - TUNNEL
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")  # a call would cost an eighth of the time of `read_headers`
 def read_ends(buffer: Array, ip_at: Int, tcp_at: Int, end: Int, segment_end: Int, more: Int, fields: Array) -> Int:
     """Write addresses, ports and length of a TCP segment, of which the bytes before ``end`` are captured, to ``fields``; returns 0 or -1 - reason."""
     if end - tcp_at < 20:

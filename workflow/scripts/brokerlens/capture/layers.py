@@ -150,16 +150,16 @@ def behind_ppp(buffer: Array, at: Int, end: Int) -> tuple[Int, Int]:
 
 @njit(cache=True, nogil=True)
 def is_ethernet(buffer: Array, at: Int, end: Int) -> bool:
-    """Whether an Ethernet header may stand here: behind its EtherType and tags begins the IP header that it announces."""
+    """Whether an Ethernet header may stand here: behind its EtherType and tags begins the IP header that it announces, as far as it is captured."""
     at += 12
-    while end - at >= 3:
+    while end - at >= 2:
         number = be16(buffer, at)
         if number in (IPV4, IPV6):
-            return buffer[at + 2] >> 4 == (4 if number == IPV4 else 6)
+            return bool(end - at == 2 or buffer[at + 2] >> 4 == (4 if number == IPV4 else 6))
         if header_of(ETHERTYPES, number) != TAG:
             return False
         at += 4
-    return False
+    return True
 
 
 @njit(cache=True, nogil=True)
@@ -174,13 +174,13 @@ def behind_labels(buffer: Array, at: Int, end: Int) -> tuple[Int, Int]:
     if end - at < 1:
         return -1 - CUT_HEADER, at
     if buffer[at] != 0x45:
-        if end - at >= 4 and be16(buffer, at) == 0 and is_ethernet(buffer, at + 4, end):
+        if end - at >= 2 and be16(buffer, at) == 0 and is_ethernet(buffer, at + 4, end):
             return ETHERNET, at + 4
         if is_ethernet(buffer, at, end):
             return ETHERNET, at
     if buffer[at] >> 4 in (4, 6):
         return IP, at
-    return -1 - (CUT_HEADER if end - at < 19 else NOT_IP), at
+    return -1 - NOT_IP, at
 
 
 @njit(cache=True, nogil=True)
@@ -249,6 +249,14 @@ def behind_headers(buffer: Array, header: Int, at: Int, end: Int) -> Int:
 @njit(cache=True, nogil=True)
 def behind_link(buffer: Array, at: Int, end: Int, link: Int) -> Int:
     """Place of the first IP header behind the link layer's header at ``at``, or -1 - reason."""
-    if link == LINK_ETHERNET and end - at >= 14 and be16(buffer, at + 12) in (IPV4, IPV6):
-        return at + 14  # nearly all packets: without a look at the tables
+    # Nearly all packets are these, and need no look at the tables.
+    number_at, size = 12, 14
+    if link == LINK_COOKED:
+        number_at, size = 14, 16
+    elif link == LINK_COOKED_2:
+        number_at, size = 0, 20
+    elif link != LINK_ETHERNET:
+        number_at, size = 0, end - at + 1  # which no packet has
+    if end - at >= size and be16(buffer, at + number_at) in (IPV4, IPV6):
+        return at + size
     return behind_headers(buffer, header_of(LINK_TYPES, link), at, end)
