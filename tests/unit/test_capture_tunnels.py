@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -222,19 +223,22 @@ UNLIKE_TSHARK = {
 
 
 @pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")
-def test_tshark_sees_the_same_packets(tmp_path: Path) -> None:
-    wraps: dict[str, Callable[[bytes], bytes]] = {name: wrap for name, (link, wrap) in LINKS.items() if link == 1}
-    wraps |= {name: partial(in_frame, name) for name in TUNNELS}
-    for name in UNLIKE_TSHARK:
-        del wraps[name]
+@pytest.mark.parametrize("link", sorted({link for link, _ in LINKS.values()}))
+def test_tshark_sees_the_same_packets(link: int, tmp_path: Path) -> None:
+    wraps: dict[str, Callable[[bytes], bytes]] = {name: wrap for name, (of, wrap) in LINKS.items() if of == link}
+    if link == 1:
+        wraps |= {name: partial(in_frame, name) for name in TUNNELS}
+    wraps = {name: wrap for name, wrap in wraps.items() if name not in UNLIKE_TSHARK}
     frames = [wrap(ip(*ends, segment(seq))) for seq, wrap in enumerate(wraps.values()) for ends in (FOUR, SIX)]
-    (tmp_path / "x.pcap").write_bytes(pcap([Record(1, frame, len(frame)) for frame in frames]))
+    (tmp_path / "x.pcap").write_bytes(pcap([Record(1, frame, len(frame)) for frame in frames], link=link))
     ports = [word for port in (8472, 10800, 10801) for word in ("-d", f"udp.port=={port},vxlan")]
     command = ["tshark", "-n", "-r", str(tmp_path / "x.pcap"), *ports, "-T", "fields", "-E", "occurrence=a"]
-    done = subprocess.run([*command, *(word for field in FIELDS for word in ("-e", field))], capture_output=True, text=True, check=True)
+    command += [word for field in FIELDS for word in ("-e", field)]
+    profile = os.environ | {"WIRESHARK_CONFIG_DIR": str(tmp_path / "empty"), "LC_ALL": "C"}
+    done = subprocess.run(command, env=profile, capture_output=True, text=True, check=True)
     lines = [dict(zip(FIELDS, line.split("\t"), strict=True)) for line in done.stdout.splitlines()]
     assert len(lines) == len(frames)
-    rows = check([Record(1, frame, len(frame)) for frame in frames])
+    rows = check([Record(1, frame, len(frame), link) for frame in frames])
     for name, line, row in zip([name for name in wraps for _ in range(2)], lines, rows, strict=True):
         before_tcp = line["frame.protocols"].partition(":tcp")[0].split(":")
         last = {field: value.split(",")[-1] for field, value in line.items()}
