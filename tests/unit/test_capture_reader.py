@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
 import os
 from pathlib import Path
 
@@ -135,17 +134,16 @@ def test_times_that_step_back_are_counted(tmp_path: Path) -> None:
         assert (capture.backsteps, capture.first_time, capture.last_time) == (2, 10**9, 9 * 10**9)
 
 
-def test_a_decompression_bomb_takes_little_memory(tmp_path: Path) -> None:
-    bomb = tmp_path / "bomb.xz"
-    with lzma.open(bomb, "wb", preset=0) as file:
-        file.write(pcap([]))
-        for _ in range(64):
-            file.write(bytes(1 << 20))
-    assert bomb.stat().st_size < 20_000
+@pytest.mark.parametrize("kind", [kind for kind in COMPRESSIONS if kind != "plain"])
+def test_a_decompression_bomb_takes_little_memory(tmp_path: Path, kind: str) -> None:
+    bomb = tmp_path / "bomb"
+    bomb.write_bytes(COMPRESSIONS[kind](pcap([]) + bytes(64 << 20)))
+    assert bomb.stat().st_size < 80_000
     stream, _ = open_stream(str(bomb))
     view = memoryview(bytearray(1 << 20))
     most = total = 0
     while got := stream.readinto(view):
         most, total = max(most, got), total + got
-    assert (most, total) == (65_536, 24 + (64 << 20))
+    assert most <= 65_536
+    assert total == 24 + (64 << 20)
     stream.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -33,6 +34,8 @@ from capture_files import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_capture_headers import check, rows_of
+
+from brokerlens.capture import layers
 
 PAYLOAD = b"0123456789abcdef"
 FOUR, SIX = ("192.0.2.5", "192.0.2.10"), ("2001:db8::5", "2001:db8::10")
@@ -247,3 +250,17 @@ def test_tshark_sees_the_same_packets(link: int, tmp_path: Path) -> None:
         (client, port), (broker, broker_port) = row["client"], row["broker"]
         assert [str(value) for value in (client, broker, row["ttl"], port, broker_port, row["seq"], row["payload_len"])] == theirs, name
         assert row["ip_id"] == ip_id, name
+
+
+def test_the_page_names_every_number_and_every_reason() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
+    for kind, numbers, _ in layers.LEADS_TO:
+        for number in numbers:
+            hidden = (
+                kind in (layers.FAMILIES, layers.PPP_PROTOCOLS)
+                or number in (layers.IPV4, layers.IPV6)
+                or (kind, number) == (layers.IP_PROTOCOLS, 17)
+            )
+            assert hidden or re.search(rf"\b{number:#06x}\b" if kind == layers.ETHERTYPES else rf"\b{number}\b", page), (kind, number)
+    table = page.split("## Packets without a row")[1]
+    assert sorted(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == sorted(layers.SKIPPED)
