@@ -97,7 +97,7 @@ def test_something_else_behind_compressed_data_is_told(tmp_path: Path, kind: str
         (COMPRESSIONS["gzip"](b""), "no data in the gzip file"),
         (COMPRESSIONS["gzip"](b"a text inside of a gzip file"), "in the gzip data"),
         (zstd(pcap(RECORDS))[:8], "the zstd data end too soon"),
-        (b"BZh91AY&SY" + bytes(100), "the bzip2 data are damaged"),
+        (b"BZh91AY&SY" + bytes(100), "the bzip2 data cannot be decompressed"),
         (pcapng([])[:20], "ends inside its first header"),
         (pcap([])[:24] + b"\xff" * 32, "claims 4,294,967,295 captured bytes"),
         (pcapng([]) + b"\xff" * 32, "impossible length"),

@@ -122,7 +122,7 @@ class _Members(_Pieces):
             try:
                 piece: bytes = self._member.decompress(data, PIECE)
             except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as error:
-                self.damage = f"the {self._kind} data are damaged ({error})"
+                self.damage = f"the {self._kind} data cannot be decompressed ({error})"
                 return b""
             if piece:
                 return piece
@@ -165,7 +165,7 @@ class _Zstd(_Pieces):
             return bytes(self._stream.read(ZSTD_PIECE))
         except (OSError, pa.ArrowException) as error:
             ends = "Truncated" in str(error)
-            self.damage = "the zstd data end too soon" if ends else f"the zstd data are damaged ({str(error).splitlines()[0]})"
+            self.damage = "the zstd data end too soon" if ends else f"the zstd data cannot be decompressed ({str(error).splitlines()[0]})"
             return b""
 
     def close(self) -> None:
