@@ -8,7 +8,7 @@ import ipaddress
 import lzma
 import struct
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -144,9 +144,9 @@ def ipv6(
     return head + ipaddress.IPv6Address(source).packed + ipaddress.IPv6Address(target).packed + chain + body
 
 
-def ip(source: str, target: str, body: bytes) -> bytes:
+def ip(source: str, target: str, body: bytes, protocol: int = 6) -> bytes:
     """An IP packet of the addresses' family."""
-    return ipv6(source, target, body) if ":" in source else ipv4(source, target, body)
+    return ipv6(source, target, body, protocol=protocol) if ":" in source else ipv4(source, target, body, protocol=protocol)
 
 
 def ethertype(packet: bytes) -> bytes:
@@ -159,14 +159,83 @@ def ethernet(packet: bytes, tags: Sequence[int] = (), padding: int = 0) -> bytes
     return bytes(range(12)) + b"".join(struct.pack(">HH", tag, 5) for tag in tags) + ethertype(packet) + packet + bytes(padding)
 
 
+def mpls(body: bytes, labels: int = 2) -> bytes:
+    """Labels around a packet."""
+    return b"".join(struct.pack(">I", 16 + label << 12 | (label == labels - 1) << 8 | 64) for label in range(labels)) + body
+
+
+def tunnelled(body: bytes, protocol: int, *, six: bool = False, **options: Any) -> bytes:
+    """An IP packet between a tunnel's ends."""
+    if six:
+        return ipv6("2001:db8:ffff::1", "2001:db8:ffff::2", body, protocol=protocol, **options)
+    return ipv4("198.51.100.1", "198.51.100.2", body, protocol=protocol, **options)
+
+
+def udp(port: int, body: bytes, **options: Any) -> bytes:
+    """An IP packet with a datagram between a tunnel's ends."""
+    return tunnelled(struct.pack(">HHHH", 55_555, port, 8 + len(body) & 0xFFFF, 0) + body, 17, **options)
+
+
+def vxlan(packet: bytes, port: int = 4789, **options: Any) -> bytes:
+    """A packet in VXLAN."""
+    return udp(port, b"\x08\0\0\0\0\x12\x34\0" + ethernet(packet, padding=max(0, 46 - len(packet))), **options)
+
+
+def geneve(kind: int, body: bytes, words: int = 0, **options: Any) -> bytes:
+    """A Geneve packet with so many words of options."""
+    return udp(6081, struct.pack(">BBHI", words, 0, kind, 0x123400) + b"\x01\x02\x03\x00" * words + body, **options)
+
+
+def gre(kind: int, body: bytes, flags: int = 0, **options: Any) -> bytes:
+    """A GRE packet with the fields that its flags announce."""
+    fields = sum(bool(flags & bit) for bit in (0x8000, 0x2000, 0x1000, 0x0080))
+    return tunnelled(struct.pack(">HH", flags, kind) + b"\x00\x00\x45\x06" * fields + body, 47, **options)
+
+
+def erspan(body: bytes, kind: int, content: int = 0) -> bytes:
+    """A mirrored packet: ERSPAN type I, II, III, or 4 for III with a subheader."""
+    head = {1: b"", 2: b"\x10\x05\0\x01" + bytes(4), 3: b"\x20\x05\0\x01" + bytes(6) + bytes([content << 2, 0])}
+    head[4] = head[3][:-1] + b"\x01" + bytes(8)
+    return gre(0x88BE if kind < 3 else 0x22EB, head[kind] + body, 0x1000 if kind > 1 else 0)
+
+
+TUNNELS: dict[str, Callable[[bytes], bytes]] = {
+    "vxlan": vxlan,
+    "vxlan, Linux's port": lambda packet: vxlan(packet, 8472),
+    "vxlan, a load balancer's ports": lambda packet: vxlan(vxlan(packet, 10800), 10801),
+    "vxlan over IPv6": lambda packet: vxlan(packet, six=True),
+    "geneve with IP": lambda packet: geneve(int.from_bytes(ethertype(packet)), packet, 3),
+    "geneve with Ethernet": lambda packet: geneve(0x6558, ethernet(packet, [0x8100])),
+    "gre": lambda packet: gre(int.from_bytes(ethertype(packet)), packet),
+    "gre with checksum, key and sequence": lambda packet: gre(int.from_bytes(ethertype(packet)), packet, 0xB000),
+    "gre over IPv6": lambda packet: gre(int.from_bytes(ethertype(packet)), packet, 0x2000, six=True),
+    "gre with ppp": lambda packet: gre(0x880B, b"\xff\x03" + (b"\x00\x57" if packet[:1] >= b"\x60" else b"\x00\x21") + packet, 0x3081),
+    "nvgre": lambda packet: gre(0x6558, ethernet(packet), 0x2000),
+    "gre with mpls": lambda packet: gre(0x8847, mpls(packet)),
+    "ip in ip": lambda packet: tunnelled(packet, 41 if packet[:1] >= b"\x60" else 4),
+    "ip in IPv6": lambda packet: tunnelled(packet, 41 if packet[:1] >= b"\x60" else 4, six=True, extensions=[(60, bytes(8))]),
+    "erspan I": lambda packet: erspan(ethernet(packet), 1),
+    "erspan II": lambda packet: erspan(ethernet(packet), 2),
+    "erspan III": lambda packet: erspan(ethernet(packet), 3),
+    "erspan III with a subheader": lambda packet: erspan(ethernet(packet, [0x8100]), 4),
+    "erspan III with IP": lambda packet: erspan(packet, 3, 2),
+    "mpls in udp": lambda packet: udp(6635, mpls(packet, 1)),
+    "mpls in ip": lambda packet: tunnelled(mpls(packet, 1), 137),
+}
+UNICAST = b"\x00\x00\x5e\x00\x53\x01\x00\x00\x5e\x00\x53\x02"  # documentation's addresses, which begin as a control word does
+
+
+def pppoe(packet: bytes) -> bytes:
+    """A packet in a PPPoE session."""
+    body = (b"\x00\x57" if packet[:1] >= b"\x60" else b"\x00\x21") + packet
+    return b"\x11\x00\x00\x01" + struct.pack(">H", len(body)) + body
+
+
 LINKS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "ethernet": (1, ethernet),
     "vlan": (1, lambda packet: ethernet(packet, [0x8100])),
     "qinq": (1, lambda packet: ethernet(packet, [0x88A8, 0x8100, 0x9100])),
-    "pppoe": (
-        1,
-        lambda packet: bytes(12) + b"\x88\x64\x11\x00\x00\x01\x00\x00" + (b"\x00\x57" if packet[0] >> 4 == 6 else b"\x00\x21") + packet,
-    ),
+    "pppoe": (1, lambda packet: UNICAST + b"\x88\x64" + pppoe(packet)),
     "cooked": (113, lambda packet: b"\x00\x04\x00\x01\x00\x06" + bytes(8) + ethertype(packet) + packet),
     "cooked vlan": (113, lambda packet: b"\x00\x00\x00\x01\x00\x06" + bytes(8) + b"\x81\x00\x00\x05" + ethertype(packet) + packet),
     "cooked 2": (276, lambda packet: ethertype(packet) + b"\x00\x00\x00\x00\x00\x07\x00\x01\x03\x06" + bytes(8) + packet),
@@ -176,5 +245,11 @@ LINKS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "loopback, little endian": (0, lambda packet: (b"\x1e\x00\x00\x00" if packet[0] >> 4 == 6 else b"\x02\x00\x00\x00") + packet),
     "loopback, big endian": (108, lambda packet: (b"\x00\x00\x00\x18" if packet[0] >> 4 == 6 else b"\x00\x00\x00\x02") + packet),
     "ppp": (9, lambda packet: b"\xff\x03" + (b"\x00\x57" if packet[0] >> 4 == 6 else b"\x00\x21") + packet),
+    "mpls": (1, lambda packet: UNICAST + b"\x88\x47" + mpls(packet)),
+    "mpls with Ethernet": (1, lambda packet: UNICAST + b"\x88\x47" + mpls(UNICAST + ethernet(packet)[12:])),
+    "mpls with Ethernet behind a control word": (1, lambda packet: UNICAST + b"\x88\x48" + mpls(bytes(4) + ethernet(packet, [0x8100]), 1)),
+    "ppp, hdlc": (50, lambda packet: b"\xff\x03" + (b"\x00\x57" if packet[0] >> 4 == 6 else b"\x00\x21") + packet),
+    "ppp, mpls": (9, lambda packet: b"\xff\x03\x02\x81" + mpls(packet)),
+    "pppoe alone": (51, pppoe),
     "ppp, compressed": (9, lambda packet: (b"\x57" if packet[0] >> 4 == 6 else b"\x21") + packet),
 }

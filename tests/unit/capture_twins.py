@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import struct
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from capture_files import Record
 
@@ -140,53 +140,112 @@ def need(data: bytes, at: int, count: int) -> bytes:
     return data[at : at + count]
 
 
-def behind_ethertype(data: bytes, at: int) -> int:
-    """Place of the IP header behind EtherType and tags."""
-    kind = need(data, at, 2)
-    if kind in (b"\x08\x00", b"\x86\xdd"):
-        return at + 2
-    if kind == b"\x88\x64":
-        return behind_ppp(data, at + 8)
-    if kind in (b"\x81\x00", b"\x88\xa8", b"\x91\x00"):
-        return behind_ethertype(data, at + 4)
+LINK_TYPES = {
+    1: "ethernet", 113: "cooked", 276: "cooked 2", 0: "loopback", 108: "loopback", 9: "ppp", 50: "ppp", 51: "pppoe",
+    **dict.fromkeys((12, 14, 101, 228, 229), "ip"),
+}  # fmt: skip
+ETHERTYPES = {
+    0x0800: "ip", 0x86DD: "ip", 0x8100: "tag", 0x88A8: "tag", 0x9100: "tag", 0x8847: "mpls", 0x8848: "mpls", 0x8864: "pppoe", 0x6558: "ethernet",
+    0x880B: "ppp", 0x88BE: "erspan", 0x22EB: "erspan",
+}  # fmt: skip
+PPP_PROTOCOLS = {0x21: "ip", 0x57: "ip", 0x281: "mpls", 0x283: "mpls"}
+IP_PROTOCOLS = {4: "ip", 41: "ip", 17: "udp", 47: "gre", 137: "mpls"}
+UDP_PORTS = {4789: "vxlan", 8472: "vxlan", 10800: "vxlan", 10801: "vxlan", 6081: "geneve", 6635: "mpls"}
+
+
+def look_up(numbers: dict[int, str], number: bytes, otherwise: str) -> str:
+    """The header that a number leads to."""
+    if int.from_bytes(number) not in numbers:
+        raise SkipError(otherwise)
+    return numbers[int.from_bytes(number)]
+
+
+def behind(data: bytes, at: int, header: str) -> int:
+    """Place of the next IP header from this header on."""
+    match header:
+        case "ip":
+            return at
+        case "ethernet":
+            return behind(data, at + 14, look_up(ETHERTYPES, need(data, at, 14)[12:], "not_ip"))
+        case "tag":
+            return behind(data, at + 4, look_up(ETHERTYPES, need(data, at, 4)[2:], "not_ip"))
+        case "cooked":
+            return behind(data, at + 16, look_up(ETHERTYPES, need(data, at, 16)[14:], "not_ip"))
+        case "cooked 2":
+            return behind(data, at + 20, look_up(ETHERTYPES, need(data, at, 20)[:2], "not_ip"))
+        case "loopback":
+            family = need(data, at, 4)
+            if family[1:3] != b"\0\0" or family[0] | family[3] not in (2, 10, 24, 28, 30):
+                raise SkipError("not_ip")
+            return at + 4
+        case "ppp":
+            need(data, at, 2)
+            if data[at : at + 2] == b"\xff\x03":
+                at += 2
+            protocol = need(data, at, 2)
+            size = 1 if protocol[0] % 2 else 2
+            return behind(data, at + size, look_up(PPP_PROTOCOLS, protocol[:size], "not_ip"))
+        case "pppoe":
+            need(data, at, 6)
+            return behind(data, at + 6, "ppp")
+        case "udp":
+            return behind(data, at + 8, look_up(UDP_PORTS, need(data, at, 8)[2:4], "not_tcp"))
+        case "vxlan":
+            if not need(data, at, 8)[0] & 8:
+                raise SkipError("tunnel")
+            return behind(data, at + 8, "ethernet")
+        case "geneve":
+            head = need(data, at, 8)
+            if head[0] >= 64:
+                raise SkipError("tunnel")
+            return behind(data, at + 8 + head[0] * 4, look_up(ETHERTYPES, head[2:4], "not_ip"))
+        case "gre":
+            flags, number = struct.unpack(">HH", need(data, at, 4))
+            if flags & 0x4000 or flags & 7 > 1:
+                raise SkipError("tunnel")
+            fields = bool(flags & 0x8000) + bool(flags & 0x2000) + bool(flags & 0x1000) + (flags & 0x0081 == 0x0081)
+            following = look_up(ETHERTYPES, number.to_bytes(2), "not_ip")
+            return behind(data, at + 4 + 4 * fields, "ethernet" if number == 0x88BE and not flags & 0x1000 else following)
+        case "erspan":
+            version = need(data, at, 8)[0] >> 4
+            if version == 1:
+                return behind(data, at + 8, "ethernet")
+            if version != 2:
+                raise SkipError("tunnel")
+            bits = need(data, at, 12)[11] | need(data, at, 12)[10] << 8
+            content = {0: "ethernet", 2: "ip"}.get(bits >> 10 & 31)
+            if content is None:
+                raise SkipError("tunnel")
+            return behind(data, at + (20 if bits & 1 else 12), content)
+        case _:
+            return behind_labels(data, at)
+
+
+def behind_labels(data: bytes, at: int) -> int:
+    """Place of the next IP header from an MPLS label on."""
+    bottom = need(data, at, 4)[2] & 1
+    if not bottom:
+        return behind_labels(data, at + 4)
+    at += 4
+    first = need(data, at, 1)[0]
+    if first == 0x45:
+        return at
+    if data[at : at + 2] == b"\0\0" and is_ethernet(data[at + 4 :]):
+        return behind(data, at + 4, "ethernet")
+    if is_ethernet(data[at:]):
+        return behind(data, at, "ethernet")
+    if first >> 4 in (4, 6):
+        return at
     raise SkipError("not_ip")
 
 
-def behind_ppp(data: bytes, at: int) -> int:
-    """Place of the IP header behind a PPP header."""
-    if data[at : at + 2] == b"\xff\x03":
-        at += 2
-    protocol = need(data, at, 2)
-    if protocol[0] % 2:
-        protocol, at = b"\0" + protocol[:1], at - 1
-    if protocol not in (b"\x00\x21", b"\x00\x57"):
-        raise SkipError("not_ip")
-    return at + 2
-
-
-def behind_link(data: bytes, link: int) -> int:
-    """Place of the IP header."""
-    if link == 1:
-        return behind_ethertype(data, 12)
-    if link == 113:
-        return behind_ethertype(data, 14)
-    if link == 276:
-        kind = need(data, 0, 20)[:2]
-        if kind in (b"\x08\x00", b"\x86\xdd"):
-            return 20
-        if kind in (b"\x81\x00", b"\x88\xa8", b"\x91\x00"):
-            return behind_ethertype(data, 22)
-        raise SkipError("not_ip")
-    if link in (12, 14, 101, 228, 229):
-        return 0
-    if link in (0, 108):
-        family = need(data, 0, 4)
-        if family[1:3] != b"\0\0" or family[0] | family[3] not in (2, 10, 24, 28, 30):
-            raise SkipError("not_ip")
-        return 4
-    if link == 9:
-        return behind_ppp(data, 0)
-    raise SkipError("unknown_link")
+def is_ethernet(frame: bytes) -> bool:
+    """Whether this looks like an Ethernet frame, as far as it goes: an IP header stands where one is announced."""
+    kind, header = frame[12:14], frame[14:]
+    while kind in (b"\x81\x00", b"\x88\xa8", b"\x91\x00"):
+        kind, header = header[2:4], header[4:]
+    version = {b"\x08\x00": 4, b"\x86\xdd": 6}.get(kind)
+    return len(kind) < 2 or (version is not None and (not header or header[0] >> 4 == version))
 
 
 def hash_of(data: bytes) -> int:
@@ -234,22 +293,28 @@ def read_options(data: bytes, whole: bool) -> dict[str, int]:
     return row | {"options": bits}
 
 
-def read_row(record: Record, brokers: list[Endpoint]) -> dict[str, Any]:
-    """The row of a packet, with `client`, `broker` and `payload` instead of numbers of connections; raises SkipError with the reason if it has none."""
-    data = record.data
-    if record.time < 0:
-        raise SkipError("no_time")
-    wire = max(record.wire, len(data))
-    start = behind_link(data, record.link)
-    version = need(data, start, 1)[0] >> 4
-    more = False
+class Packet(NamedTuple):
+    """An IP header: its place, where what it carries begins, protocol, and end on the wire; whether more fragments come, TTL, id and addresses."""
+
+    start: int
+    body: int
+    protocol: int
+    end: int
+    more: bool
+    ttl: int
+    ip_id: int
     source: ipaddress.IPv4Address | ipaddress.IPv6Address
     target: ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def read_ip(data: bytes, start: int, wire: int) -> Packet:
+    """The IP header at this place of a packet that ends on the wire at ``wire``."""
+    version = need(data, start, 1)[0] >> 4
     if version == 4:
         head = need(data, start, 20)
         if head[0] % 16 < 5:
             raise SkipError("malformed")
-        if head[9] != 6:
+        if head[9] != 6 and head[9] not in IP_PROTOCOLS:
             raise SkipError("not_tcp")
         total, ip_id, fragment = struct.unpack(">HHH", head[2:8])
         if fragment % 0x2000:
@@ -257,33 +322,52 @@ def read_row(record: Record, brokers: list[Endpoint]) -> dict[str, Any]:
         at = start + head[0] % 16 * 4
         if 0 < total < head[0] % 16 * 4:
             raise SkipError("malformed")
-        more, ttl, end = bool(fragment & 0x2000), head[8], start + total if total else wire
-        source, target = ipaddress.IPv4Address(head[12:16]), ipaddress.IPv4Address(head[16:20])
-    elif version == 6:
-        head = need(data, start, 40)
-        (length,) = struct.unpack(">H", head[4:6])
-        kind, ttl, ip_id, end = head[6], head[7], -1, start + 40 + length if length else wire
-        source, target = ipaddress.IPv6Address(head[8:24]), ipaddress.IPv6Address(head[24:40])
-        at = start + 40
-        while kind != 6:
-            if kind not in (0, 43, 44, 51, 60, 135, 139, 140):
-                raise SkipError("not_tcp")
-            extension = need(data, at, 8)
-            if kind == 44:
-                (fragment,) = struct.unpack(">H", extension[2:4])
-                if fragment // 8:
-                    raise SkipError("fragment")
-                more = fragment % 2 == 1
-            at += 8 if kind == 44 else (extension[1] + 2) * 4 if kind == 51 else (extension[1] + 1) * 8
-            kind = extension[0]
-    else:
+        ends = ipaddress.IPv4Address(head[12:16]), ipaddress.IPv4Address(head[16:20])
+        return Packet(start, at, head[9], start + total if total else wire, bool(fragment & 0x2000), head[8], ip_id, *ends)
+    if version != 6:
         raise SkipError("malformed")
+    head = need(data, start, 40)
+    (length,) = struct.unpack(">H", head[4:6])
+    kind, at, more = head[6], start + 40, False
+    while kind != 6 and kind not in IP_PROTOCOLS:
+        if kind not in (0, 43, 44, 51, 60, 135, 139, 140):
+            raise SkipError("not_tcp")
+        extension = need(data, at, 8)
+        if kind == 44:
+            (fragment,) = struct.unpack(">H", extension[2:4])
+            if fragment // 8:
+                raise SkipError("fragment")
+            more = fragment % 2 == 1
+        at += 8 if kind == 44 else (extension[1] + 2) * 4 if kind == 51 else (extension[1] + 1) * 8
+        kind = extension[0]
+    end = start + 40 + length if length else wire
+    return Packet(start, at, kind, end, more, head[7], -1, ipaddress.IPv6Address(head[8:24]), ipaddress.IPv6Address(head[24:40]))
+
+
+def innermost(data: bytes, link: int, wire: int) -> tuple[Packet, bytes]:
+    """The IP header before TCP, and the packet's bytes without the padding of tunnels around it."""
+    start = behind(data, 0, look_up(LINK_TYPES, link.to_bytes(4), "unknown_link"))
+    for _ in range(8):
+        packet = read_ip(data, start, wire)
+        if packet.protocol == 6:
+            return packet, data
+        data, wire = data[: packet.end], packet.end
+        start = behind(data, packet.body, IP_PROTOCOLS[packet.protocol])
+    raise SkipError("tunnel")
+
+
+def read_row(record: Record, brokers: list[Endpoint]) -> dict[str, Any]:
+    """The row of a packet, with `client`, `broker` and `payload` instead of numbers of connections; raises SkipError with the reason if it has none."""
+    if record.time < 0:
+        raise SkipError("no_time")
+    packet, data = innermost(record.data, record.link, max(record.wire, len(record.data)))
+    at, end = packet.body, packet.end
     fixed = need(data, at, 20)
     source_port, target_port, seq, ack, bits, window = struct.unpack(">HHIIHH", fixed[:16])
     payload = at + (bits >> 12) * 4
     if bits >> 12 < 5 or payload > end:
         raise SkipError("malformed")
-    ends = (source, source_port), (target, target_port)
+    ends = (packet.source, source_port), (packet.target, target_port)
     places = [brokers.index(one) if one in brokers else len(brokers) for one in ends]
     if min(places) == len(brokers):
         raise SkipError("other_endpoint")
@@ -296,12 +380,12 @@ def read_row(record: Record, brokers: list[Endpoint]) -> dict[str, Any]:
         "from_broker": answers,
         "timestamp": record.time,
         "wire_len": record.wire,
-        "captured_len": len(data),
+        "captured_len": len(record.data),
         "interface": int.from_bytes(data[4:8]) if record.link == 276 else 0,
         "packet_type": cooked.get(record.link, 255),
-        "ttl": ttl,
-        "ip_id": ip_id,
-        "header_hash": hash_of(data[start : at + 20]),
+        "ttl": packet.ttl,
+        "ip_id": packet.ip_id,
+        "header_hash": hash_of(data[packet.start : at + 20]),
         "seq": seq,
         "ack": ack,
         "flags": bits & 0x1FF,
@@ -312,5 +396,5 @@ def read_row(record: Record, brokers: list[Endpoint]) -> dict[str, Any]:
         "notebook_id": 0 if len(padded) <= 12 else int.from_bytes(padded[4:8] if answers else padded[8:12]),
         "payload": payload,
         **(options := read_options(data[at + 20 : payload], payload <= len(data))),
-        "options": options["options"] | (32 if more else 0),
+        "options": options["options"] | (32 if packet.more else 0),
     }

@@ -6,14 +6,15 @@ import ipaddress
 from typing import Any
 
 import numpy as np
-from capture_files import LINKS, Record, ethernet, ip, ipv4, ipv6, tcp
+from capture_files import LINKS, TUNNELS, Record, ethernet, ip, ipv4, ipv6, tcp
 from capture_twins import Endpoint, SkipError, read_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brokerlens.capture.columns import ROW_COLUMNS, new_columns
 from brokerlens.capture.formats import new_packets
-from brokerlens.capture.headers import END_COLUMNS, SKIPPED, read_headers
+from brokerlens.capture.headers import END_COLUMNS, read_headers
+from brokerlens.capture.layers import SKIPPED
 from brokerlens.capture.lookup import ConnectionTable, broker_table, new_endpoints
 
 BROKERS = ["192.0.2.10:9092", "[2001:db8::10]:9092", "192.0.2.11:9092"]
@@ -125,11 +126,14 @@ packets_6 = st.builds(
 
 @st.composite
 def captured(draw: st.DrawFn) -> Record:
-    """A packet as captured: link layer, padding, snaplen, damage."""
+    """A packet as captured: tunnels, link layer, padding, snaplen, damage."""
+    packet = draw(st.one_of(packets_4, packets_6))
+    for tunnel in draw(st.lists(st.sampled_from(list(TUNNELS.values())), max_size=3)):
+        packet = tunnel(packet)
     link, wrap = draw(st.sampled_from(list(LINKS.values())))
-    frame = bytearray(wrap(draw(st.one_of(packets_4, packets_6))) + bytes(draw(st.sampled_from([0, 0, 6, 20]))))
+    frame = bytearray(wrap(packet) + bytes(draw(st.sampled_from([0, 0, 6, 20]))))
     wire = len(frame)
-    for place, value in draw(st.lists(st.tuples(st.integers(0, 120), st.integers(0, 255)), max_size=2)) if draw(st.booleans()) else ():
+    for place, value in draw(st.lists(st.tuples(st.integers(0, 250), st.integers(0, 255)), max_size=2)) if draw(st.booleans()) else ():
         frame[place % len(frame)] = value
     snaplen = draw(st.one_of(st.just(wire), st.just(wire), st.integers(0, wire)))
     return Record(
@@ -147,7 +151,11 @@ def test_rows_equal_the_slow_dissector(records: list[Record]) -> None:
 @given(
     st.lists(
         st.builds(
-            Record, st.just(1), st.binary(max_size=90), st.integers(0, 2000), st.sampled_from([0, 1, 9, 12, 101, 108, 113, 228, 276, 147])
+            Record,
+            st.just(1),
+            st.binary(max_size=90),
+            st.integers(0, 2000),
+            st.sampled_from([0, 1, 9, 12, 50, 51, 101, 108, 113, 228, 276, 147]),
         ),
         max_size=5,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
 import os
 from pathlib import Path
 
@@ -42,6 +41,13 @@ def test_several_members_are_one_capture(tmp_path: Path, kind: str) -> None:
     if kind in ("gzip", "xz"):  # padded with zeros, as tapes and xz's streams are
         capture = count(tmp_path / "x", (parts[0] + bytes(8) + parts[2]) + bytes(70_004))
         assert (capture.packets, capture.truncated) == (3000, None)
+
+
+def test_zstd_data_may_begin_with_a_frame_to_be_skipped(tmp_path: Path) -> None:
+    data = pcap(RECORDS)
+    parts = [b"\x50\x2a\x4d\x18\x04\x00\x00\x00size" + zstd(part) for part in (data[:70_000], data[70_000:])]
+    capture = count(tmp_path / "x", b"".join(parts))
+    assert (capture.packets, capture.format) == (3000, "pcap (zstd)")
 
 
 @pytest.mark.parametrize("kind", COMPRESSIONS)
@@ -91,7 +97,7 @@ def test_something_else_behind_compressed_data_is_told(tmp_path: Path, kind: str
         (COMPRESSIONS["gzip"](b""), "no data in the gzip file"),
         (COMPRESSIONS["gzip"](b"a text inside of a gzip file"), "in the gzip data"),
         (zstd(pcap(RECORDS))[:8], "the zstd data end too soon"),
-        (b"BZh91AY&SY" + bytes(100), "the bzip2 data are damaged"),
+        (b"BZh91AY&SY" + bytes(100), "the bzip2 data cannot be decompressed"),
         (pcapng([])[:20], "ends inside its first header"),
         (pcap([])[:24] + b"\xff" * 32, "claims 4,294,967,295 captured bytes"),
         (pcapng([]) + b"\xff" * 32, "impossible length"),
@@ -128,17 +134,16 @@ def test_times_that_step_back_are_counted(tmp_path: Path) -> None:
         assert (capture.backsteps, capture.first_time, capture.last_time) == (2, 10**9, 9 * 10**9)
 
 
-def test_a_decompression_bomb_takes_little_memory(tmp_path: Path) -> None:
-    bomb = tmp_path / "bomb.xz"
-    with lzma.open(bomb, "wb", preset=0) as file:
-        file.write(pcap([]))
-        for _ in range(64):
-            file.write(bytes(1 << 20))
-    assert bomb.stat().st_size < 20_000
+@pytest.mark.parametrize("kind", [kind for kind in COMPRESSIONS if kind != "plain"])
+def test_a_decompression_bomb_takes_little_memory(tmp_path: Path, kind: str) -> None:
+    bomb = tmp_path / "bomb"
+    bomb.write_bytes(COMPRESSIONS[kind](pcap([]) + bytes(64 << 20)))
+    assert bomb.stat().st_size < 80_000
     stream, _ = open_stream(str(bomb))
     view = memoryview(bytearray(1 << 20))
     most = total = 0
     while got := stream.readinto(view):
         most, total = max(most, got), total + got
-    assert (most, total) == (65_536, 24 + (64 << 20))
+    assert most <= 65_536
+    assert total == 24 + (64 << 20)
     stream.close()

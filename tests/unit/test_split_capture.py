@@ -13,7 +13,23 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from capture_files import COMPRESSIONS, Record, ethernet, ipv4, ipv6, pcap, pcapng, tcp
+from capture_files import (
+    COMPRESSIONS,
+    LINKS,
+    TUNNELS,
+    Record,
+    enhanced,
+    ethernet,
+    interface,
+    ip,
+    ipv4,
+    ipv6,
+    pcap,
+    pcapng,
+    section,
+    tcp,
+    vxlan,
+)
 from capture_twins import read_pcap
 
 import split_capture as script
@@ -81,20 +97,45 @@ def example_records() -> list[Record]:
     return read_pcap(EDGE[2].read_bytes())[0]
 
 
+def in_sections(records: Sequence[Record]) -> bytes:
+    """pcapng of sections in either byte order, each with interfaces of other units and offsets of time, one interface after the other."""
+    parts = []
+    early, late = 1_700_000_000, -5  # seconds
+    for number in range(0, len(records), 50):
+        big = number % 100 == 0
+        parts += [
+            section(big),
+            interface(1, big=big, resolution=9),
+            interface(1, big=big, resolution=11, offset=early),
+            interface(1, big=big, offset=late),
+        ]
+        for place, record in enumerate(records[number : number + 50]):
+            ticks = (record.time, (record.time - early * 10**9) * 100, record.time // 1000 - late * 10**6)[place % 3]
+            parts.append(enhanced(ticks, record.data, record.wire, big=big, number=place % 3))
+    return b"".join(parts)
+
+
 @pytest.mark.parametrize("kind", COMPRESSIONS)
 def test_formats_and_compressions_give_the_same_bytes(tmp_path: Path, kind: str) -> None:
     records = example_records()
+    records = records[:700] + [
+        record._replace(data=ethernet(vxlan(record.data[14:])), wire=record.wire + 50) for record in records[700:1400]
+    ]
     one = split(tmp_path / "one", pcap(records))
     assert next(read_rows([one])).n > 1000
     files = [
         pcap(records, big=True),
         pcap(records, nanoseconds=True),
+        pcap(records, nanoseconds=True, big=True),
+        pcap(records, modified=True),
         pcap(records, modified=True, big=True),
         pcapng(records),
         pcapng(records, big=True, nanoseconds=False),
         pcapng(records, old_blocks=True),
+        pcapng(records, old_blocks=True, big=True),
+        in_sections(records),
     ]
-    for number, data in enumerate(files if kind in ("plain", "zstd") else files[-1:]):
+    for number, data in enumerate(files):
         same_files(one, split(tmp_path / str(number), COMPRESSIONS[kind](data)))
 
 
@@ -194,8 +235,9 @@ def run_python(code: str, *arguments: str, **environment: str) -> str:
         capture_output=True,
         text=True,
         check=False,
+        timeout=1800,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout
 
 
@@ -203,6 +245,7 @@ def test_kernels_run_as_plain_python_too(tmp_path: Path) -> None:
     records = [
         *example_records()[:150],
         *(Record(5, data, 90) for data in (ethernet(ipv6("2001:db8::5", "::1", tcp(1, 2))), b"", b"x")),
+        *(Record(6, ethernet(tunnel(ip("192.0.2.5", "192.0.2.10", tcp(50_000, 31289, b"inside")))), 90) for tunnel in TUNNELS.values()),
     ]
     for name, data in (("pcap", pcap(records)), ("pcapng", pcapng(records, big=True))):
         one = split(tmp_path / name, data, keeper=None)
@@ -224,40 +267,76 @@ def test_a_split_imports_neither_pandas_nor_polars(tmp_path: Path) -> None:
 FUZZ = """
 import random, sys
 from pathlib import Path
-import split_capture as s
 from brokerlens.capture.errors import CaptureError
+from brokerlens.capture.working import read_facts
 from test_split_capture import KeepAll, split
 random.seed(1)
-folder, ended = Path(sys.argv[1]), 0
-for path in map(Path, sys.argv[2:]):
+folder, turns, ended = Path(sys.argv[1]), int(sys.argv[2]), 0
+for path in map(Path, sys.argv[3:]):
     whole = path.read_bytes()
-    for turn in range(12):
+    for turn in range(turns):
         data = bytearray(whole[:random.choice([len(whole), 6000])])
         for _ in range(random.choice([1, 3, 30])):
             data[random.randrange(len(data))] = random.choice([0, 1, 0x7F, 0x80, 0xFF, random.randrange(256)])
         try:
-            split(folder, bytes(data), [f"192.0.2.10:31289", "198.51.100.10:32289"], keeper=KeepAll(), chunk_bytes=random.choice([64, 5000, 1 << 20]))
-            ended += 1
+            brokers = ["192.0.2.10:31289", "198.51.100.10:32289"]
+            facts = read_facts(split(folder, bytes(data), brokers, keeper=KeepAll(), chunk_bytes=random.choice([64, 5000, 1 << 20])))
+            assert facts["packets"] == facts["kept"] + sum(facts["skipped"].values()), facts
         except CaptureError:
-            ended += 1
+            pass
+        ended += 1
 print(ended)
 """
 
 
-def test_flipped_bytes_never_read_out_of_range(tmp_path: Path) -> None:
-    captures = [*EDGE[:2], *sorted((ROOT / "tests" / "data" / "public").glob("*.pcap"))]
+def samples(folder: Path) -> list[str]:
+    """Captures that ship, and generated ones of what those do not have: pcapng of both kinds of blocks, gzip, tunnels and link layers."""
     records = [record._replace(data=record.data[:100]) for record in example_records()[:60]]
-    (tmp_path / "a.pcapng").write_bytes(pcapng(records))
-    (tmp_path / "b.pcapng.gz").write_bytes(COMPRESSIONS["gzip"](pcapng(records, big=True, old_blocks=True)))
-    paths = [str(path) for path in (*captures, tmp_path / "a.pcapng", tmp_path / "b.pcapng.gz")]
-    # A cache of its own: kernels that are cached without the check silently stay without it.
-    checked = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path / "kernels")}
-    assert run_python(FUZZ, str(tmp_path), *paths, **checked).strip() == str(12 * len(paths))
+    packets = [ip("192.0.2.5", "192.0.2.10", tcp(50_000, 31289, b"payload")), ip("192.0.2.10", "192.0.2.5", tcp(31289, 50_000))]
+    around = [ethernet(one(other(packet))) for packet in packets for one in TUNNELS.values() for other in list(TUNNELS.values())[::5]]
+    around += [wrap(packet) for packet in packets for link, wrap in LINKS.values() if link == 1]
+    generated = {
+        "a.pcapng": pcapng(records),
+        "b.pcapng.gz": COMPRESSIONS["gzip"](pcapng(records, big=True, old_blocks=True)),
+        "tunnels.pcap": pcap([Record(5, frame, len(frame)) for frame in around]),
+    }
+    generated |= {
+        f"link-{link}.pcap": pcap([Record(5, wrap(packets[0]), 80)] * 40, link=link, big=True) for link, wrap in LINKS.values() if link != 1
+    }
+    for name, data in generated.items():
+        (folder / name).write_bytes(data)
+    return [str(path) for path in sorted((ROOT / "tests" / "data" / "public").glob("*.pcap"))] + [str(folder / name) for name in generated]
+
+
+# A cache of its own: kernels that are cached without the check silently stay without it.
+def with_bounds_checked(folder: Path) -> dict[str, str]:
+    """The environment in which a read out of range is an error."""
+    return {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(folder / "kernels")}
+
+
+def test_flipped_bytes_never_read_out_of_range(tmp_path: Path) -> None:
+    paths, checked = [str(path) for path in EDGE[:2]] + samples(tmp_path), with_bounds_checked(tmp_path)
+    assert run_python(FUZZ, str(tmp_path), "12", *paths, **checked).strip() == str(12 * len(paths))
     proof = (
         "import numpy as np\nfrom brokerlens.capture.headers import be32\n"
         "try:\n    be32(np.zeros(8, np.uint8), 6)\nexcept IndexError:\n    print('raised')"
     )
     assert run_python(proof, **checked).strip() == "raised"
+
+
+@pytest.mark.slow
+def test_flipped_bytes_of_every_capture_never_read_out_of_range(tmp_path: Path) -> None:
+    paths = [str(path) for path in sorted(EXAMPLE.glob("*/*/*.pcap"))] + samples(tmp_path)
+    assert run_python(FUZZ, str(tmp_path), "60", *paths, **with_bounds_checked(tmp_path)).strip() == str(60 * len(paths))
+
+
+@pytest.mark.slow
+def test_generated_captures_and_packets_never_read_out_of_range(tmp_path: Path) -> None:
+    """The properties of formats, headers and tunnels once more, with every index checked."""
+    tests = [str(Path(__file__).with_name(f"test_capture_{name}.py")) for name in ("formats", "headers", "tunnels", "lookup")]
+    run_python(
+        "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))", *tests, "-q", "-p", "no:cacheprovider", **with_bounds_checked(tmp_path)
+    )
 
 
 def test_columns_have_their_types(tmp_path: Path) -> None:

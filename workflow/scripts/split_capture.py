@@ -10,7 +10,8 @@ import numpy as np
 
 from brokerlens import __version__
 from brokerlens.capture.columns import Array, new_columns
-from brokerlens.capture.headers import END_COLUMNS, SKIPPED, read_headers
+from brokerlens.capture.headers import END_COLUMNS, read_headers
+from brokerlens.capture.layers import SKIPPED
 from brokerlens.capture.lookup import ConnectionTable, broker_table, busiest, new_endpoints
 from brokerlens.capture.reader import CHUNK_BYTES, Capture, Chunk
 from brokerlens.capture.working import Writer

@@ -1,6 +1,6 @@
-"""From a packet's bytes to the fields of a row: link layer, IPv4 and IPv6, TCP and its options.
+"""From a packet's bytes to the fields of a row: IPv4 and IPv6, TCP and its options; what stands around them is ``layers``' business.
 
-Sources: RFC 791, 8200, 9293, 7323, 2018; link types as at tcpdump.org/linktypes.html. Every length in a packet is a claim: none is
+Sources: RFC 791, 8200, 9293, 7323, 2018, and 2003, 2473 and 4213 for IP in IP. Every length in a packet is a claim: none is
 followed beyond the captured bytes. What is not a whole TCP header to or from a broker is counted by its reason.
 """
 
@@ -25,38 +25,25 @@ from brokerlens.capture.columns import (
     Int,
 )
 from brokerlens.capture.formats import Packets
+from brokerlens.capture.layers import (
+    CUT_HEADER,
+    FRAGMENT,
+    IP_PROTOCOLS,
+    LINK_COOKED,
+    LINK_COOKED_2,
+    MALFORMED,
+    NO_PACKET_TIME,
+    NOT_TCP,
+    OTHER_ENDPOINT,
+    TUNNEL,
+    be16,
+    behind_headers,
+    behind_link,
+    header_of,
+)
 from brokerlens.capture.lookup import Endpoints, count_endpoint, is_broker
 
-# Why a packet gives no row: the place in the array of counts, and in SKIPPED its name in the capture's facts.
-UNKNOWN_LINK: Final = 0
-NOT_IP: Final = 1
-NOT_TCP: Final = 2
-FRAGMENT: Final = 3
-CUT_HEADER: Final = 4
-MALFORMED: Final = 5
-OTHER_ENDPOINT: Final = 6
-NO_PACKET_TIME: Final = 7
-SKIPPED: Final = ("unknown_link", "not_ip", "not_tcp", "fragment", "cut_header", "malformed", "other_endpoint", "no_time")
-
-# Link types.
-LINK_NULL: Final = 0
-LINK_ETHERNET: Final = 1
-LINK_PPP: Final = 9
-LINK_RAW: Final = 101
-LINK_RAW_BSD: Final = 12
-LINK_RAW_OPENBSD: Final = 14
-LINK_LOOP: Final = 108
-LINK_COOKED: Final = 113
-LINK_IPV4: Final = 228
-LINK_IPV6: Final = 229
-LINK_COOKED_2: Final = 276
-
-IPV4: Final = 0x0800
-IPV6: Final = 0x86DD
-VLAN: Final = 0x8100
-QINQ: Final = 0x88A8
-QINQ_OLD: Final = 0x9100
-PPPOE: Final = 0x8864
+MOST_IP_HEADERS: Final = 8  # one in another
 TCP: Final = 6
 
 MAPPED: Final = 0xFFFF << 32  # an IPv4 address is kept as the IPv6 address ::ffff:a.b.c.d
@@ -74,35 +61,28 @@ END_COLUMNS: Final = 5
 IP_AT: Final = 0
 TCP_AT: Final = 1
 SEGMENT_END: Final = 2
-MORE: Final = 3
-SOURCE_HIGH: Final = 4
-SOURCE_LOW: Final = 5
-TARGET_HIGH: Final = 6
-TARGET_LOW: Final = 7
-SOURCE_PORT: Final = 8
-TARGET_PORT: Final = 9
-OPTIONS: Final = 10
-TSVAL: Final = 11
-TSECR: Final = 12
-MSS: Final = 13
-WINDOW_SCALE: Final = 14
-SACK_COUNT: Final = 15
-SACK: Final = 16  # eight places
-FIELDS: Final = 24
-
-
-@njit(cache=True, nogil=True)
-def be16(buffer: Array, at: Int) -> Int:
-    """Two bytes, big endian."""
-    if at < 0:  # never; but told so, the compiler joins the loads instead of counting from the end for each byte
-        return 0
-    return np.int64(buffer[at]) << 8 | np.int64(buffer[at + 1])
+CAPTURED_END: Final = 3
+MORE: Final = 4
+SOURCE_HIGH: Final = 5
+SOURCE_LOW: Final = 6
+TARGET_HIGH: Final = 7
+TARGET_LOW: Final = 8
+SOURCE_PORT: Final = 9
+TARGET_PORT: Final = 10
+OPTIONS: Final = 11
+TSVAL: Final = 12
+TSECR: Final = 13
+MSS: Final = 14
+WINDOW_SCALE: Final = 15
+SACK_COUNT: Final = 16
+SACK: Final = 17  # eight places
+FIELDS: Final = 25
 
 
 @njit(cache=True, nogil=True)
 def be32(buffer: Array, at: Int) -> Int:
     """Four bytes, big endian."""
-    if at < 0:  # as above
+    if at < 0:  # never: see ``be16``
         return 0
     return np.int64(buffer[at]) << 24 | np.int64(buffer[at + 1]) << 16 | np.int64(buffer[at + 2]) << 8 | np.int64(buffer[at + 3])
 
@@ -114,112 +94,54 @@ def be64(buffer: Array, at: Int) -> Int:
 
 
 @njit(cache=True, nogil=True)
-def behind_ppp(buffer: Array, at: Int, end: Int) -> Int:
-    """Place of the IP header behind a PPP header at ``at`` (RFC 1661, address and protocol fields compressed or not), or -1 - reason."""
-    if end - at >= 2 and buffer[at] == 0xFF and buffer[at + 1] == 0x03:
-        at += 2
-    if end - at < 2:
-        return -1 - CUT_HEADER
-    if buffer[at] & 1:
-        protocol = np.int64(buffer[at])
-        at += 1
-    else:
-        protocol = be16(buffer, at)
-        at += 2
-    return at if protocol in (0x21, 0x57) else -1 - NOT_IP
-
-
-@njit(cache=True, nogil=True)
-def behind_ethertype(buffer: Array, at: Int, end: Int) -> Int:
-    """Place of the IP header behind an EtherType at ``at`` and any number of VLAN tags, or -1 - reason."""
-    while end - at >= 2:
-        kind = be16(buffer, at)
-        if kind in (IPV4, IPV6):
-            return at + 2
-        if kind == PPPOE:
-            return behind_ppp(buffer, at + 8, end)
-        if kind not in (VLAN, QINQ, QINQ_OLD):
-            return -1 - NOT_IP
-        at += 4
-    return -1 - CUT_HEADER
-
-
-@njit(cache=True, nogil=True)
-def behind_link(buffer: Array, at: Int, end: Int, link: Int) -> Int:
-    """Place of the IP header behind the link layer's header at ``at``, or -1 - reason."""
-    if link == LINK_ETHERNET:
-        return behind_ethertype(buffer, at + 12, end)
-    if link == LINK_COOKED:
-        return behind_ethertype(buffer, at + 14, end)
-    if link == LINK_COOKED_2:
-        if end - at < 20:
-            return -1 - CUT_HEADER
-        kind = be16(buffer, at)
-        if kind in (IPV4, IPV6):
-            return at + 20
-        return behind_ethertype(buffer, at + 22, end) if kind in (VLAN, QINQ, QINQ_OLD) else -1 - NOT_IP
-    if link in (LINK_RAW, LINK_RAW_BSD, LINK_RAW_OPENBSD, LINK_IPV4, LINK_IPV6):
-        return at
-    if link in (LINK_NULL, LINK_LOOP):
-        if end - at < 4:
-            return -1 - CUT_HEADER
-        # The family is in the capturing machine's byte order (LOOP: network order) and small; IPv6's number differs between systems.
-        family = np.int64(buffer[at]) | np.int64(buffer[at + 3])
-        is_ip = buffer[at + 1] == 0 and buffer[at + 2] == 0 and family in (2, 10, 24, 28, 30)
-        return at + 4 if is_ip else -1 - NOT_IP
-    if link == LINK_PPP:
-        return behind_ppp(buffer, at, end)
-    return -1 - UNKNOWN_LINK
-
-
-@njit(cache=True, nogil=True)
-def behind_ipv4(buffer: Array, at: Int, end: Int, wire_end: Int) -> tuple[Int, Int, Int]:
-    """Place of the TCP header behind an IPv4 header (or -1 - reason), where its segment ends on the wire, and whether more fragments come."""
+def behind_ipv4(buffer: Array, at: Int, end: Int, wire_end: Int) -> tuple[Int, Int, Int, Int]:
+    """Place of what an IPv4 header carries (or -1 - reason), where it ends on the wire, whether more fragments come, and its protocol."""
     if end - at < 20:
-        return -1 - CUT_HEADER, 0, 0
+        return -1 - CUT_HEADER, 0, 0, 0
     header = (np.int64(buffer[at]) & 15) * 4
     if header < 20:
-        return -1 - MALFORMED, 0, 0
-    if buffer[at + 9] != TCP:
-        return -1 - NOT_TCP, 0, 0
+        return -1 - MALFORMED, 0, 0, 0
+    protocol = np.int64(buffer[at + 9])
+    if protocol != TCP and header_of(IP_PROTOCOLS, protocol) < 0:
+        return -1 - NOT_TCP, 0, 0, 0
     fragment = be16(buffer, at + 6)
     if fragment & 0x1FFF:
-        return -1 - FRAGMENT, 0, 0
+        return -1 - FRAGMENT, 0, 0, 0
     total = be16(buffer, at + 2)
     if 0 < total < header:
-        return -1 - MALFORMED, 0, 0
-    segment_end = at + total if total else wire_end  # offload leaves the length 0
-    return at + header, segment_end, fragment >> 13 & 1
+        return -1 - MALFORMED, 0, 0, 0
+    packet_end = at + total if total else wire_end  # offload leaves the length 0
+    return at + header, packet_end, fragment >> 13 & 1, protocol
 
 
 @njit(cache=True, nogil=True)
-def behind_ipv6(buffer: Array, at: Int, end: Int, wire_end: Int) -> tuple[Int, Int, Int]:
+def behind_ipv6(buffer: Array, at: Int, end: Int, wire_end: Int) -> tuple[Int, Int, Int, Int]:
     """Like ``behind_ipv4`` for IPv6 and its extension headers."""
     if end - at < 40:
-        return -1 - CUT_HEADER, 0, 0
+        return -1 - CUT_HEADER, 0, 0, 0
     length = be16(buffer, at + 4)
-    segment_end = at + 40 + length if length else wire_end  # jumbograms and offload leave the length 0
-    kind = np.int64(buffer[at + 6])
+    packet_end = at + 40 + length if length else wire_end  # jumbograms and offload leave the length 0
+    protocol = np.int64(buffer[at + 6])
     more = 0
     at += 40
-    while kind != TCP:
-        if kind not in (0, 43, 44, 51, 60, 135, 139, 140):
-            return -1 - NOT_TCP, 0, 0
+    while protocol != TCP and header_of(IP_PROTOCOLS, protocol) < 0:
+        if protocol not in (0, 43, 44, 51, 60, 135, 139, 140):
+            return -1 - NOT_TCP, 0, 0, 0
         if end - at < 8:
-            return -1 - CUT_HEADER, 0, 0
+            return -1 - CUT_HEADER, 0, 0, 0
         following = np.int64(buffer[at])
-        if kind == 44:
+        if protocol == 44:
             fragment = be16(buffer, at + 2)
             if fragment & 0xFFF8:
-                return -1 - FRAGMENT, 0, 0
+                return -1 - FRAGMENT, 0, 0, 0
             more = fragment & 1
             at += 8
-        elif kind == 51:
+        elif protocol == 51:
             at += (np.int64(buffer[at + 1]) + 2) * 4
         else:
             at += (np.int64(buffer[at + 1]) + 1) * 8
-        kind = following
-    return at, segment_end, more
+        protocol = following
+    return at, packet_end, more, protocol
 
 
 @njit(cache=True, nogil=True)
@@ -235,23 +157,34 @@ def hash_headers(buffer: Array, at: Int, end: Int) -> Int:
 
 @njit(cache=True, nogil=True)
 def find_tcp(buffer: Array, at: Int, captured: Int, wire: Int, link: Int, fields: Array) -> Int:
-    """Find a packet's IP and TCP headers and write what they say of addresses, ports and length to ``fields``; returns 0 or -1 - reason."""
+    """Find a packet's TCP header, through any tunnels, and write what it and the IP header before it say to ``fields``; returns 0 or -1 - reason."""
     end = at + captured
-    wire_end = at + max(wire, captured)
+    packet_end = at + max(wire, captured)
     ip_at = behind_link(buffer, at, end, link)
-    if ip_at < 0:
-        return ip_at
-    if ip_at >= end:
-        return -1 - CUT_HEADER
-    version = buffer[ip_at] >> 4
-    if version == 4:
-        tcp_at, segment_end, more = behind_ipv4(buffer, ip_at, end, wire_end)
-    elif version == 6:
-        tcp_at, segment_end, more = behind_ipv6(buffer, ip_at, end, wire_end)
-    else:
-        return -1 - MALFORMED
-    if tcp_at < 0:
-        return tcp_at
+    for _ in range(MOST_IP_HEADERS):
+        if ip_at < 0:
+            return ip_at
+        if ip_at >= end:
+            return -1 - CUT_HEADER
+        version = buffer[ip_at] >> 4
+        if version == 4:
+            inner_at, packet_end, more, protocol = behind_ipv4(buffer, ip_at, end, packet_end)
+        elif version == 6:
+            inner_at, packet_end, more, protocol = behind_ipv6(buffer, ip_at, end, packet_end)
+        else:
+            return -1 - MALFORMED
+        if inner_at < 0:
+            return inner_at
+        if protocol == TCP:
+            return read_ends(buffer, ip_at, inner_at, end, packet_end, more, fields)
+        end = min(end, packet_end)  # padding behind a tunnel's packet is no part of what it carries
+        ip_at = behind_headers(buffer, header_of(IP_PROTOCOLS, protocol), inner_at, end)
+    return -1 - TUNNEL
+
+
+@njit(cache=True, nogil=True, inline="always")  # a call would cost an eighth of the time of `read_headers`
+def read_ends(buffer: Array, ip_at: Int, tcp_at: Int, end: Int, segment_end: Int, more: Int, fields: Array) -> Int:
+    """Write addresses, ports and length of a TCP segment, of which the bytes before ``end`` are captured, to ``fields``; returns 0 or -1 - reason."""
     if end - tcp_at < 20:
         return -1 - CUT_HEADER
     payload = tcp_at + (np.int64(buffer[tcp_at + 12]) >> 4) * 4
@@ -260,8 +193,9 @@ def find_tcp(buffer: Array, at: Int, captured: Int, wire: Int, link: Int, fields
     fields[IP_AT] = ip_at
     fields[TCP_AT] = tcp_at
     fields[SEGMENT_END] = segment_end
+    fields[CAPTURED_END] = end
     fields[MORE] = more
-    if version == 4:
+    if buffer[ip_at] >> 4 == 4:
         fields[SOURCE_HIGH] = 0
         fields[SOURCE_LOW] = MAPPED | be32(buffer, ip_at + 12)
         fields[TARGET_HIGH] = 0
@@ -371,7 +305,7 @@ def read_headers(
         else:
             ends[place, PORTS] = fields[SOURCE_PORT] << 16 | fields[TARGET_PORT]
 
-        end, ip_at, tcp_at, segment_end = at + captured, fields[IP_AT], fields[TCP_AT], fields[SEGMENT_END]
+        end, ip_at, tcp_at, segment_end = fields[CAPTURED_END], fields[IP_AT], fields[TCP_AT], fields[SEGMENT_END]
         payload = tcp_at + (np.int64(buffer[tcp_at + 12]) >> 4) * 4
         padded = max(end - payload, 0)
         is_ipv4 = buffer[ip_at] >> 4 == 4

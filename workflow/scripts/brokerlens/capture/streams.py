@@ -18,6 +18,7 @@ ZSTD_PIECE: Final = 16_384  # Arrow loses the piece in which it finds damage, so
 XZ_MEMORY: Final = 256 << 20  # the window of xz -9 is 64 MiB
 
 MAGICS: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"}
+ZSTD_SKIPPED: Final = b"\x2a\x4d\x18"  # behind a byte 5x: a frame to be skipped, as pzstd writes one before each of its data
 
 
 class Stream(Protocol):
@@ -121,7 +122,7 @@ class _Members(_Pieces):
             try:
                 piece: bytes = self._member.decompress(data, PIECE)
             except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as error:
-                self.damage = f"the {self._kind} data are damaged ({error})"
+                self.damage = f"the {self._kind} data cannot be decompressed ({error})"
                 return b""
             if piece:
                 return piece
@@ -164,7 +165,7 @@ class _Zstd(_Pieces):
             return bytes(self._stream.read(ZSTD_PIECE))
         except (OSError, pa.ArrowException) as error:
             ends = "Truncated" in str(error)
-            self.damage = "the zstd data end too soon" if ends else f"the zstd data are damaged ({str(error).splitlines()[0]})"
+            self.damage = "the zstd data end too soon" if ends else f"the zstd data cannot be decompressed ({str(error).splitlines()[0]})"
             return b""
 
     def close(self) -> None:
@@ -182,6 +183,8 @@ def open_stream(path: str) -> tuple[Stream, str]:
     except OSError as error:
         raise CaptureError(path, f"that it cannot be read ({error.strerror})", "a readable file") from error
     kind = next((name for magic, name in MAGICS.items() if start.startswith(magic)), "")
+    if start[1:4] == ZSTD_SKIPPED and start[0] >> 4 == 5:
+        kind = "zstd"
     if not kind:
         return _Plain(file), ""
     return (_Zstd(file) if kind == "zstd" else _Members(file, kind)), kind
