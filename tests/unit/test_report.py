@@ -21,10 +21,11 @@ from markupsafe import Markup, escape
 from report_results import EXAMPLE, SECOND, START, TOPIC_ID, Link, many_sites, write_tree
 
 from brokerlens import tables
+from brokerlens.capture import layers
 from brokerlens.kafka import keep
 from brokerlens.report import charts, latency
 from brokerlens.report.answers import four_answers
-from brokerlens.report.captures import CAPTURE_ODDITIES, FRAME_ODDITIES, quality
+from brokerlens.report.captures import CAPTURE_ODDITIES, FRAME_ODDITIES, SKIPPED_WORDS, quality
 from brokerlens.report.clients import LEAST, Clients, NamedTable, clients
 from brokerlens.report.comparability import Check, checks_of, judge
 from brokerlens.report.distributions import difference_title, distributions
@@ -281,6 +282,7 @@ def test_what_speaks_against_the_figures_stands_beside_them(results: Results) ->
 def test_what_of_kafka_could_not_be_read_is_noted(results: Results) -> None:
     assert {kind for kind, *_ in tables.FRAME_ODDITIES} == set(FRAME_ODDITIES), "each has words"
     assert set(keep.ODDITIES) == set(CAPTURE_ODDITIES)
+    assert set(layers.SKIPPED) == set(SKIPPED_WORDS)
     site = results.sites[0]
     assert not any(word in note for row in quality(results).sites for note in row.notes for word in ("encrypted", "SASL", "frames"))
     unread = with_metrics(

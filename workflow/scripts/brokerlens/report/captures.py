@@ -11,15 +11,16 @@ from brokerlens.report.words import NONE, count, ms, percent, plural, size
 from brokerlens.report.zones import utc_stamp
 
 MOST_ROWS = 300
-_REASONS = {
-    "other_endpoint": "not to or from the brokers",
-    "not_broker": "not to or from the brokers",
-    "not_tcp": "not TCP",
+SKIPPED_WORDS = {
+    "unknown_link": "link types that are not read",
     "not_ip": "not IP",
-    "fragment": "fragments",
-    "truncated": "headers cut off",
+    "not_tcp": "not TCP",
+    "fragment": "later fragments",
+    "cut_header": "headers cut off",
     "malformed": "malformed",
-    "tunnel": "tunnels",
+    "other_endpoint": "not to or from the brokers",
+    "no_time": "without a time",
+    "tunnel": "tunnels that could not be opened",
 }
 FRAME_ODDITIES = {
     "incomplete_frames": "not captured in full",
@@ -96,7 +97,7 @@ def quality(results: Results) -> Quality:
 
 def reason_words(reason: str) -> str:
     """Why packets were skipped, in words."""
-    return _REASONS.get(reason, reason.replace("_", " "))
+    return SKIPPED_WORDS.get(reason, reason.replace("_", " "))
 
 
 def _skipped(captures: Sequence[Mapping[str, Any]]) -> str:
