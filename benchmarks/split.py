@@ -178,11 +178,32 @@ def run(command: Sequence[str], **options: Any) -> Used:
     return Used(usage.ru_utime + usage.ru_stime, time.perf_counter() - began, usage.ru_maxrss / 1024)
 
 
-def split(capture: Path, folder: Path, broker: str) -> Used:
-    """Run split_capture on one capture, as a job does: a process of its own."""
+SPLIT = """
+import sys
+from brokerlens import job
+from split_capture import do_without_scipy, split_capture
+do_without_scipy()
+capture, folder, broker = sys.argv[1:]
+split_capture(capture=capture, name=capture, brokers=[broker], output=folder)
+"""
+NO_FRAMES = """
+class Nothing:
+    def follow(self, buffer, segments, first, kept):
+        return len(segments.row)
+    def facts(self):
+        return {}
+"""
+"""In place of what follows frames and keeps their bytes."""
+
+
+def split(capture: Path, folder: Path, broker: str, frames: bool = True) -> Used:
+    """Run split_capture on one capture, as a job does: a process of its own; without ``frames`` no payload is looked at."""
     code = (
-        "import sys; from brokerlens import job; from split_capture import do_without_scipy, split_capture; do_without_scipy(); "
-        "split_capture(capture=sys.argv[1], name=sys.argv[1], brokers=[sys.argv[3]], output=sys.argv[2])"
+        SPLIT
+        if frames
+        else SPLIT.replace("capture, folder", f"{NO_FRAMES}\ncapture, folder", 1).replace(
+            "output=folder", "output=folder, keeper=Nothing()"
+        )
     )
     environment = (
         os.environ | {"PYTHONPATH": str(SCRIPTS)} | dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -198,10 +219,17 @@ def measure(capture: Path, packets: int, folder: Path, broker: str) -> Iterator[
     split(tiny, folder / "working", broker)  # compiles what is not in the cache
     start = split(tiny, folder / "working", broker)
     cat = run(["cat", str(capture)])
-    ours = min((split(capture, folder / "working", broker) for _ in range(2)), key=lambda used: used.cpu)
+    alone, ours = (
+        min((split(capture, folder / "working", broker, frames) for _ in range(2)), key=lambda used: used.cpu) for frames in (False, True)
+    )
     megabytes = capture.stat().st_size / 1e6
     yield f"{capture.name}: {megabytes:,.0f} MB, {packets:,} packets; working files {sum(f.stat().st_size for f in (folder / 'working').iterdir()) / 1e6:,.0f} MB"
-    rows = [("cat", cat, 0.0), ("split_capture", ours, 0.0), ("split_capture without start-up", ours, start.cpu)]
+    rows = [
+        ("cat", cat, 0.0),
+        ("split_capture", ours, 0.0),
+        ("split_capture without start-up", ours, start.cpu),
+        ("the same, packets alone", alone, start.cpu),
+    ]
     if shutil.which("tshark"):
         with tempfile.TemporaryDirectory() as empty:
             environment = os.environ | {"WIRESHARK_CONFIG_DIR": empty, "LC_ALL": "C"}
@@ -213,9 +241,10 @@ def measure(capture: Path, packets: int, folder: Path, broker: str) -> Iterator[
     for name, used, idle_cpu in rows:
         cpu = max(used.cpu - idle_cpu, 1e-9)
         yield f"| {name} | {cpu:.2f} | {used.wall:.2f} | {packets / cpu:,.0f} | {cpu / packets * 1e9:,.0f} | {used.memory:,.0f} |"
-    if len(rows) > 3:
+    if shutil.which("tshark"):
         ratio, bare = theirs.cpu / ours.cpu, (theirs.cpu - idle.cpu) / (ours.cpu - start.cpu)
         yield f"packets per CPU second, split_capture / tshark: {ratio:.1f} (goal 25); without start-up on both sides {bare:.1f}"
+    yield f"following frames / reading packets alone, without start-up: {(ours.cpu - alone.cpu) / (alone.cpu - start.cpu):.2f} (goal: at most 1)"
     yield f"start-up of split_capture: {start.cpu:.2f} CPU s, {start.wall:.2f} s; CPU against cat, without start-up: {(ours.cpu - start.cpu) / cat.cpu:.1f}"
 
 
