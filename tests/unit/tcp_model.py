@@ -91,6 +91,7 @@ class Side:
     tail_sent: int | None = None
     tail_copies: int = 0
     probes: bool = True
+    fragment: int | None = None
     again: list[Again] = field(default_factory=list)
     missing: dict[int, Missing] = field(default_factory=dict)
     waiting: list[Sent] = field(default_factory=list)
@@ -186,7 +187,7 @@ class Model:
         known = [side.mss for side in self.sides]
         self.facts["mss"] = min(known[0], known[1]) if known[0] and known[1] else -1
         first = self.sides[0].first_syn
-        self.facts["retry"] = self.sides[0].last_syn - first if self.facts["started"] and first is not None else 0
+        self.facts["retry"] = max(self.sides[0].last_syn - first, 0) if self.facts["started"] and first is not None else 0
         for number, side in enumerate(self.sides):
             side.limit = self.facts["mss"] if self.facts["mss"] > 0 else 1460
             if wide[0] is None or wide[1] is None:
@@ -206,7 +207,7 @@ class Model:
         self.count(packet.side, "packets")
         if packet.flags & RST:
             self.count(packet.side, "resets")
-            if self.valid_reset(me, peer, packet.seq):
+            if self.valid_reset(me, peer, packet):
                 if not self.facts["reset_by"]:
                     self.facts["reset_by"] = ("client", "broker")[packet.side]
                     self.facts["reset_kind"] = self.reset_kind(packet, me)
@@ -227,9 +228,11 @@ class Model:
                     self.count(packet.side, "data_segments")
                     self.count(packet.side, "ambiguous_segments")
                 return None
-        if position >= 0:
+        if position >= 0 and not packet.more_fragments:
             row.label = me.label = self.data(number, packet, position)
             me.packets += 1
+        elif position >= 0 and (me.fragment is None or me.fragment != me.edge):
+            me.fragment = position
         if ack_position >= 0:
             answers_syn = peer.isn is not None and peer.acked == peer.isn
             row.rtt = self.ack(number, packet, ack_position, row.label)
@@ -298,11 +301,13 @@ class Model:
         return "idle" if self.previous is not None and packet.time - self.previous > 60_000 * MS else "abort"
 
     @staticmethod
-    def valid_reset(me: Side, peer: Side, seq: int) -> bool:
+    def valid_reset(me: Side, peer: Side, packet: Packet) -> bool:
         ends = [value for value in (me.end, me.acked) if value is not None]
         if not ends:
-            return True
-        place = max(ends) + wrapped(seq, max(ends))
+            if peer.isn is None or peer.edge is None:
+                return True
+            return bool(packet.flags & ACK) and 0 < wrapped(packet.ack, peer.isn) <= peer.edge - peer.isn
+        place = max(ends) + wrapped(packet.seq, max(ends))
         low = me.acked if me.acked is not None else max(ends)
         return low - 0xFFFF <= place <= max(ends) + ((peer.window or 0) << (peer.scale if peer.scale is not None else 14))
 
@@ -317,8 +322,8 @@ class Model:
                     me.probe = start
                 self.count(side, "window_probes")
                 return "window_probe"
-            end = me.end if me.end is not None else me.acked
-            if start == end - 1 and me.acked >= end:
+            early = size and me.tail_sent is not None and packet.time - me.tail_sent < 1000 * MS
+            if start == me.acked - 1 and me.acked >= (me.end or 0) and not early:
                 self.count(side, "keepalives")
                 return "keepalive"
         first = start + (1 if packet.flags & SYN else 0)
@@ -333,6 +338,7 @@ class Model:
             for byte in range(start, me.floor):
                 me.missing[byte] = Missing(packet.time, packet.ip_id, packet.tsval, True, 0)
             me.floor = start
+        self.take_probed_byte(me, start)
         edge = me.edge
         label = ""
         if length:
@@ -380,22 +386,29 @@ class Model:
                     me.tail_sent = packet.time
         if start > edge:
             for byte in range(edge, start):
-                me.missing[byte] = Missing(packet.time, packet.ip_id, packet.tsval, unknown, self.counts[side].get("data_segments", 0))
+                me.missing[byte] = Missing(
+                    packet.time, packet.ip_id, packet.tsval, unknown or me.fragment == edge, self.counts[side].get("data_segments", 0)
+                )
         if end > edge:
             me.edge = end
             if length:
                 me.tail_sent, me.tail_copies = packet.time, 0
             acked = me.acked if me.acked is not None else -1
             if length and acked < end:
-                sent = Sent(start, end, packet.time, size, latest=packet.time)
+                sent = Sent(max(start, edge), end, packet.time, size, latest=packet.time)
                 sent.again = label != "new" or start < edge or start < acked or bool(packet.flags & SYN and me.syns > 1)
                 sent.waits = any(byte >= acked for byte in me.missing)
                 me.waiting.append(sent)
         me.end = max(end, me.end if me.end is not None else end)
-        if packet.flags & FIN:
+        if packet.flags & FIN and (me.isn is None or end - 1 > me.isn):
             me.fin_at = end - 1
         me.data |= size > 0
         return label
+
+    @staticmethod
+    def take_probed_byte(me: Side, position: int) -> None:
+        if me.edge is not None and me.probe == me.edge < position:
+            me.edge = me.end = me.edge + 1
 
     def why_late(self, packet: Packet, me: Side, fill: list[int], start: int, end: int, row: Row) -> str:
         record = me.missing[fill[0]]
@@ -436,16 +449,15 @@ class Model:
             reported = True
         waited = packet.time - record.opened
         halves = [side.least_rtt for side in self.sides if side.least_rtt is not None]
-        by_time = 0
-        if halves and waited < min(sum(halves), 3 * MS):
+        if waited < min(sum(halves), 3 * MS):
             evidence.add("short_wait")
-            by_time = -1
-        elif waited >= (0.9 * sum(halves) if halves else 200 * MS):
+        elif waited >= (0.9 * sum(halves) if len(halves) == 2 else 200 * MS):
             evidence.add("long_wait")
-            by_time = 1
         if votes:
             return votes.pop() if len(votes) == 1 else 0
-        return 1 if reported else by_time
+        if "short_wait" in evidence:
+            return -1
+        return 1 if reported or "long_wait" in evidence else 0
 
     def why_again(self, number: int, packet: Packet, start: int, end: int, opened: int | None) -> None:
         me, peer, row = self.sides[packet.side], self.sides[1 - packet.side], self.rows[number]
@@ -544,7 +556,7 @@ class Model:
     def advance(self, number: int, side: int, ack: int) -> None:
         me, time = self.sides[side], self.input[number][0].time
         sent = self.counts[side].get("data_segments", 0)
-        if me.acked is None or (me.acked == me.isn and ack > me.acked + 2**20):
+        if me.acked is None or (me.acked == me.isn and ack > me.acked + 2**20) or ack > me.acked + 2**30:
             me.acked = ack
             if me.edge is None:
                 me.floor = me.edge = ack
@@ -553,13 +565,12 @@ class Model:
             me.edge = max(me.edge, ack)
             return
         assert me.edge is not None
-        if me.probe is not None and me.probe == me.edge < ack:
-            me.edge = me.end = me.edge + 1
-        if not me.data and me.isn is None and me.end == me.edge == ack - 1:
+        self.take_probed_byte(me, ack)
+        if not me.data and me.isn is None and me.floor == me.end == me.edge == ack - 1:
             me.edge = me.end = me.floor = ack
         bytes_acked = [byte for byte in range(me.acked, ack) if byte not in (me.isn, me.fin_at)]
         for byte in range(me.edge, ack):
-            me.missing[byte] = Missing(time, -1, -1, False, sent)
+            me.missing[byte] = Missing(time, -1, -1, me.fragment == me.edge, sent)
         me.edge = max(me.edge, ack)
         self.rows[number].acked = len(bytes_acked)
         self.count(side, "acked_bytes", len(bytes_acked))

@@ -66,6 +66,7 @@ class Packet:
     captured: int = -1
     kept: tuple[tuple[int, bytes], ...] = field(default=())
     capture: int = 0
+    more_fragments: bool = False
 
     def header(self) -> tuple[Any, ...]:
         """What the packet's IP and TCP headers hold."""
@@ -76,6 +77,7 @@ class Packet:
         captured = self.payload if self.captured < 0 else min(self.captured, self.payload)
         options = (1 if self.tsval >= 0 else 0) | (2 if self.mss else 0) | (4 if self.window_scale >= 0 else 0)
         options |= 8 if self.flags & SYN and self.sack_permitted else 0
+        options |= 32 if self.more_fragments else 0
         values = {
             "connection": self.address, "bucket": 0, "from_broker": self.side, "timestamp": T0 + self.time, "interface": self.interface, "packet_type": self.packet_type,
             "wire_len": 66 + self.payload, "captured_len": 66 + captured, "header_hash": zlib.crc32(repr(self.header()).encode()), "seq": self.seq % 2**32,

@@ -131,3 +131,14 @@ def test_a_first_fragment_is_a_packet_without_a_place_in_the_stream(tmp_path: Pa
     found, _ = site_of(in_order(Sent(295, False, C0 + 400, B0 + 400, payload=bytes(64), fragment=0x2000)), tmp_path)
     assert found.packets["segment"].cast(pl.String).to_list()[-1] is None
     assert found.connections["unfilled_bytes_to_broker"].to_list() == [0]
+
+
+def test_bytes_that_came_in_fragments_are_not_lost_by_the_capture(good: Site, tmp_path: Path) -> None:
+    """The second of four segments came in two fragments."""
+    second = next(sent for sent in GOOD if sent.seq == C0 + 100)
+    first, rest = second._replace(payload=bytes(64), fragment=0x2000), second._replace(payload=bytes(16), fragment=11)
+    found, skipped = site_of(sorted([*(sent for sent in GOOD if sent != second), first, rest], key=lambda sent: sent.ms), tmp_path)
+    assert skipped["fragment"] == 1
+    assert found.connections["unseen_bytes_to_broker"].to_list() == [0]
+    assert found.connections["acked_bytes_to_broker"].to_list() == good.connections["acked_bytes_to_broker"].to_list()
+    assert found.connections["retransmitted_segments_to_broker"].to_list() == [0]

@@ -127,6 +127,24 @@ def test_timestamps_tell_where_ip_ids_do_not(stamps: tuple[int, int], label: str
     assert found.labels()[-1] == label
 
 
+def test_what_comes_sooner_than_its_sender_can_have_heard_of_the_hole_was_overtaken() -> None:
+    """At the client's tap its report passes 0.1 ms behind the hole; it is at the broker 20 ms later."""
+    reports = [client_ack(100.2 + k / 100, MSS, sacks=((B0 + 2 * MSS, B0 + (3 + k) * MSS),)) for k in range(3)]
+    sent = [broker(100.1 + k / 100, (2 + k) * MSS) for k in range(3)]
+    found = follow([*handshake(), broker(100, 0), *sent, *reports, broker(100.4, MSS)])
+    assert found.labels()[-1] == "reordered"
+    assert {"selective_acks", "short_wait"} <= found.evidence(-1)
+
+
+def test_a_wait_longer_than_one_half_is_not_a_round_trip() -> None:
+    """The capture has none of the broker's answers: nothing says how long a retransmission takes."""
+    found = follow(
+        [broker(0, 0), client_ack(0.1, MSS), broker(50, MSS), client_ack(50.1, 2 * MSS), broker(90, 3 * MSS), broker(95, 2 * MSS)]
+    )
+    assert found.rtt_ms()[3] == pytest.approx(0.1)
+    assert found.labels()[-1] == "ambiguous"
+
+
 def test_evidence_that_contradicts_itself_is_ambiguous() -> None:
     found = follow(
         [
@@ -237,6 +255,23 @@ def test_keepalive(size: int) -> None:
     assert found.rtt_ms()[-1] is None
 
 
+@pytest.mark.parametrize("size", [0, 1])
+def test_keepalive_behind_data_that_the_capture_lost(size: int) -> None:
+    """The last one sent is known by its acknowledgement alone."""
+    alive = Packet(9000 * MS, CLIENT, C0 + 199, B0, ACK, size)
+    found = follow([*handshake(), client(50, 0, 100), broker_ack(90, 200), alive, broker_ack(9040, 200)])
+    assert found.labels()[-2:] == ["keepalive", ""]
+    assert (found.count("unseen_bytes"), found.count("unfilled_bytes")) == (100, 100)
+
+
+def test_segment_of_one_byte_sent_again_because_its_acknowledgement_was_lost_is_no_keepalive() -> None:
+    """The acknowledgement passed the tap and was lost behind it; no keep-alive timer is as short as the retransmission timeout."""
+    found = follow([*handshake(), client(50, 0, 1, ip_id=3), broker_ack(90, 1), client(350, 0, 1, ip_id=4), broker_ack(390, 1)])
+    assert found.labels()[-2:] == ["retransmitted", ""]
+    assert "acked_before" in found.evidence(-2)
+    assert (found.count("keepalives"), found.count("spurious_segments")) == (0, 1)
+
+
 def test_o_window_probe_of_linux() -> None:
     """Empty, one below the oldest byte not acknowledged, while the broker's window is closed."""
     found = follow([
@@ -270,6 +305,8 @@ def test_window_probe_of_one_byte_that_is_refused_then_taken() -> None:
     )
     assert taken.labels()[3:] == ["new", "", "window_probe", "", "new"]
     assert taken.count("unseen_bytes") == 0
+    goes_on = [client(300, 100, 1), client(301, 101, 0), broker_ack(340, 101, window=0)]  # the window closed while the byte was under way
+    assert follow([*handshake(), client(50, 0, 100), broker_ack(90, 100, window=0), *goes_on]).count("unseen_bytes") == 0
 
 
 def test_a_window_still_closed_at_the_end_counts_to_the_end() -> None:
@@ -367,6 +404,15 @@ def test_bytes_in_flight() -> None:
     )  # fmt: skip
     assert [flight for flight in found.packets.in_flight if flight >= 0] == [500, 1200, 510, 15]
     assert found.count("most_in_flight") == 1200
+
+
+def test_bytes_reported_are_taken_off_once_however_they_were_cut() -> None:
+    """The second sending holds the first one's bytes, too; the report names them all."""
+    found = follow(
+        [*handshake(), client(49, 0, 10), client(50, 10, 500), client(350, 10, MSS), broker_ack(390, 0, sacks=((C0 + 10, C0 + 10 + MSS),)),
+         client(391, 10 + MSS, 70)]
+    )  # fmt: skip
+    assert found.packets.in_flight[-1] == 80
 
 
 def test_time_in_which_the_window_was_full() -> None:
@@ -550,6 +596,13 @@ def test_refused_connection() -> None:
     assert found.rtt_ms() == [None, None]
 
 
+def test_a_reset_that_does_not_acknowledge_the_syn_refuses_nothing() -> None:
+    for answer in (Packet(40 * MS, BROKER, 0, C0 + 5555, RST | ACK), Packet(40 * MS, BROKER, 77, 0, RST)):
+        found = follow([handshake()[0], answer])
+        assert (ENDED[found.connections.ended[0]], SETUPS[found.connections.setup[0]]) == ("open", "no_answer")
+        assert found.count("invalid_resets", BROKER) == 1
+
+
 def test_reset_after_the_senders_fin_is_an_ordinary_end() -> None:
     found = follow(
         [*handshake(), Packet(60 * MS, CLIENT, C0, B0, FIN | ACK), broker(90, 0, 10, acked=1), Packet(91 * MS, CLIENT, C0 + 1, 0, RST)]
@@ -607,6 +660,27 @@ def test_unseen_bytes_stand_on_the_packet_that_acknowledged_them() -> None:
     assert found.packets.unseen_bytes.tolist() == [0, 0, 0, 0, 0, MSS]
     assert found.packets.acked_bytes.tolist() == [0, 0, 0, 0, 0, 3 * MSS]
     assert found.count("unseen_bytes") == MSS
+
+
+def test_unseen_bytes_are_those_that_this_packet_acknowledges_first() -> None:
+    """The capture begins; its first acknowledgement ends within a hole, the next one behind it."""
+    found = follow([client(0, 0, 10), client(1, 500, 10), broker_ack(40, 300), broker_ack(41, 510)])
+    assert found.packets.acked_bytes.tolist() == [0, 0, 0, 210]
+    assert found.packets.unseen_bytes.tolist() == [0, 0, 0, 200]
+
+
+def test_numbers_that_leap_acknowledge_no_more_than_a_window() -> None:
+    """Each leap is one that the largest window allows, in the end they are further than any: nothing is known of what lies between."""
+    leap = 2**30 - 1
+    there = [Packet((100 + k) * MS, CLIENT, C0 + k * leap, B0, ACK, 10) for k in range(4)]
+    found = follow([*handshake(), *there, Packet(200 * MS, BROKER, B0, C0 + 3 * leap + 10)])
+    assert found.packets.acked_bytes.max() == found.packets.unseen_bytes.max() == 0
+    assert found.packets.in_flight.max() <= 2**30
+
+
+def test_a_fin_with_the_number_of_the_syn_takes_no_byte_off() -> None:
+    found = follow([handshake()[0], Packet(MS, CLIENT, C0 - 1, B0, FIN | ACK, ip_id=9), broker_ack(40, 0)])
+    assert found.packets.acked_bytes.tolist() == [0, 0, 0]
 
 
 def test_streams_have_first_sight_content_and_what_was_sent_again() -> None:

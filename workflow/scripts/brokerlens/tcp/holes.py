@@ -71,6 +71,14 @@ def _insert(holes: Int64s, side: int, count: Int64s, k: int) -> None:
 
 
 @njit(cache=True, nogil=True)
+def _split(holes: Int64s, side: int, count: Int64s, k: int, position: int) -> None:
+    """Make two of hole ``k``, the second from ``position`` on."""
+    _insert(holes, side, count, k)
+    holes[side, k, TO] = position
+    holes[side, k + 1, FROM] = position
+
+
+@njit(cache=True, nogil=True)
 def _write(holes: Int64s, side: int, k: int, start: int, end: int, time: int, ip_id: int, tsval: int, before: bool, sent: int) -> None:
     holes[side, k, FROM] = start
     holes[side, k, TO] = end
@@ -128,11 +136,12 @@ def acknowledge(holes: Int64s, side: int, count: Int64s, before: int, ack: int, 
     """Note that ``row`` acknowledged ``before`` to ``ack``; returns how many bytes of it are holes that the capture must have made."""
     unseen = 0
     k = first_behind(holes, side, count[side], before)
+    if k < count[side] and holes[side, k, FROM] < before:  # of a hole that the first acknowledgement of all ended in, the rest
+        _split(holes, side, count, k, before)
+        k += 1
     while k < count[side] and holes[side, k, FROM] < ack:
         if holes[side, k, TO] > ack:
-            _insert(holes, side, count, k)
-            holes[side, k, TO] = ack
-            holes[side, k + 1, FROM] = ack
+            _split(holes, side, count, k, ack)
         if holes[side, k, ACK_ROW] < 0 and holes[side, k, BEFORE] == 0:
             unseen += holes[side, k, TO] - holes[side, k, FROM]
         holes[side, k, ACK_ROW] = row

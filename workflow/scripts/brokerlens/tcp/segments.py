@@ -18,7 +18,7 @@ from brokerlens.tcp import evidence as ev
 from brokerlens.tcp import holes as hl
 from brokerlens.tcp import repairs as rp
 from brokerlens.tcp import round_trips as rt
-from brokerlens.tcp.content import ACK, FIN, MILLISECOND, RST, SECOND, SYN, Bools, Int64s, at, wrapped_difference
+from brokerlens.tcp.content import ACK, FAR, FIN, MILLISECOND, RST, SECOND, SYN, Bools, Int64s, at, wrapped_difference
 from brokerlens.tcp.order import Ordered
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ SETUPS: Final = ("not_captured", "complete", "half_open", "refused", "no_answer"
 NOT_CAPTURED, COMPLETE, HALF_OPEN, TURNED_DOWN, NO_ANSWER = range(5)
 TAPS: Final = ("unknown", "client", "broker", "middle")
 
+SHORTEST_KEEPALIVE: Final = SECOND  # of the idle times and intervals that systems can be set to
 REORDER_SLACK: Final = MILLISECOND  # data captured this much behind its acknowledgement: the capture exchanged the two
 SHORT: Final = 3 * MILLISECOND  # reordering in a network is shorter than this
 LONG_IDLE: Final = 60 * SECOND  # a reset behind this is the end that some idle timeout set
@@ -84,7 +85,8 @@ LAST_SYN: Final = 28
 TAIL_SENT: Final = 29  # when the segment at this side's edge was captured last
 TAIL_COPIES: Final = 30  # how often it was sent again
 PROBES_TAIL: Final = 31  # 1: may probe for a lost tail, which needs SACK (RFC 8985); 0 where it was not agreed
-STATE: Final = 32
+FRAGMENT: Final = 32  # position of a segment of which only a fragment has a TCP header
+STATE: Final = 33
 
 # Counters per direction, as in tables.DIRECTION_COLUMNS; zero windows in ns.
 COUNTERS: Final = (
@@ -362,12 +364,22 @@ def _is_window_probe(state: Int64s, side: int, position: int, payload: int) -> b
 
 
 @njit(cache=True, nogil=True)
-def _is_keepalive(state: Int64s, side: int, position: int, payload: int) -> bool:
-    """At most one byte, the last one sent, all of it acknowledged (RFC 9293, 3.8.4); else it is a retransmission of one byte."""
-    if payload > 1 or state[side, ACKED] < 0:
+def _is_keepalive(state: Int64s, side: int, position: int, payload: int, time: int) -> bool:
+    """At most one byte, the last one sent, all of it acknowledged (RFC 9293, 3.8.4); else it is a retransmission of one byte.
+
+    With a byte it is one, too, sooner behind the last segment than any keep-alive timer: its acknowledgement was lost behind the tap.
+    """
+    if position != state[side, ACKED] - 1 or state[side, ACKED] < state[side, END]:
         return False
-    end = state[side, END] if state[side, END] >= 0 else state[side, ACKED]
-    return bool(position == end - 1 and state[side, ACKED] >= end)
+    return payload == 0 or state[side, TAIL_SENT] < 0 or bool(time - state[side, TAIL_SENT] >= SHORTEST_KEEPALIVE)
+
+
+@njit(cache=True, nogil=True)
+def _take_probed_byte(state: Int64s, side: int, position: int) -> None:
+    """A window probe's byte counts as sent once something beyond it is sent or acknowledged: the other side has taken it."""
+    if state[side, PROBE] >= 0 and state[side, PROBE] == state[side, EDGE] and position > state[side, EDGE]:
+        state[side, EDGE] += 1
+        state[side, END] = state[side, EDGE]
 
 
 @njit(cache=True, nogil=True)
@@ -376,14 +388,14 @@ def _evidence(
 ) -> tuple[int, int]:  # fmt: skip
     """Why a segment fills a hole: 1 sent again, -1 reordered, 0 cannot be told (`tcp.md` 3.4); and the bits of what says so.
 
-    Its place among the IP ids and its timestamp against those of the packet that opened the hole; if neither tells, whether the other
-    side had reported the hole; if not, how long the hole was open.
+    Its place among the IP ids and its timestamp against those of the packet that opened the hole; if neither tells, whether it came too soon
+    to answer anything that passed the tap since; if not, whether the other side had reported the hole, and how long it was open.
     """
     bits = 0
     if state[side, IDS_TELL] and ip_id > 0 and hole[hl.ID] > 0:
         if -ID_REACH < _wrapped16(ip_id, hole[hl.ID]) < 0:
             bits |= ev.ID_EARLIER
-        elif 0 < _wrapped16(ip_id, state[side, LATEST_ID]) < ID_REACH:
+        elif state[side, LATEST_ID] >= 0 and 0 < _wrapped16(ip_id, state[side, LATEST_ID]) < ID_REACH:
             bits |= ev.ID_LATER
     if tsval >= 0 and hole[hl.TSVAL] >= 0:
         later = wrapped_difference(tsval, hole[hl.TSVAL])
@@ -395,16 +407,17 @@ def _evidence(
     if state[side, SACKED] >= end and state[side, ACKED] <= position:
         bits |= ev.SELECTIVE_ACKS
     waited = time - hole[hl.OPENED]
-    if state[0, LEAST_RTT] < 0 and state[1, LEAST_RTT] < 0:
-        bits |= ev.LONG_WAIT if waited >= rp.TIMEOUT else 0
-    else:
-        round_trip = max(state[0, LEAST_RTT], 0) + max(state[1, LEAST_RTT], 0)
-        bits |= ev.SHORT_WAIT if waited < min(round_trip, SHORT) else ev.LONG_WAIT if 10 * waited >= 9 * round_trip else 0
+    least = max(state[0, LEAST_RTT], 0) + max(state[1, LEAST_RTT], 0)  # of the round trip, where one half is not known of the other
+    known = state[0, LEAST_RTT] >= 0 and state[1, LEAST_RTT] >= 0
+    if waited < min(least, SHORT):
+        bits |= ev.SHORT_WAIT
+    elif 10 * waited >= (9 * least if known else 10 * rp.TIMEOUT):
+        bits |= ev.LONG_WAIT
     if sent_again or overtaken:
         return 0 if sent_again and overtaken else 1 if sent_again else -1, bits
-    if bits & (ev.DUPLICATE_ACKS | ev.SELECTIVE_ACKS):
-        return 1, bits
-    return 1 if bits & ev.LONG_WAIT else -1 if bits & ev.SHORT_WAIT else 0, bits
+    if bits & ev.SHORT_WAIT:
+        return -1, bits
+    return 1 if bits & (ev.DUPLICATE_ACKS | ev.SELECTIVE_ACKS | ev.LONG_WAIT) else 0, bits
 
 
 @njit(cache=True, nogil=True)
@@ -506,7 +519,7 @@ def _follow_data(
                 state[side, PROBE] = position
             _count_label(tally, side, WINDOW_PROBE, 0, 0)
             return WINDOW_PROBE
-        if _is_keepalive(state, side, position, payload):
+        if _is_keepalive(state, side, position, payload, time):
             _count_label(tally, side, KEEPALIVE, 0, 0)
             return KEEPALIVE
     start, end = position, position + length
@@ -519,6 +532,7 @@ def _follow_data(
             return NOTHING
         hl.put_before(holes, side, hole_count, start, state[side, FLOOR], time, ip_id, tsval)
         state[side, FLOOR] = start
+    _take_probed_byte(state, side, start)
     edge = state[side, EDGE]
     label = NOTHING
     if length > 0:
@@ -562,7 +576,8 @@ def _follow_data(
                 state[side, TAIL_COPIES] += 1
                 state[side, TAIL_SENT] = time
     if start > edge:
-        hl.append(holes, side, hole_count, edge, start, time, ip_id, tsval, unknown, tally[side, DATA_SEGMENTS])
+        untold = unknown or state[side, FRAGMENT] == edge
+        hl.append(holes, side, hole_count, edge, start, time, ip_id, tsval, untold, tally[side, DATA_SEGMENTS])
     if end > edge:
         state[side, EDGE] = end
         if length > 0:
@@ -575,9 +590,9 @@ def _follow_data(
                 mark = rt.SENT_AGAIN
             elif waits:
                 mark = rt.WAITS
-            rt.append(queue, side, ends, start, end, time, mark, payload)
+            rt.append(queue, side, ends, max(start, edge), end, time, mark, payload)
     state[side, END] = max(state[side, END], end)
-    if flags & FIN:
+    if flags & FIN and end - 1 > state[side, ISN]:
         state[side, FIN_AT] = end - 1
     if payload > 0:
         state[side, DATA_SEEN] = 1
@@ -599,8 +614,8 @@ def _advance(
 ) -> None:
     """Take an acknowledgement beyond the last one into the other side's space: bytes acknowledged first, and those never captured."""
     before = state[peer, ACKED]
-    if before < 0 or (before == state[peer, ISN] and ack > before + NEAR):
-        # The first one: what it acknowledges was sent before the capture began, or is a number of an earlier connection.
+    if before < 0 or (before == state[peer, ISN] and ack > before + NEAR) or ack > before + FAR:
+        # The first one: what it acknowledges was sent before the capture began, or is a number of an earlier connection; or more than a window.
         state[peer, ACKED] = ack
         if state[peer, EDGE] < ack:
             if state[peer, EDGE] < 0:
@@ -609,10 +624,9 @@ def _advance(
                 hl.append(holes, peer, hole_count, state[peer, EDGE], ack, time, -1, -1, True, tally[peer, DATA_SEGMENTS])
             state[peer, EDGE] = ack
         return
-    if state[peer, PROBE] >= 0 and state[peer, PROBE] == state[peer, EDGE] and ack > state[peer, EDGE]:
-        state[peer, EDGE] += 1
-        state[peer, END] = state[peer, EDGE]
-    if state[peer, DATA_SEEN] == 0 and state[peer, ISN] < 0 and state[peer, END] == state[peer, EDGE] and ack == state[peer, EDGE] + 1:
+    _take_probed_byte(state, peer, ack)
+    alone = state[peer, DATA_SEEN] == 0 and state[peer, ISN] < 0 and state[peer, FLOOR] == state[peer, EDGE] == state[peer, END]
+    if alone and ack == state[peer, EDGE] + 1:
         state[peer, EDGE] += 1  # a capture that begins with a keep-alive: its number is one below what was sent
         state[peer, END] = state[peer, EDGE]
         state[peer, FLOOR] = state[peer, EDGE]
@@ -622,7 +636,8 @@ def _advance(
     if before <= state[peer, FIN_AT] < ack:
         amount -= 1
     if ack > state[peer, EDGE]:
-        hl.append(holes, peer, hole_count, state[peer, EDGE], ack, time, -1, -1, False, tally[peer, DATA_SEGMENTS])
+        untold = state[peer, FRAGMENT] == state[peer, EDGE]
+        hl.append(holes, peer, hole_count, state[peer, EDGE], ack, time, -1, -1, untold, tally[peer, DATA_SEGMENTS])
         state[peer, EDGE] = ack
     acked[i] = amount
     tally[peer, ACKED_BYTES] += amount
@@ -708,11 +723,15 @@ def _is_stray(state: Int64s, side: int, position: int, flags: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _reset_is_valid(state: Int64s, side: int, seq: int) -> bool:
-    """Whether an RST's number lies where its sender is (RFC 5961, with room for captures that lack something)."""
+def _reset_is_valid(state: Int64s, side: int, seq: int, ack: int) -> bool:
+    """Whether an RST's number lies where its sender is (RFC 5961, with room for captures that lack something).
+
+    One that answers a SYN must acknowledge it (RFC 9293, 3.10.7.3); ``ack`` is -1 where it acknowledges nothing.
+    """
     end = max(state[side, END], state[side, ACKED])
     if end < 0:
-        return True
+        isn, sent = state[1 - side, ISN], state[1 - side, EDGE]
+        return bool(isn < 0 or (ack >= 0 and 0 < wrapped_difference(ack, isn & MASK32) <= sent - isn))
     place = end + wrapped_difference(seq, end & MASK32)
     scale = state[1 - side, SCALE] if state[1 - side, SCALE] >= 0 else 14
     low = state[side, ACKED] if state[side, ACKED] >= 0 else end
@@ -720,9 +739,9 @@ def _reset_is_valid(state: Int64s, side: int, seq: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _follow_reset(state: Int64s, side: int, seq: int, idle: int, facts: Int64s, tally: Int64s) -> None:
+def _follow_reset(state: Int64s, side: int, seq: int, ack: int, idle: int, facts: Int64s, tally: Int64s) -> None:
     """Note who reset the connection, and how; after the sender's own FIN it is an ordinary end. ``idle``: ns since the packet before, -1 none."""
-    if not _reset_is_valid(state, side, seq):
+    if not _reset_is_valid(state, side, seq, ack):
         tally[side, INVALID_RESETS] += 1
         return
     if facts[RESET_CODE] == 0:
@@ -811,7 +830,7 @@ def _begin(state: Int64s, tally: Int64s, holes_count: Int64s, ends: Int64s, rese
     state[:] = -1
     tally[:] = 0
     for side in range(2):
-        for k in (REPEATS, IDS_TELL, PACKETS_SEEN, DATA_SEEN, LAST_LABEL, FIN_SEEN, SYNS, SYN_PASSED):
+        for k in (REPEATS, IDS_TELL, PACKETS_SEEN, DATA_SEEN, LAST_LABEL, FIN_SEEN, SYNS, SYN_PASSED, TAIL_COPIES):
             state[side, k] = 0
     holes_count[:] = 0
     ends[:] = 0
@@ -880,7 +899,8 @@ def _follow(sequence: Sequence, h: Headers, found: SegmentFacts) -> tuple[Int64s
             tally[side, PACKETS] += 1
             if flags & RST:
                 tally[side, RESETS] += 1
-                _follow_reset(state, side, at(h.seq, row), time - previous if previous >= 0 else -1, fact, tally)
+                acknowledged = at(h.ack, row) if flags & ACK else -1
+                _follow_reset(state, side, at(h.seq, row), acknowledged, time - previous if previous >= 0 else -1, fact, tally)
                 previous = time
                 continue
             previous = time
@@ -908,6 +928,8 @@ def _follow(sequence: Sequence, h: Headers, found: SegmentFacts) -> tuple[Int64s
                 label[i] = said
                 state[side, LAST_LABEL] = said
                 state[side, PACKETS_SEEN] += 1
+            elif positions[i] >= 0 and state[side, FRAGMENT] != state[side, EDGE]:
+                state[side, FRAGMENT] = positions[i]
             ack, peer = ack_positions[i], 1 - side
             if ack >= 0:
                 answers_syn = state[peer, ISN] >= 0 and state[peer, ACKED] == state[peer, ISN]
@@ -951,8 +973,9 @@ def _follow(sequence: Sequence, h: Headers, found: SegmentFacts) -> tuple[Int64s
                 _follow_limit(state, side, time, tally)
                 if state[side, ACKED] >= 0 and state[side, END] >= 0:
                     flight = max(state[side, END] - state[side, ACKED] - ends[side, rt.SELECTED_BYTES], 0)
-                    in_flight[i] = flight
-                    tally[side, MOST_IN_FLIGHT] = max(tally[side, MOST_IN_FLIGHT], flight)
+                    if flight <= FAR:
+                        in_flight[i] = flight
+                        tally[side, MOST_IN_FLIGHT] = max(tally[side, MOST_IN_FLIGHT], flight)
             if ack >= 0:
                 _follow_limit(state, peer, time, tally)
         fact[SETUP] = _set_up(state, fact)
