@@ -177,12 +177,109 @@ def test_each_direction_keeps_the_interface_that_it_has() -> None:
     assert not any(seen(rows_of(packets))["ordered is_duplicate"])
 
 
-def test_shifting_time_and_exchanging_sides() -> None:
-    packets = talk(6, ids=True)
-    once = seen(rows_of(packets))
-    later = seen(rows_of([replace(packet, time=packet.time + 77 * MS) for packet in packets]))
-    assert later["rtt_ns"] == once["rtt_ns"]
-    assert later["label"] == once["label"]
+SIZE = 100
+FATES = ("arrives", "arrives", "lost before the tap", "lost behind the tap", "overtaken")
+
+
+def transfer(fates: list[str], ids: bool, stamps: bool) -> tuple[list[Packet], list[str]]:
+    """A client sends a segment every 10 ms, captured beside it, on a path of 40 ms; what was lost it sends again after 220 ms. And what is true of each packet.
+
+    A segment that is overtaken comes 1 ms behind the next one.
+    """
+    sent = []  # when it passes the tap, when it was sent, segment, whether the broker gets it
+    for k, fate in enumerate(fates):
+        start = (100 + 10 * k) * MS
+        if fate != "lost before the tap":
+            sent.append((start + 11 * MS if fate == "overtaken" else start, start, k, fate != "lost behind the tap"))
+        if fate.startswith("lost"):
+            sent.append((start + 220 * MS, start + 220 * MS, k, True))
+    number = {when: place for place, when in enumerate(sorted(when for _, when, _, _ in sent))}
+    packets, truth = talk(0, ids), ["new", "new", ""]
+    got: set[int] = set()
+    seen: set[int] = set()
+    answers = []
+    for time, when, k, arrives in sorted(sent):
+        stamp = when // MS if stamps else -1
+        packets.append(Packet(time, CLIENT, 100 + SIZE * k, 200, ACK, SIZE, ip_id=10 + number[when] if ids else -1, tsval=stamp))
+        late = "reordered" if fates[k] == "overtaken" else "filled"
+        truth.append("new" if k > max(seen, default=-1) else "retransmitted" if k in seen else late)
+        seen.add(k)
+        got |= {k} if arrives else set()
+        answers.append((time + 40 * MS + 300 * US, next(k for k in range(len(fates) + 1) if k not in got)))
+    for place, (time, k) in enumerate(answers):
+        packets.append(Packet(time, BROKER, 200, 100 + SIZE * k, ip_id=500 + place if ids else -1, tsval=time // MS if stamps else -1))
+        truth.append("")
+    order = sorted(range(len(packets)), key=lambda k: packets[k].time)
+    return [packets[k] for k in order], [truth[k] for k in order]
+
+
+@st.composite
+def transfers(draw: st.DrawFn) -> tuple[list[Packet], list[str]]:
+    """The last two segments arrive: of a tail lost before the tap the tap knows nothing."""
+    return transfer([*draw(st.lists(st.sampled_from(FATES), max_size=12)), "arrives", "arrives"], draw(st.booleans()), draw(st.booleans()))
+
+
+BYTE_FACTS = ("retransmitted_bytes", "filled_bytes", "payload_bytes", "unseen_bytes", "acked_bytes", "unfilled_bytes")
+
+
+@settings(max_examples=150, deadline=None)
+@given(transfers())
+def test_the_fate_of_each_segment_is_told(sent: tuple[list[Packet], list[str]]) -> None:
+    packets, truth = sent
+    found = seen(rows_of(packets))
+    assert [segments.LABELS[label] for label in found["label"]] == truth
+    assert found["connection unseen_bytes"] == found["connection unfilled_bytes"] == "[0, 0]"
+    trips = [trip for trip, side in zip(found["rtt_ns"], found["ordered side"], strict=True) if trip >= 0 and side == BROKER]
+    assert set(trips) <= {20 * MS, 40 * MS + 300 * US}  # of the handshake, and of the path: nothing that waited for something else
+
+
+@settings(max_examples=100, deadline=None)
+@given(transfers(), st.integers(2, 3))
+def test_doubling_every_packet_of_a_transfer_with_losses(sent: tuple[list[Packet], list[str]], times: int) -> None:
+    packets, truth = sent
+    copies = [replace(packet, time=packet.time + 10 * US * k, ttl=packet.ttl - k) for k in range(times) for packet in packets]
+    once, several = seen(rows_of(packets)), seen(rows_of(copies))
+    original = [k for k, copy in enumerate(several["ordered is_duplicate"]) if not copy]
+    assert [segments.LABELS[several["label"][k]] for k in original] == truth
+    for name in segments.SegmentFacts._fields:
+        assert [several[name][k] for k in original] == once[name]
+    counted = {name: values for name, values in once.items() if name.startswith("connection ") and "duplicate_segments" not in name}
+    assert {name: several[name] for name in counted} == counted
+
+
+@settings(max_examples=100, deadline=None)
+@given(transfers())
+def test_joining_neighbours_of_a_transfer_leaves_the_bytes(sent: tuple[list[Packet], list[str]]) -> None:
+    """What offload makes of segments that follow each other without an answer between them."""
+    joined: list[Packet] = []
+    for packet in sent[0]:
+        last = joined[-1] if joined else None
+        if last and packet.payload and last.payload and last.seq + last.payload == packet.seq:
+            joined[-1] = replace(last, payload=last.payload + packet.payload)
+        else:
+            joined.append(packet)
+    one, two = seen(rows_of(sent[0])), seen(rows_of(joined))
+    assert {name: two[f"connection {name}"] for name in BYTE_FACTS} == {name: one[f"connection {name}"] for name in BYTE_FACTS}
+
+
+@settings(max_examples=100, deadline=None)
+@given(transfers(), st.integers(0, 10**15))
+def test_shifting_time_and_exchanging_sides(sent: tuple[list[Packet], list[str]], later: int) -> None:
+    """Later it is the same; with client and broker exchanged, each side has what the other had."""
+    packets = [packet for packet in sent[0] if not packet.flags & SYN]
+    rows = rows_of(packets)
+    facts, connections = segments.follow_segments(rows, order.order_packets(rows))
+    for moved in (
+        (replace(packet, time=packet.time + later) for packet in packets),
+        (replace(packet, side=1 - packet.side) for packet in packets),
+    ):
+        other = rows_of(moved)
+        facts_again, connections_again = segments.follow_segments(other, order.order_packets(other))
+        assert [values.tolist() for values in facts_again] == [values.tolist() for values in facts]
+        turn = -1 if other.columns["from_broker"][0] != rows.columns["from_broker"][0] else 1
+        for name in (*segments.COUNTERS, "fast_segments", "timeout_segments", "spurious_segments"):
+            name = name.replace("_ns", "_ms")
+            assert getattr(connections_again, name)[::turn].tolist() == getattr(connections, name).tolist()
 
 
 def test_a_run_sorts_however_many_packets_share_a_time() -> None:
