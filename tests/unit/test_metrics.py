@@ -297,8 +297,28 @@ def test_set_up_and_ends_of_connections(site: Site) -> None:
     packets = [packet(T0 + k * MS, client=("192.0.2.5", 40_000 + k)) for k in range(6)] + [packet(T0 + 10 * SECOND)]
     seen = {"last_seen": T0 + SECOND}
     connections = [
-        connection(connection_id=names[0], connect_ms=40.0, isn_client=7, isn_broker=9, first_seen=T0),
-        connection(connection_id=names[1], connect_ms=42.0, isn_client=7, isn_broker=9, first_seen=T0 + MS),
+        connection(
+            connection_id=names[0],
+            connect_ms=40.0,
+            isn_client=7,
+            isn_broker=9,
+            first_seen=T0,
+            closed_by="broker",
+            zero_window_ms_to_broker=30.5,
+            duplicate_acks_to_broker=4,
+            dsacks_from_broker=2,
+        ),
+        connection(
+            connection_id=names[1],
+            connect_ms=42.0,
+            isn_client=7,
+            isn_broker=9,
+            first_seen=T0 + MS,
+            syn_retry_ms=1.5,
+            zero_window_ms_from_broker=50.0,
+            window_limited_ms_from_broker=7.0,
+            duplicate_acks_from_broker=1,
+        ),
         connection(connection_id=names[2], setup="no_answer", **seen),
         connection(connection_id=names[3], setup="no_answer", last_seen=T0 + 9 * SECOND),
         connection(
@@ -306,6 +326,7 @@ def test_set_up_and_ends_of_connections(site: Site) -> None:
         ),
         connection(
             connection_id=names[5],
+            closed_by="client",
             reset_by="client",
             reset_kind="after_fin",
             ended="fin",
@@ -319,6 +340,11 @@ def test_set_up_and_ends_of_connections(site: Site) -> None:
     assert failed == {"refused": 1, "no_answer": 1, "half_open": 0}  # to the other the captures left less than 3 s
     assert (site.value("connect_time", "all", "min"), site.value("connect_time", "all", "max")) == (40.0, 42.0)
     assert site.value("nat_twins") == 1
+    assert (site.value("syn_retries"), site.row("syn_retries", "all", "count")["n"]) == (1, 6)
+    assert [site.value("connections_closed", group) for group in ("all", "by=client", "by=broker")] == [2, 1, 1]
+    assert [site.value("zero_window_time", group, "sum") for group in ("all", "direction=to_broker")] == [80.5, 30.5]
+    assert site.value("window_limited_time", "direction=from_broker", "sum") == 7
+    assert [site.value(name) for name in ("duplicate_acks", "dsacks")] == [5, 2]
     assert [site.value("connections_reset", group) for group in ("all", "kind=refused", "kind=after_fin")] == [1, 1, 1]
 
 
@@ -528,6 +554,7 @@ def test_variation_is_told_by_kind_and_direction(site: Site) -> None:
     assert site.value("iat_mas", "direction=from_broker") is None
     assert site.value("rtt_ipdv", "half=to_broker", "mean") == 3.5
     assert site.value("rtt_pdv", "half=to_broker", "max") == 4.0
+    assert site.value("idle_gap", "all", "max") == 200
     assert site.row("rtt_pdv", "half=to_client", "p50")["n"] == 0
 
 

@@ -96,6 +96,15 @@ def test_variation_below_the_clocks_tick_is_not_told() -> None:
     assert len(variation.owdv(np.zeros(2000, np.int64), time, stamps, IDLE).changes.value) == 0
 
 
+def test_a_few_changes_are_not_told_from_the_clocks_ticks() -> None:
+    """Five times two packets in a row, all others an idle gap apart; the delay differs by 0.3 ms, the stamps by up to one of rounding."""
+    sent = np.arange(60) * 10 * SECOND
+    sent[30::6] += 999_999
+    sent[31::6] = sent[30::6] + 20 * MS - 999_999
+    delay = 50 * MS + np.where(np.arange(60) % 6 == 1, 0, 300_000)
+    assert len(variation.owdv(np.zeros(60, np.int64), sent + delay, sent // MS, IDLE).changes.value) == 0
+
+
 def test_a_clock_that_no_sender_has_is_not_used() -> None:
     time, stamps = one_way(2 * MS, 0, np.random.default_rng(7).integers(0, 50 * MS, 2000).cumsum() % (50 * MS))
     order = np.argsort(time)

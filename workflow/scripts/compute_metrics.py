@@ -52,6 +52,7 @@ def compute_metrics(
     traffic.add_packets(rows, counted)
     of_connections.add_connections(rows, tcp_connections)
     of_connections.add_protocols(rows, tcp_connections)
+    of_connections.add_whole_connections(rows, tcp_connections)
     of_connections.add_set_up(rows, tcp_connections, counted.last, window)
     traffic.add_health(rows, counted)
     segments.add_reordering(rows, inside, counted.connections)

@@ -1,4 +1,7 @@
-"""Variation in time, under names that are never mixed up (`brokerlens.tcp.variation`): `iat_mas`, `rtt_ipdv`, `rtt_pdv`, `owdv`, `owdv_rfc3550`."""
+"""Variation in time, under names that are never mixed up (`brokerlens.tcp.variation`): `iat_mas`, `rtt_ipdv`, `rtt_pdv`, `owdv`, `owdv_rfc3550`.
+
+`idle_gap` says from which gap on two packets are no longer neighbours in them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from brokerlens.metrics.round_trips import HALVES
-from brokerlens.metrics.rows import Rows, group, quantile
+from brokerlens.metrics.rows import ALL, Rows, group, quantile
 from brokerlens.metrics.traffic import DIRECTIONS, number_connections
 from brokerlens.metrics.uncertainty import Sample, add_sample
 from brokerlens.tcp import variation
@@ -22,8 +25,10 @@ SENT_BY_TAPPED_HOST: Final = {"client": "to_broker", "broker": "from_broker"}
 def add_variation(
     rows: Rows, packets: pl.LazyFrame, connections: Sequence[str], round_trips: Sample, to_broker: np.ndarray, tap: str
 ) -> None:
-    """`iat_mas`, `owdv`, `owdv_rfc3550` by direction, `rtt_ipdv`, `rtt_pdv` by half; ``tap`` is client, broker, middle or unknown."""
+    """`idle_gap`, then `iat_mas`, `owdv`, `owdv_rfc3550` by direction, `rtt_ipdv`, `rtt_pdv` by half; ``tap`` is client, broker, middle or unknown."""
     idle = idle_gaps(round_trips, to_broker, len(connections))
+    gaps = Sample(np.zeros(len(idle), np.int64), idle / NS_PER_MS, np.arange(len(idle)))
+    add_sample(rows, "idle_gap", ALL, ("count", "min", "p50", "max"), gaps, unit="ms", of="connections", with_intervals=False)
     data = packets.filter(pl.col("payload_len") > 0, pl.col("segment") == "new").select("connection_id", "time", "from_broker", "tsval")
     for direction, side in DIRECTIONS.items():
         sent = number_connections(data.filter(pl.col("from_broker") == side), connections).sort("connection", "time", "tsval").collect()

@@ -23,7 +23,7 @@ TICKS: Final = (
     4_000_000,
     10_000_000,
 )  # ns, of the timestamp clocks in use (RFC 7323 asks for 1 ms to 1 s; Linux: 1 µs, 1, 4, 10 ms)
-LEAST_SAMPLES: Final = 16  # fewer cannot tell a clock's tick
+LEAST_SAMPLES: Final = 16  # fewer cannot tell a clock's tick, nor whether changes are larger than it
 LEAST_SPAN: Final = SECOND
 GAIN: Final = 16  # RFC 3550's J moves by a sixteenth of each difference, so it says nothing before so many
 IDLE_FLOOR: Final = 200 * MILLISECOND
@@ -171,7 +171,7 @@ def _one_way(
             smoothed[used] = j if steps >= GAIN else np.nan
             row[used] = chosen[k]
             used += 1
-        if used > begin and total / (used - begin) <= tick:
+        if used - begin < LEAST_SAMPLES or total / (used - begin) <= tick:
             used = begin
     return value[:used].copy(), row[:used].copy(), smoothed[:used].copy()
 
@@ -180,8 +180,8 @@ def owdv(group: Int64s, time: Int64s, tsval: Int64s, idle: Int64s) -> OneWay:
     """|change| of successive one-way delays from the sender to the tap, from the sender's timestamps: RFC 3550's D, and its J, begun anew behind an idle gap.
 
     Of data packets of one direction that were sent once; only the first packet of each timestamp counts. The sender's clock rate is told from
-    the data and its skew taken out. Groups whose mean change is not larger than a tick have no values: the clock is too coarse for
-    them. Says nothing about packets that the tapped host itself sent.
+    the data and its skew taken out. Groups with less than 16 changes, or whose mean change is not larger than a tick, have no values: the clock is
+    too coarse for them. Says nothing about packets that the tapped host itself sent.
     """
     order = _by_group(group, time)
     group, time = group[order], time[order]
