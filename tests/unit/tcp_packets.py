@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from capture_files import Record, ipv4, pcap, tcp
 
-from brokerlens.capture.working import Rows
+from brokerlens.capture.working import Rows, read_rows
+from split_capture import split_capture
 
 MS = 1_000_000
 US = 1_000
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 CLIENT, BROKER = 0, 1
+CLIENT_IP, BROKER_IP = "192.0.2.1", "192.0.2.2"
 T0 = 1_700_000_000 * 1_000_000_000
 
 SMALL = {"from_broker": np.bool_, "timestamp": np.int64, "flags": np.uint16, "window": np.uint16, "ip_id": np.int32, "ttl": np.uint8}
@@ -91,6 +97,38 @@ class Packet:
         return values
 
 
+def frame(packet: Packet) -> Record:
+    """The packet as a cooked capture (version 2, which names the interface) has it; its payload is zeros."""
+    options = b""
+    for wanted, data in (
+        (packet.mss > 0, struct.pack(">BBH", 2, 4, packet.mss)),
+        (packet.window_scale >= 0, bytes([3, 3, max(packet.window_scale, 0)])),
+        (packet.flags & SYN and packet.sack_permitted, b"\x04\x02"),
+        (packet.tsval >= 0, struct.pack(">BBII", 8, 10, packet.tsval % 2**32, packet.tsecr % 2**32)),
+        (packet.sacks, bytes([5, 2 + 8 * len(packet.sacks)]) + b"".join(struct.pack(">I", n % 2**32) for block in packet.sacks for n in block)),
+    ):  # fmt: skip
+        options += data if wanted else b""
+    ends = ((CLIENT_IP, 40_000 + packet.address), (BROKER_IP, 9092))
+    (source, source_port), (target, target_port) = ends if packet.side == CLIENT else ends[::-1]
+    segment = tcp(
+        source_port, target_port, bytes(packet.payload), seq=packet.seq % 2**32, ack=packet.ack % 2**32, flags=packet.flags, window=packet.window, options=options
+    )  # fmt: skip
+    whole = bytearray(ipv4(source, target, segment, fragment=0x2000 if packet.more_fragments else 0))
+    whole[4:6], whole[8] = struct.pack(">H", packet.ip_id), packet.ttl
+    data = b"\x08\x00\x00\x00" + struct.pack(">I", packet.interface) + b"\x00\x01\x03\x06" + bytes(8) + bytes(whole)
+    missing = packet.payload - packet.captured if packet.captured >= 0 else 0
+    return Record(T0 + packet.time, data[: len(data) - missing], len(data))
+
+
+def captured(packets: Iterable[Packet]) -> Rows:
+    """The rows of packets as `split_capture` reads them from one capture file."""
+    with TemporaryDirectory() as folder:
+        capture = Path(folder, "case.pcap")
+        capture.write_bytes(pcap([frame(packet) for packet in packets], nanoseconds=True, link=276))
+        split_capture(capture=str(capture), name=capture.name, brokers=[f"{BROKER_IP}:9092"], output=f"{folder}/rows")
+        return read_rows([f"{folder}/rows"])
+
+
 def rows_of(packets: Iterable[Packet], order: Sequence[int] | None = None) -> Rows:
     """The rows of packets as their captures give them: by capture, then in the order given."""
     listed = sorted(packets, key=lambda packet: packet.capture)
@@ -111,8 +149,8 @@ def rows_of(packets: Iterable[Packet], order: Sequence[int] | None = None) -> Ro
         columns=columns,
         capture=np.array([packet.capture for packet in listed], dtype=np.int32),
         captures=[f"{k}.pcap" for k in range(1 + max((packet.capture for packet in listed), default=-1))],
-        connections={"client_ip": ["10.0.0.1"] * addresses, "client_port": list(range(40000, 40000 + addresses)),
-                     "broker_ip": ["10.0.0.2"] * addresses, "broker_port": [9092] * addresses},
+        connections={"client_ip": [CLIENT_IP] * addresses, "client_port": list(range(40000, 40000 + addresses)),
+                     "broker_ip": [BROKER_IP] * addresses, "broker_port": [9092] * addresses},
         kept_row=np.array([row for row, _, _ in kept], dtype=np.int64),
         kept_offset=np.array([offset for _, offset, _ in kept], dtype=np.int64),
         kept_length=lengths,

@@ -1,4 +1,4 @@
-"""Small conversations whose truth is known: those of the table in the specification by its letters, then wrap, reuse, probes, resets."""
+"""Small captures whose truth is known: those of the table in the specification by its letters, then wrap, reuse, probes, resets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from tcp_packets import ACK, BROKER, CLIENT, FIN, MS, PSH, RST, SYN, T0, US, Packet, rows_of
+from tcp_packets import ACK, BROKER, CLIENT, FIN, MS, PSH, RST, SYN, T0, US, Packet, captured, rows_of
 
 from brokerlens import tables
 from brokerlens.tcp import order, segments, stream
@@ -43,7 +43,9 @@ class Followed(NamedTuple):
 
 
 def follow(packets: list[Packet]) -> Followed:
-    rows = rows_of(packets)
+    """What is made of a capture of these packets; only where the bytes kept of them are given by hand, there is no file."""
+    by_hand = not packets or any(packet.kept for packet in packets)
+    rows = rows_of(packets) if by_hand else captured(packets)
     ordered = order.order_packets(rows)
     return Followed(rows, ordered, *segments.follow_segments(rows, ordered))
 
