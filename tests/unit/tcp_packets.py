@@ -126,7 +126,7 @@ def captured(packets: Iterable[Packet]) -> Rows:
         capture = Path(folder, "case.pcap")
         capture.write_bytes(pcap([frame(packet) for packet in packets], nanoseconds=True, link=276))
         split_capture(capture=str(capture), name=capture.name, brokers=[f"{BROKER_IP}:9092"], output=f"{folder}/rows")
-        return read_rows([f"{folder}/rows"])
+        return next(read_rows([f"{folder}/rows"]))
 
 
 def rows_of(packets: Iterable[Packet], order: Sequence[int] | None = None) -> Rows:

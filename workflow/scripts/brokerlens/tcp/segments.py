@@ -928,7 +928,7 @@ def _follow(sequence: Sequence, h: Headers, found: SegmentFacts) -> tuple[Int64s
                 label[i] = said
                 state[side, LAST_LABEL] = said
                 state[side, PACKETS_SEEN] += 1
-            elif positions[i] >= 0 and state[side, FRAGMENT] != state[side, EDGE]:
+            elif positions[i] >= 0 and (state[side, FRAGMENT] < 0 or state[side, FRAGMENT] != state[side, EDGE]):
                 state[side, FRAGMENT] = positions[i]
             ack, peer = ack_positions[i], 1 - side
             if ack >= 0:
