@@ -260,6 +260,9 @@ def test_what_speaks_against_the_figures_stands_beside_them(results: Results) ->
             ("duplicates", "all", "count"): 12,
             ("duplicate_gap", "all", "p50"): 0.02,
             ("nat_twins", "all", "count"): 1,
+            ("zero_windows", "all", "count"): 3,
+            ("zero_window_time", "all", "sum"): 40.0,
+            ("window_limited_time", "all", "sum"): 61_000.0,
         },
     )
     others = dataclasses.replace(results, sites=[doubtful])
@@ -273,6 +276,8 @@ def test_what_speaks_against_the_figures_stands_beside_them(results: Results) ->
     before = cells[[column.heading for column in COLUMNS].index("Lost before tap")]
     assert (before.value, before.kind) == ("2.00 %", "soft")
     assert "0.40 % not captured" in before.small
+    closed, full = (cells[[column.heading for column in COLUMNS].index(heading)] for heading in ("Zero windows", "Window full"))
+    assert ((closed.value, closed.small), full.value) == (("3", "40.0 ms"), "61 s")
     assert doubtful_loss(doubtful, 0.02) == 0.004
     assert doubtful_loss(doubtful, 0.2) is None
     of_capture = [one.note for one in quality(others).captures if one.capture == capture]

@@ -45,7 +45,10 @@ COLUMNS: tuple[Column, ...] = (
     Column("Lost behind tap", "sent again", "retransmissions"),
     Column("Sent again", "mostly", "retransmissions"),
     Column("Needlessly", "had arrived", "retransmissions"),
+    Column("Idle gap", "p50, ms", "variation"),
     Column("Zero windows", "episodes", "zero_windows"),
+    Column("Window full", "time in all", "zero_windows"),
+    Column("SYN again", "connections", "connections_started"),
     Column("Resets", "connections", "resets"),
     Column("Goodput to broker", "mean", "goodput"),
     Column("Goodput from broker", "mean", "goodput"),
@@ -102,7 +105,10 @@ def _cells(site: Site) -> list[Cell]:
         _ratio(site, "place=behind_tap"),
         _sent_again(site),
         _needless(site),
-        Cell(count(zero.value), "", "bad" if zero.value else ""),
+        _plain(site.metric("idle_gap", "all", "p50"), "connections"),
+        Cell(count(zero.value), _lasted(site.metric("zero_window_time", "all", "sum")), "bad" if zero.value else ""),
+        Cell(_lasted(site.metric("window_limited_time", "all", "sum")) or NONE),
+        _of(site.metric("syn_retries")),
         Cell(count(resets.value), NONE if reset.value is None else f"{count(reset.value)} of {reset.n:,}", "bad" if resets.value else ""),
         _rate(site.metric("goodput", "direction=to_broker", "mean")),
         _rate(site.metric("goodput", "direction=from_broker", "mean")),
@@ -114,8 +120,19 @@ def _rtt(metric: Metric) -> Cell:
     return Cell(NONE, "no samples") if metric.value is None else Cell(value_of(metric), dash_bounds(metric) or f"{metric.n:,} samples")
 
 
-def _plain(metric: Metric) -> Cell:
-    return Cell(NONE, "no samples") if metric.value is None else Cell(short(metric.value), f"{metric.n:,} samples")
+def _plain(metric: Metric, of: str = "samples") -> Cell:
+    return Cell(NONE, f"no {of}") if metric.value is None else Cell(short(metric.value), f"{metric.n:,} {of}")
+
+
+def _lasted(metric: Metric) -> str:
+    """A total of milliseconds, nothing where there is none."""
+    if not metric.value:
+        return ""
+    return duration(metric.value / 1e3) if metric.value >= 1000 else ms(metric.value)
+
+
+def _of(metric: Metric) -> Cell:
+    return Cell(NONE) if metric.value is None else Cell(count(metric.value), f"of {metric.n:,}")
 
 
 def _ratio(site: Site, group: str) -> Cell:
