@@ -23,6 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*_text is deprecated:Deprecatio
 
 ORDERS = uuid.UUID(int=0x0123456789ABCDEF0123456789ABCDEF)
 RECORDS, _ = batch(random.Random(1), b"x" * 1000, 7)
+IDEMPOTENT, _ = batch(random.Random(5), b"x" * 1000, 7)  # of a producer with an id
 SERVICE = 5  # ms from a request to its response, as `Talk` sends them
 NEWEST_PRODUCE, NEWEST_FETCH = 13, 18
 
@@ -33,9 +34,9 @@ def sent(message: Any, correlation: int) -> bytes:
     return bytes(message.encode(header=True, framed=True))
 
 
-def produce(correlation: int, version: int, acks: int = 1) -> bytes:
+def produce(correlation: int, version: int, acks: int = 1, records: bytes = RECORDS) -> bytes:
     topic = ProduceRequest.TopicProduceData
-    partitions = [topic.PartitionProduceData(index=0, records=RECORDS)]
+    partitions = [topic.PartitionProduceData(index=0, records=records)]
     topics = [topic(name="orders", topic_id=ORDERS, partition_data=partitions)]
     return sent(ProduceRequest(version=version, acks=acks, timeout_ms=30_000, topic_data=topics), correlation)
 
@@ -174,3 +175,15 @@ def test_6_queueing_is_reported_apart(tmp_path: Path) -> None:
     assert rows["latency_ms"].to_list() == pytest.approx([100, 108, 126, 7])
     assert rows["queue_ms"].to_list() == pytest.approx([0, 98, 106, 0])
     assert rows["service_ms"].to_list() == pytest.approx([100, 10, 20, 7])
+
+
+def test_batches_that_a_consumer_fetches_are_no_retries_of_their_producer(tmp_path: Path) -> None:
+    """A broker gives out batches with the producer's id, epoch and sequence as they came."""
+    talk = Talk(size=9000)
+    talk.send(0, fetch(1, 12)).send(1, fetched(1, 12, IDEMPOTENT))
+    for number in (2, 3):
+        talk.send(0, produce(number, 9, records=IDEMPOTENT)).send(1, produced(number, 9))
+    talk.send(0, fetch(4, 12)).send(1, fetched(4, 12, IDEMPOTENT))
+    rows = site_of(talk.done(), tmp_path).requests
+    assert rows["producer_id"].is_not_null().to_list() == [False, True, True, False]
+    assert rows["retried_batches"].to_list() == [None, 0, 1, None]

@@ -278,10 +278,10 @@ def _sessions(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _contents(rows: pl.DataFrame, frames: pl.DataFrame, contents: Contents) -> pl.DataFrame:
     """The rows with what their bodies say; numbers of records and partitions are 0 where a whole body has none, null where it is not whole."""
-    row_of_frame = np.full(frames.height, -1)
-    for name in ("frame", "response"):
+    row_of_request, row_of_frame = np.full(frames.height, -1), np.full(frames.height, -1)
+    for name, found in (("frame", row_of_request), ("frame", row_of_frame), ("response", row_of_frame)):
         present = np.flatnonzero(rows[name].is_not_null())
-        row_of_frame[rows[name].gather(present)] = present
+        found[rows[name].gather(present)] = present
     is_produce = pl.col("api_key") == PRODUCE
     carrier = pl.when(is_produce).then("frame").when(pl.col("api_key") == FETCH).then("response").alias("carrier")
     body = pl.when(is_produce).then("request_body").otherwise("response_body")
@@ -291,7 +291,8 @@ def _contents(rows: pl.DataFrame, frames: pl.DataFrame, contents: Contents) -> p
         return contents.frames.select(columns).select(pl.all().gather(pl.lit(rows[side])))
 
     def listed(table: pl.DataFrame, name: str, *columns: str) -> pl.Series:
-        return lists(table.select(columns), row_of_frame[table["frame"]], rows.height).alias(name)
+        owner = row_of_request[table["frame"]]
+        return lists(table.select(columns).filter(owner >= 0), owner[owner >= 0], rows.height).alias(name)
 
     in_sessions = contents.partitions.filter(
         (contents.frames["session_epoch"].gather(contents.partitions["frame"]) >= 0).fill_null(value=False)
