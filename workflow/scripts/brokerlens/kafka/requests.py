@@ -238,14 +238,13 @@ def _lag(frames: pl.DataFrame, contents: Contents) -> pl.DataFrame:
     asked = named.filter(pl.col("side") == 0).select(
         pl.col("frame").alias("partner"), "topic", "partition", pl.col("fetch_offset").alias("next_offset")
     )
-    in_vain = (
-        said.filter(pl.col("next_offset").is_null())
-        .drop("next_offset")
-        .join(asked.unique(["partner", "topic", "partition"], keep="last"), on=["partner", "topic", "partition"], how="left")
-    )
+    in_vain = said.filter(pl.col("next_offset").is_null()).drop("next_offset")
+    key = ["partner", "topic", "partition"]
+    asked = asked.join(in_vain, on="partner", how="semi").unique(key, keep="last", maintain_order=True)
+    in_vain = in_vain.join(asked, on=key, how="left").select(said.columns)
     behind = (pl.col("high_watermark") - pl.col("next_offset")).clip(lower_bound=0)
     return (
-        pl.concat([said.filter(pl.col("next_offset").is_not_null()), in_vain.select(said.columns)])
+        pl.concat([said.drop_nulls("next_offset"), in_vain])
         .group_by(pl.col("frame").alias("response"))
         .agg(behind.max().alias("lag_records"))
     )
