@@ -16,6 +16,8 @@ from split_capture import split_capture
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "resources" / "example"
+NOT_ABOUT_CAPTURES = ~pl.col("group").cast(pl.String).str.starts_with("capture=")
+"""The metrics that no cut of the captures may change."""
 BROKERS = {"edge": ["192.0.2.10:31289"], "cloud": ["198.51.100.10:32289"]}
 
 

@@ -9,12 +9,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
-from sites import BROKERS, Site, read_pcap, run_site, shipped, write_pcap
+from sites import BROKERS, NOT_ABOUT_CAPTURES, Site, read_pcap, run_site, shipped, write_pcap
 
 import merge_site
 
 ABOUT_CAPTURES = ("capture", "frame_number")
-NOT_ABOUT_CAPTURES = ~pl.col("group").cast(pl.String).str.starts_with("capture=")
 
 
 @pytest.fixture(scope="module", params=[("experiment07", "cloud"), ("experiment08", "edge")], ids="/".join)
