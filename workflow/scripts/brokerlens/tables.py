@@ -434,6 +434,11 @@ COMPARISONS: Final = (
     Column("method", TEXT, "how the interval was made", nullable=False),
 )
 
+RISING: Final = frozenset(
+    ("timestamp", "seq", "ack", "tsval", "tsecr", "frame_number", "request_first", "request_last", "response_first", "response_last")
+)
+"""Columns of many values that go on from those before: kept as differences they are smaller, and written sooner."""
+
 DATASETS: Final[Mapping[str, tuple[Column, ...]]] = {
     "packets": PACKETS,
     "requests": REQUESTS,
@@ -474,7 +479,13 @@ def write(rows: pa.Table | Iterable[pa.Table], path: str | Path, dataset: str, p
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     marked = _marked(schema(dataset).empty_table(), provenance).schema
-    with pq.ParquetWriter(partial, marked, compression="zstd", compression_level=3) as writer:
+    differences = dict.fromkeys([name for name in marked.names if name in RISING], "DELTA_BINARY_PACKED")
+    others = [
+        f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in marked if field.name not in differences
+    ]
+    with pq.ParquetWriter(
+        partial, marked, compression="zstd", compression_level=3, use_dictionary=others, column_encoding=differences
+    ) as writer:
         for table in [rows] if isinstance(rows, pa.Table) else rows:
             writer.write_table(conform(table, dataset).replace_schema_metadata(marked.metadata), row_group_size=1 << 20)
     partial.rename(path)
