@@ -185,6 +185,9 @@ def test_what_the_configuration_no_longer_has_is_removed(results: Results) -> No
     kept = Results(results.root).files()
     results.add("experiment08", "gone", ["x.pcap"])
     results.add("removed", "edge", ["x.pcap"])
+    killed = results.root / "intermediate/merged/experiment08/edge/.requests-0000"
+    killed.mkdir()
+    (killed / "0-packets.arrow").touch()
     for path in ("deliveries/experiment=removed/part-0000.parquet", "report/index.html", "logs/merge_site/removed/edge/part-0000.log"):
         (results.root / path).parent.mkdir(parents=True, exist_ok=True)
         (results.root / path).touch()
@@ -192,7 +195,7 @@ def test_what_the_configuration_no_longer_has_is_removed(results: Results) -> No
     expected = {name for name in kept if "taken-out" not in name and "-0001" not in name and "-0002" not in name}
     expected |= {"report/index.html", "logs/merge_site/removed/edge/part-0000.log", "sites/sites.parquet", "metrics.csv"}
     assert results.files() == expected
-    assert not (results.root / "packets/experiment=removed").exists()
+    assert not (results.root / "packets/experiment=removed").exists() and not killed.exists()
     assert not (results.root / "intermediate/captures/removed").exists()
 
 

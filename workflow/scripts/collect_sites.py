@@ -126,6 +126,7 @@ def leftovers(root: Path, sites: set[SiteName], parts: Mapping[SiteName, set[str
             elif inner.is_dir():
                 kept = {part.removeprefix("part-") for part in parts.get(name, ())}
                 yield from (file for file in sorted(inner.glob("*-[0-9]*.parquet")) if file.name.rpartition("-")[2] not in kept)
+                yield from sorted(inner.glob(".*-[0-9]*"))  # what a merge that was killed had put aside; none runs any more
 
 
 def remove(path: Path) -> None:
