@@ -1,0 +1,46 @@
+"""docs/capturing.md against the code: the ports of tunnels, the names of keys, metrics and columns, the limit of capture loss, its links."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from test_config_documentation import keys
+
+from brokerlens import config, tables
+from brokerlens.capture import layers
+from brokerlens.comparisons import pairs
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = (DOCS / "capturing.md").read_text(encoding="utf-8")
+METRICS = set(
+    re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| (`[^|]*)\|", (DOCS / "metrics.md").read_text(encoding="utf-8"), re.MULTILINE)))
+)
+KEYS = {part.removesuffix("[]") for key, _ in keys(config.load_schema()) for part in key.split(".")}
+COLUMNS = {column.name for columns in tables.DATASETS.values() for column in columns}
+
+
+@pytest.mark.parametrize(("tunnel", "header"), [("VXLAN", layers.VXLAN), ("Geneve", layers.GENEVE)])
+def test_ports_of_tunnels(tunnel: str, header: int) -> None:
+    named = re.search(rf"opens .*?{tunnel} \((?:UDP ports )?([\d, ]+)\)", PAGE)
+    assert named
+    opened = {port for kind, ports, follows in layers.LEADS_TO if (kind, follows) == (layers.UDP_PORTS, header) for port in ports}
+    assert {int(port) for port in named[1].split(", ")} == opened
+
+
+def test_names() -> None:
+    """Whatever is written with an underscore is a key, a metric or a column."""
+    named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)(?:: \w+)?`", PAGE))
+    assert len(named) >= 5
+    assert named - KEYS - METRICS - COLUMNS == set()
+
+
+def test_most_capture_loss() -> None:
+    named = re.search(r"lost more than ([\d.]+) % are not compared", PAGE)
+    assert named and float(named[1]) == pytest.approx(100 * pairs.MOST_CAPTURE_LOSS)
+
+
+def test_links() -> None:
+    for link in re.findall(r"\]\(([^)#]+)", PAGE):
+        assert (DOCS / link).is_file(), link
