@@ -187,3 +187,12 @@ def test_batches_that_a_consumer_fetches_are_no_retries_of_their_producer(tmp_pa
     rows = site_of(talk.done(), tmp_path).requests
     assert rows["producer_id"].is_not_null().to_list() == [False, True, True, False]
     assert rows["retried_batches"].to_list() == [None, 0, 1, None]
+
+
+@pytest.mark.parametrize(("snaplen", "lag"), [(262_144, 2), (400, None)])
+def test_lag_is_not_told_from_some_of_the_batches(snaplen: int, lag: int | None, tmp_path: Path) -> None:
+    """Behind a short snaplen the last batch that was seen is not the last that came."""
+    first, second = (batch(random.Random(1), payload, count, base)[0] for payload, count, base in ((b"x" * 50, 3, 0), (b"y" * 1400, 4, 3)))
+    talk = Talk(size=9000).send(0, fetch(1, 12)).send(1, fetched(1, 12, first + second))
+    rows = site_of(talk.done(), tmp_path, snaplen).requests
+    assert rows["lag_records"].to_list() == [lag]

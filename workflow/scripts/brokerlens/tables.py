@@ -181,7 +181,7 @@ REQUESTS: Final = (
     Column(
         "lag_records",
         INT,
-        "Fetch: high watermark - next offset after this answer, at the partition of the answer where that is most; null where it is not known of any",
+        "Fetch: high watermark - next offset after this answer, at the partition of the answer where that is most; null where it is not known of any, or the answer's body was not captured whole",
         "records",
     ),
     Column("producer_id", INT, "Produce: producer id of the first record batch; null of a producer without id"),

@@ -228,7 +228,7 @@ def _lag(frames: pl.DataFrame, contents: Contents) -> pl.DataFrame:
     """Per Fetch response how many records its consumer is behind, at the partition where that is most (as Java's `records-lag-max`).
 
     Behind is high watermark − next offset: that behind the last whole batch, without one the offset asked for; partitions of which neither is known
-    do not count.
+    do not count. Of an answer that was not captured as a whole the last batch may be missing.
     """
     of_frame = frames.select("side", "partner", "api_key").select(pl.all().gather(contents.partitions["frame"]))
     named = pl.concat([contents.partitions, of_frame], how="horizontal").with_row_index("number").filter(pl.col("api_key") == FETCH)
@@ -320,6 +320,7 @@ def _contents(rows: pl.DataFrame, frames: pl.DataFrame, contents: Contents) -> p
             pl.when(whole).then(pl.when(empty).then(0).otherwise("record_count")).alias("record_count"),
             *(pl.when(whole).then(pl.col(name).fill_null(0)).alias(name) for name in ("record_bytes", "partitions")),
             pl.when(whole).then("codec").alias("codec"),
+            pl.when(pl.col("response_body") == BODY_WHOLE).then("lag_records").alias("lag_records"),
             *(pl.when(is_produce).then(name).alias(name) for name in ("producer_id", "producer_epoch", "base_sequence")),
         )
     )
