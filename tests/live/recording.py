@@ -20,6 +20,10 @@ from testbed import HERE, Network, NotPossibleError, broker, captured, check_mac
 from traffic import FAMILIES
 
 
+class ClientFailedError(Exception):
+    """A client did not get to its end; the message holds what it said."""
+
+
 @dataclass(frozen=True)
 class Recording:
     """What a run left."""
@@ -37,7 +41,17 @@ class Recording:
         return {site: int(found[1]) for site, log in logs.items() if (found := re.search(r"(\d+) packets? dropped by kernel", log))}
 
 
-def record(folder: Path) -> Recording:
+def record(folder: Path, tries: int = 3) -> Recording:
+    """Run everything in a new folder; where a client fails, which is not what is looked at here, anew. `NotPossibleError` where this machine cannot."""
+    for number in range(1, tries):
+        try:
+            return record_once(folder / str(number))
+        except ClientFailedError as error:
+            print(f"recording {number} of {tries}: {error}", file=sys.stderr)
+    return record_once(folder / str(tries))
+
+
+def record_once(folder: Path) -> Recording:
     """Run everything in a new folder; `NotPossibleError` where this machine cannot."""
     check_machine()
     jars = fetch_jars()
@@ -59,10 +73,13 @@ def record(folder: Path) -> Recording:
 def run_clients(wires: Network, family: str, logs: Path, jars: Path) -> dict[str, dict[str, int]]:
     """A family's clients, from their place in the network; what they counted."""
     command = [*wires.at_clients, sys.executable, str(HERE / "traffic.py"), family, wires.broker, str(logs), str(jars)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise ClientFailedError(f"{family} did not end within 2 minutes") from error
     if done.returncode != 0:
         log = (logs / f"{family}.log").read_text()[-3000:] if (logs / f"{family}.log").exists() else ""
-        raise RuntimeError(f"{family} ended with {done.returncode}: {done.stderr[-3000:]}{log}")
+        raise ClientFailedError(f"{family} ended with {done.returncode}: {done.stderr[-3000:]}{log}")
     counts: dict[str, dict[str, int]] = json.loads(done.stdout)
     return counts
 
@@ -77,7 +94,11 @@ def tcp_counters(wires: Network) -> dict[str, int]:
 def configuration(recording: Recording) -> str:
     """The recording as an experiment: a site at each end of the network."""
     sites = {
-        end: {"captures": capture.name, "brokers": [recording.broker], "tap": end if len(recording.captures) > 1 else "auto"}
+        end: {
+            "captures": f"{capture.parent.name}/{capture.name}",
+            "brokers": [recording.broker],
+            "tap": end if len(recording.captures) > 1 else "auto",
+        }
         for end, capture in recording.captures.items()
     }
     return yaml.safe_dump({"experiments": {"live": {"sites": sites}}}, sort_keys=False)
@@ -88,4 +109,4 @@ if __name__ == "__main__":
         made = record(Path(sys.argv[1]).absolute())
     except NotPossibleError as reason:
         sys.exit(f"this machine cannot record live traffic: {reason}")
-    (made.folder / "config.yaml").write_text(configuration(made))
+    (Path(sys.argv[1]) / "config.yaml").write_text(configuration(made))
