@@ -186,7 +186,7 @@ def frame_oddities(facts: StreamFacts, frames: pl.DataFrame) -> dict[str, np.nda
 def connection_rows(
     connections: pl.DataFrame, facts: ConnectionFacts, streams: StreamFacts, odd: Mapping[str, np.ndarray], requests: pl.DataFrame
 ) -> pa.Table:
-    """The rows of ``connections``, in the order of their first packet; ``odd`` as `frame_oddities` counts."""
+    """The rows of ``connections``, in the order of their numbers; ``odd`` as `frame_oddities` counts."""
     first = (
         requests.select("connection", "request_first", "frame", "client_id", "client_software")
         .sort("request_first", "frame", nulls_last=True)
@@ -204,7 +204,7 @@ def connection_rows(
     of_direction = {name: getattr(streams if name in ("frames", "skipped_bytes") else facts, name) for name, *_ in tables.DIRECTION_COLUMNS}
     halves = [f"rtt_{side}_{part}" for side in ("broker", "client") for part in ("n", "min_ms", "p50_ms", "p95_ms")]
     arrow = named.to_arrow()
-    table = pa.table(
+    return pa.table(
         {
             **{
                 name: arrow[name]
@@ -234,7 +234,6 @@ def connection_rows(
             **odd,
         }
     )
-    return table.take(np.argsort(facts.first_seen, kind="stable"))
 
 
 def notebook_table(rows: working.Rows, ordered: Ordered, order: np.ndarray) -> pa.Table:
@@ -401,7 +400,7 @@ def time_order(parts: Sequence[Places], ranks: Sequence[np.ndarray], rows: int) 
 
 
 def join_connections(parts: Sequence[pa.Table], ranks: Sequence[np.ndarray]) -> pa.Table:
-    """The connections of all parts, in the order of their first packet."""
+    """The connections of all parts, in the order of their first packet; those of one time in the order of ``ranks``, as the rows of each part are."""
     table = pa.concat_tables(parts).unify_dictionaries()
     first_seen = table["first_seen"].cast(pa.int64()).to_numpy()
     return table.take(np.lexsort((np.concatenate(ranks), first_seen)))

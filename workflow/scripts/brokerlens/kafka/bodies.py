@@ -229,5 +229,5 @@ def learned_topics(frames: pl.DataFrame, contents: Contents) -> pl.DataFrame:
 
 def earliest(learned: pl.DataFrame) -> pl.DataFrame:
     """Of what was learned the earliest answer of each that differs, in the order of time."""
-    ordered = learned.sort("learned_at", "topic_id", "topic", nulls_last=True)
+    ordered = learned.sort("learned_at", "topic_id", "topic", "cluster_id", nulls_last=True)
     return ordered.unique(["cluster_id", "topic_id", "topic"], keep="first", maintain_order=True)
