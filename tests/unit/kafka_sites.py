@@ -14,8 +14,8 @@ EPOCH = 1_766_000_000 * 10**9
 HEADERS = 54
 
 
-def site_of(packets: Sequence[Packet], folder: Path, snaplen: int = 262_144) -> Site:
-    """What the pipeline makes of the packets, each with the acknowledgement that its sender owes by then."""
+def capture_of(packets: Sequence[Packet], path: Path, snaplen: int = 262_144) -> Path:
+    """A capture of the packets, each with the acknowledgement that its sender owes by then."""
     following = {(packet.connection, packet.side): packet.seq for packet in sorted(packets, key=lambda packet: -packet.time)}
     records = []
     for packet in sorted(packets, key=lambda packet: packet.time):
@@ -34,7 +34,11 @@ def site_of(packets: Sequence[Packet], folder: Path, snaplen: int = 262_144) -> 
         captured = min(snaplen, HEADERS + packet.captured)
         records.append(Record(EPOCH + packet.time, frame[:captured], len(frame)))
         following[packet.connection, packet.side] = packet.seq + len(packet.payload) + bool(packet.flags & SYN)
-    folder.mkdir(parents=True, exist_ok=True)
-    capture = folder / "talk.pcap"
-    capture.write_bytes(pcap(records, nanoseconds=True))
-    return run_site([capture], [f"{BROKER}:{PORT}"], folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pcap(records, nanoseconds=True))
+    return path
+
+
+def site_of(packets: Sequence[Packet], folder: Path, snaplen: int = 262_144) -> Site:
+    """What the pipeline makes of a capture of the packets."""
+    return run_site([capture_of(packets, folder / "talk.pcap", snaplen)], [f"{BROKER}:{PORT}"], folder)

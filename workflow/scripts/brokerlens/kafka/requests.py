@@ -32,7 +32,8 @@ HELPERS: Final = ("session", "session_epoch", "request_body", "asked", "forgotte
 BATCH: Final = ("producer_id", "producer_epoch", "topic", "partition", "base_sequence")
 """What makes a record batch the same one when it is sent again (KIP-98)."""
 ROUND_TRIP_AGE_NS: Final = 10_000_000_000
-MS: Final = 1e6
+MS: Final = 1e-6
+"""Of a nanosecond, to multiply with: polars divides one row otherwise than several, so that a last bit would depend on the number of shards."""
 OF_FRAMES: Final = {
     "first_time": "first",
     "last_time": "last",
@@ -214,12 +215,12 @@ def _latency(rows: pl.DataFrame, connections: Connections, round_trips: RoundTri
         )
         .with_columns(
             *(
-                (pl.col(name) / MS).alias(f"{column}_ms")
+                (pl.col(name) * MS).alias(f"{column}_ms")
                 for name, column in (("latency", "latency"), ("queue", "queue"), ("service", "service"))
             ),
-            pl.when(pl.col("latency").is_not_null()).then(pl.col("network") / MS).alias("network_rtt_ms"),
-            pl.when(pl.col("service").is_not_null()).then(pl.col("broker") / MS).alias("broker_ms"),
-            pl.when(in_order).then((pl.col("response_last") - pl.col("request_first")) / MS).alias("total_ms"),
+            pl.when(pl.col("latency").is_not_null()).then(pl.col("network") * MS).alias("network_rtt_ms"),
+            pl.when(pl.col("service").is_not_null()).then(pl.col("broker") * MS).alias("broker_ms"),
+            pl.when(in_order).then((pl.col("response_last") - pl.col("request_first")) * MS).alias("total_ms"),
         )
     )
 
