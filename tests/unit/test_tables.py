@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -62,3 +63,18 @@ def test_a_missing_column_and_a_null_are_refused() -> None:
     without = metrics_table().set_column(5, "n", pa.array([None], pa.int64()))
     with pytest.raises(ValueError, match=r"metrics\.n: 1 nulls"):
         tables.conform(without, "metrics")
+
+
+@pytest.mark.parametrize(
+    "writes", [lambda rows, path: tables.write(rows, path, "metrics", {}), lambda rows, path: tables.write_working(rows, path, {})]
+)
+def test_a_file_that_ends_halfway_is_not_there(tmp_path: Path, writes: Callable[[Iterator[pa.Table], Path], None]) -> None:
+    """As where the disk is full: neither under its name, where its first rows would look like all, nor under another, where it takes space."""
+
+    def rows() -> Iterator[pa.Table]:
+        yield tables.conform(metrics_table(), "metrics")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        writes(rows(), tmp_path / "part.parquet")
+    assert not list(tmp_path.iterdir())

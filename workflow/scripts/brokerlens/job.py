@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import __main__
 import contextlib
+import errno
 import fcntl
 import hashlib
 import logging
@@ -111,8 +112,14 @@ def logged(snakemake: Any) -> Iterator[None]:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            print(
+                f"error: no space left on the disk of {error.filename or Path.cwd()}: free some and run the same command again",
+                file=sys.stderr,
+            )
+        else:
+            traceback.print_exc()
         sys.exit(1)
     logging.getLogger("brokerlens").info("%s done in %.2f s", snakemake.rule, time.monotonic() - began)
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -477,31 +478,40 @@ def write(rows: pa.Table | Iterable[pa.Table], path: str | Path, dataset: str, p
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     marked = _marked(schema(dataset).empty_table(), provenance).schema
     differences = dict.fromkeys([name for name in marked.names if name in RISING], "DELTA_BINARY_PACKED")
     others = [
         f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in marked if field.name not in differences
     ]
-    with pq.ParquetWriter(
-        partial, marked, compression="zstd", compression_level=3, use_dictionary=others, column_encoding=differences
-    ) as writer:
+    settings = {"compression": "zstd", "compression_level": 3, "use_dictionary": others, "column_encoding": differences}
+    with _whole(path) as partial, pq.ParquetWriter(partial, marked, **settings) as writer:
         for table in [rows] if isinstance(rows, pa.Table) else rows:
             writer.write_table(conform(table, dataset).replace_schema_metadata(marked.metadata), row_group_size=1 << 20)
-    partial.rename(path)
 
 
 def write_working(rows: pa.Table | Iterable[pa.Table], path: str | Path, provenance: Mapping[str, Any]) -> None:
-    """Write a working file between two stages, readable by the owner only: it may hold what no data set may. ``rows`` as for `write`."""
+    """Write a working file between two stages, readable by the owner only: it may hold what no data set may. ``rows`` and name as for `write`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.parent.chmod(0o700)
     rest = iter([rows] if isinstance(rows, pa.Table) else rows)
     first = next(rest)
-    with pq.ParquetWriter(path, _marked(first, provenance).schema, compression="zstd", compression_level=1) as writer:
-        path.chmod(0o600)
+    marked = _marked(first, provenance).schema
+    with _whole(path) as partial, pq.ParquetWriter(partial, marked, compression="zstd", compression_level=1) as writer:
+        partial.chmod(0o600)
         for table in itertools.chain([first], rest):
             writer.write_table(_marked(table, provenance), row_group_size=1 << 20)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Another name to write a file under: it gets its own where the block ends well, else it is removed."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _marked(table: pa.Table, provenance: Mapping[str, Any]) -> pa.Table:
