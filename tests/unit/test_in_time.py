@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brokerlens.in_time import arrange, stretches
+from brokerlens import in_time
+from brokerlens.in_time import Stored, arrange, stretches
 
 Rows = list[tuple[int, int]]  # time and rank
 
@@ -25,3 +29,14 @@ def test_the_rows_of_all_parts_by_time_then_rank(parts: list[Rows], rows: int) -
     ]
     most_at_once = max((sum(time == t for part in times for time in part.tolist()) for t in range(10)), default=0)
     assert all(table.num_rows < rows + most_at_once for table in found)
+
+
+def test_a_table_in_a_file_is_read_from_any_row_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that came in pieces, each with words of its own."""
+    monkeypatch.setattr(in_time, "BATCH_ROWS", 4)
+    words = [f"word {n}" for n in range(19)]
+    pieces = [pa.table({"word": pa.array(words[a:b], pa.string()).dictionary_encode()}) for a, b in ((0, 3), (3, 3), (3, 18), (18, 19))]
+    stored = Stored(pa.concat_tables(pieces), tmp_path / "words.arrow")
+    for begin in range(20):
+        for end in range(begin, 20):
+            assert stored.slice(begin, end - begin)["word"].to_pylist() == words[begin:end]

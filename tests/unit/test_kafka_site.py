@@ -63,6 +63,13 @@ def test_a_topic_leaves_its_session_with_its_last_partition() -> None:
     assert found["topics"].to_list() == [["a"], ["a"], ["a"], None, ["a"]]
 
 
+def test_a_topic_without_a_name_is_not_among_those_of_a_session() -> None:
+    """An empty name, or an id of zeros: which topic is not known."""
+    nameless = {"asked": [{"topic": None, "partition": 0}]}
+    found = completed([fetch(1, 0, "a"), fetch(2, 1) | nameless, fetch(3, 2, "", "a")])
+    assert found["topics"].to_list() == [["a"], ["a"], None]
+
+
 def test_a_session_goes_on_on_another_connection_in_another_shard() -> None:
     found = completed([fetch(1, 0, "a"), fetch(3, 2, connection="a")], [fetch(2, 1, "b", connection="b")])
     assert found["topics"].to_list() == [["a"], ["a", "b"], ["a", "b"]]

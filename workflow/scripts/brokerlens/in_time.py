@@ -17,7 +17,7 @@ class Stored:
 
     def __init__(self, table: pa.Table, path: str | Path) -> None:
         with pa.ipc.new_file(path, table.schema) as writer:
-            writer.write_table(table, BATCH_ROWS)
+            writer.write_table(table.combine_chunks(), BATCH_ROWS)
         self._file = pa.ipc.open_file(pa.OSFile(str(path)))
 
     def slice(self, offset: int, length: int) -> pa.Table:

@@ -114,7 +114,7 @@ def sent_again(provisional: Provisional, own: pl.DataFrame) -> pl.DataFrame:
 def complete(provisional: Provisional, part: int, names: Mapping[str, str]) -> pl.DataFrame:
     """The rows of ``requests`` of one shard, the one numbered ``part``."""
     rows = provisional[part].with_row_index("row").collect()
-    all_topics = pl.concat_list(pl.col("topics").fill_null([]), pl.col("topics_of_session").fill_null([]))
+    all_topics = pl.concat_list(pl.col("topics").fill_null([]), pl.col("topics_of_session").fill_null([])).list.drop_nulls()
     named = all_topics.list.eval(pl.element().replace(names)).list.unique().list.sort()
     session = (
         pl.when(pl.col("session").is_null())
