@@ -32,11 +32,10 @@ POLARS = """
 import sys
 import polars as pl
 folder, *sets = sys.argv[1:]
-for number, file in enumerate(sets):
-    keys = ["connection", "timestamp"] if number == 0 else ["timestamp"] if "packets" in file else ["request_first"] if "requests" in file else ["first_seen"]
-    pl.read_parquet(file, hive_partitioning=False).sort(keys).write_parquet(f"{folder}/sorted.parquet", compression="zstd", compression_level=3)
+for file, keys in zip(sets[::2], sets[1::2]):
+    pl.read_parquet(file, hive_partitioning=False).sort(keys.split(",")).write_parquet(f"{folder}/sorted.parquet", compression="zstd", compression_level=3)
 """
-"""Reads, sorts and writes each of the files."""
+"""Reads, sorts and writes each of the files, by the keys that follow its name."""
 IDLE = {"merge": "from brokerlens import job; import merge_site", "polars": "import polars"}
 
 
@@ -68,9 +67,10 @@ def main() -> None:
         python(merge.replace(f"{BROKER}:{PORT}", "198.51.100.10:32289"), temporary, few)  # compiles what is not in the cache
         idle = {name: python(code) for name, code in IDLE.items()}
         used = {"merge": python(merge, temporary, working)}
-        written = [f"{temporary}/experiment=e/site=s/{name}.parquet" for name in ("packets", "connections", "requests")]
-        used["polars, rows read"] = python(POLARS, temporary, working / "packets.parquet")
-        used["polars, rows written"] = python(POLARS.replace("number == 0", "False"), temporary, *written)
+        written = {"packets": "timestamp", "connections": "first_seen", "requests": "request_first"}
+        arguments = (argument for name, key in written.items() for argument in (f"{temporary}/experiment=e/site=s/{name}.parquet", key))
+        used["polars, rows read"] = python(POLARS, temporary, working / "packets.parquet", "connection,timestamp")
+        used["polars, rows written"] = python(POLARS, temporary, *arguments)
         idle |= {name: idle["polars"] for name in used if name.startswith("polars")}
     print(f"{packets:,} packets\n\n| | CPU s | elapsed s | ns per packet | MB resident |\n|---|---|---|---|---|")
     bare = {name: took.cpu - idle[name].cpu for name, took in used.items()}

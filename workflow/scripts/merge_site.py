@@ -53,9 +53,10 @@ SIDES = ("to_broker", "from_broker")
 SASL_APIS = (17, 36)  # SaslHandshake, SaslAuthenticate
 
 
-def words(codes: np.ndarray, names: Sequence[str], absent: np.ndarray | None = None) -> pa.Array:
-    """Codes as a dictionary column, null where ``absent``."""
-    return pa.DictionaryArray.from_arrays(pa.array(codes, type=pa.int32(), mask=absent), pa.array(list(names), type=pa.string()))
+def words(codes: np.ndarray, names: Sequence[str]) -> pa.Array:
+    """Codes as a dictionary column; null for the first one where its name is empty."""
+    absent = codes == 0 if names and names[0] == "" else None
+    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32), mask=absent), pa.array(list(names), type=pa.string()))
 
 
 def times(nanoseconds: np.ndarray) -> pa.Array:
@@ -117,7 +118,7 @@ def packet_table(
         np.array([code[address] for address in connections[name]], np.int32)[connection] for name in ("client_ip", "broker_ip")
     )
     client_port, broker_port = (connections[name].to_numpy()[connection] for name in ("client_port", "broker_port"))
-    label = facts.label[order].astype(np.int32)
+    label = facts.label[order]
     stamped = column["options"] & TIMESTAMPS == 0
     return pa.table(
         {
@@ -137,16 +138,16 @@ def packet_table(
             "actual_msg_count": records[order],
             "rtt_ms": milliseconds(facts.rtt_ns[order]),
             "kafka_lat_ms": pa.array(latency_ms[order], mask=np.isnan(latency_ms[order])),
-            "segment": words(label, LABELS, label == 0),
+            "segment": words(label, LABELS),
             "is_retransmission": np.isin(label, [LABELS.index("retransmitted"), LABELS.index("filled")]),
-            "retransmission_kind": words(facts.kind[order].astype(np.int32), KINDS, facts.kind[order] == 0),
+            "retransmission_kind": words(facts.kind[order], KINDS),
             "segment_evidence": facts.evidence[order].astype(np.uint32),
             "new_bytes": facts.new_bytes[order],
             "in_flight": pa.array(facts.in_flight[order], mask=facts.in_flight[order] < 0),
             "late_ms": milliseconds(np.where(facts.late_segments > 0, facts.late_ns, -1)[order]),
             "late_segments": pa.array(facts.late_segments[order], mask=facts.late_segments[order] == 0),
             "is_duplicate": ordered.is_duplicate[order],
-            "duplicate_kind": words(ordered.duplicate[order].astype(np.int32), DUPLICATES, ordered.duplicate[order] == 0),
+            "duplicate_kind": words(ordered.duplicate[order], DUPLICATES),
             "duplicate_gap_ms": milliseconds(np.where(ordered.is_duplicate, ordered.duplicate_gap, -1)[order]),
             "acked_bytes": facts.acked_bytes[order],
             "unseen_bytes": facts.unseen_bytes[order],
@@ -217,9 +218,9 @@ def connection_rows(
             "connect_ms": milliseconds(facts.connect_ns),
             "syn_retry_ms": milliseconds(facts.syn_retry_ns),
             "ended": words(facts.ended, ENDED),
-            "closed_by": words(facts.closed_by, RESET_BY, facts.closed_by == 0),
-            "reset_by": words(facts.reset_by, RESET_BY, facts.reset_by == 0),
-            "reset_kind": words(facts.reset_kind, RESETS_BY_KIND, facts.reset_kind == 0),
+            "closed_by": words(facts.closed_by, RESET_BY),
+            "reset_by": words(facts.reset_by, RESET_BY),
+            "reset_kind": words(facts.reset_kind, RESETS_BY_KIND),
             "isn_client": pa.array(facts.isn_client, mask=facts.isn_client < 0),
             "isn_broker": pa.array(facts.isn_broker, mask=facts.isn_broker < 0),
             "mss": pa.array(facts.mss, mask=facts.mss < 0),
@@ -368,7 +369,7 @@ def merge_part(rows: working.Rows, tap: str) -> Merged:
     )
     contents = bodies.read_contents(fields, table.height)
     requests = kafka_requests.build_requests(table, contents, of_connections, trips)
-    started = requests.select(pl.min_horizontal("request_first", "response_first").fill_null(np.iinfo(np.int64).max)).to_series()
+    began = requests.select(kafka_requests.BEGAN.fill_null(np.iinfo(np.int64).max)).to_series()
     records, latency = per_packet(table, requests, len(ordered.row))
     odd = frame_oddities(stream_facts, table)
     order = np.argsort(ordered.time, kind="stable")
@@ -378,7 +379,7 @@ def merge_part(rows: working.Rows, tap: str) -> Merged:
         packets=tables.conform(packet_table(rows, ordered, segment_facts, known, records, latency, order), "packets"),
         notebook=notebook_table(rows, ordered, order),
         connections=connection_rows(known, connection_facts, stream_facts, odd, requests),
-        requests_at=Places(started.to_numpy(), requests["connection"].to_numpy()),
+        requests_at=Places(began.to_numpy(), requests["connection"].to_numpy()),
         requests=kafka_requests.to_arrow(requests),
         topics=bodies.learned_topics(table, contents),
     )

@@ -347,17 +347,23 @@ class _Part:
 
 
 def _room(folders: Sequence[str], ranges: Sequence[tuple[int, int]]) -> list[_Part]:
-    """Room for the rows of each range."""
+    """Room for the rows of each range, counted."""
+    low, high = _reach(ranges)
     counts = np.zeros((len(ranges), 3), np.int64)
     for folder in folders:
         with pq.ParquetFile(Path(folder) / PACKETS) as packets, pq.ParquetFile(Path(folder) / KEPT) as kept:
-            for group in range(packets.num_row_groups):
+            for group in _groups(packets, low, high):
                 rows = _numpy(packets.read_row_group(group, columns=["bucket"], use_threads=False).column("bucket"))
                 table = kept.read_row_group(group, columns=["bucket", "data"], use_threads=False)
                 ends = np.concatenate([[0], np.cumsum(_runs(table.column("data"))[0])])
                 within, runs = (np.searchsorted(bucket, ranges) for bucket in (rows, _numpy(table.column("bucket"))))
                 counts += np.stack([np.diff(places)[:, 0] for places in (within, runs, ends[runs])], axis=1)
     return [_Part(buckets, *count) for buckets, count in zip(ranges, counts.tolist(), strict=True)]
+
+
+def _reach(ranges: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The first bucket of all ranges, and the one behind the last."""
+    return min(low for low, _ in ranges), max(high for _, high in ranges)
 
 
 def _groups(file: pq.ParquetFile, low: int, high: int) -> list[int]:
@@ -374,14 +380,14 @@ def _groups(file: pq.ParquetFile, low: int, high: int) -> list[int]:
 def read_rows(folders: Sequence[str | Path], ranges: Sequence[tuple[int, int]] = ((0, BUCKETS),)) -> Iterator[Rows]:
     """The rows of all captures with the given working folders, one `Rows` for each range of buckets (first, end).
 
-    The files are read once; the rows of a range leave the memory with it. Raises UserError where working files do not fit together.
+    The files are read to count, and once more, however many ranges there are; the rows of a range leave the memory with it. Raises UserError where working files do not fit together.
     """
     facts = sorted((str(read_facts(folder)["capture"]), str(folder)) for folder in folders)
     tables = [read_connections(folder) for _, folder in facts]
     wanted = [sorted({row[:4] for table in tables for row in table if low <= row[4] < high}) for low, high in ranges]
     numbers = {ends: number for part in wanted for number, ends in enumerate(part)}
     parts = _room([folder for _, folder in facts], ranges)
-    low, high = min((low for low, _ in ranges), default=0), max((high for _, high in ranges), default=0)
+    low, high = _reach(ranges)
     for capture, (_, folder) in enumerate(facts):
         renumbered = np.array([numbers.get(row[:4], 0) for row in tables[capture]], np.uint32)
         with pq.ParquetFile(Path(folder) / PACKETS) as packets, pq.ParquetFile(Path(folder) / KEPT) as kept:

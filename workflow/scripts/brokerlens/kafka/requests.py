@@ -43,6 +43,8 @@ OF_FRAMES: Final = {
     "retransmitted": "again",
 }
 """What a row has of both of its frames, with the prefix `request_` or `response_`."""
+BEGAN: Final = pl.min_horizontal("request_first", "response_first")
+"""When a row's first byte was seen."""
 HALVES: Final = {"client": True, "broker": False}
 """By tap the half of the round trips that crosses the network."""
 CLOSED: Final = {"reset": "connection_reset", "fin": "connection_closed", "open": "capture_ended"}
@@ -352,7 +354,7 @@ def build_requests(frames: pl.DataFrame, contents: Contents, connections: Connec
         api_names.alias("api_name"),
         pl.col("api_key").is_in(WAITING_APIS).fill_null(False).alias("waits_by_design"),
         (pl.col("request_again").fill_null(False) | pl.col("response_again").fill_null(False)).alias("retransmitted"),
-    ).sort(pl.min_horizontal("request_first", "response_first"), "connection", pl.coalesce("frame", "response"), nulls_last=True)
+    ).sort(BEGAN, "connection", pl.coalesce("frame", "response"), nulls_last=True)
 
 
 def to_arrow(rows: pl.DataFrame) -> pa.Table:

@@ -17,18 +17,18 @@ WAIT_STATISTICS = ("count", "min", "p50", "max")
 def add_contents(rows: Rows, groups: Groups) -> None:
     """`records`, `record_bytes`, `throttle`, `request_errors`: what the captured bodies say."""
     requests = groups.requests
-    apis, clients = dict(groups.apis()), dict(groups.clients())
+    apis = dict(groups.apis())
     for metric, column in (("records", "record_count"), ("record_bytes", "record_bytes")):
         for name in (group("api", "Produce"), group("api", "Fetch")):
             sample = sample_of(requests, requests[column], apis[name])
             rows.add(metric, name, "sum", describe(sample.values, ("sum",))["sum"], "records" if metric == "records" else "bytes", sample.n)
-    everything = np.ones(len(requests), bool)
-    for name, mask in ((ALL, everything), *apis.items(), *clients.items()):
+    asked = (ALL, np.ones(len(requests), bool)), *apis.items(), *groups.clients()
+    for name, mask in asked:
         sample = sample_of(requests, requests["throttle_ms"], mask)
         rows.add("throttle", name, "count", int((sample.values > 0).sum()), "requests", sample.n)
         for statistic in ("sum", "max"):
             rows.add("throttle", name, statistic, describe(sample.values, (statistic,))[statistic], "ms", sample.n)
-    for name, mask in ((ALL, everything), *apis.items(), *clients.items()):
+    for name, mask in asked:
         sample = sample_of(requests, requests["error_code"], mask)
         rows.add("request_errors", name, "count", int((sample.values != 0).sum()), "requests", sample.n)
 

@@ -16,6 +16,7 @@ from brokerlens.metrics.rows import Rows, group
 from brokerlens.metrics.traffic import number_connections, packets_inside
 from brokerlens.metrics.uncertainty import Sample, add_sample
 from brokerlens.metrics.window import Window
+from brokerlens.tcp.content import ACK, FIN, SYN
 from brokerlens.tcp.stamps import LONGEST, timestamp_round_trips
 
 HALVES: Final[Mapping[str, bool]] = {"to_broker": True, "to_client": False}
@@ -25,7 +26,6 @@ FEWER_STATISTICS: Final = ("count", "min", "p50", "p95")
 LONG_DELAY_MS: Final = 30.0
 """Receivers delay acknowledgements by 40 ms and more, never by less than this."""
 USUAL_MSS: Final = 1460
-SYN, FIN, ACK = 0x02, 0x01, 0x10
 
 
 class RoundTrips(NamedTuple):

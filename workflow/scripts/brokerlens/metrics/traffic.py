@@ -14,21 +14,19 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from brokerlens import tables
 from brokerlens.metrics.rows import ALL, SHARE, Rows, describe, group
 from brokerlens.metrics.uncertainty import mean_of_bins, ratio_by_connection
 from brokerlens.metrics.window import SECOND, Bins, Window, bins_over
+from brokerlens.tcp import evidence
+from brokerlens.tcp.content import RST
 
-RST: Final = 0x04
 DATA_SEGMENTS: Final = ("new", "retransmitted", "filled", "reordered", "ambiguous")
 """Labels of packets with payload, SYN or FIN; keep-alives and window probes carry nothing new by design."""
 DIRECTIONS: Final[Mapping[str, bool]] = {"to_broker": False, "from_broker": True}
 
-KINDS: Final = ("fast", "timeout", "tail_probe", "rack", "unknown")
-"""What made a sender send a segment again (`packets.retransmission_kind`)."""
-SPURIOUS: Final = {"ack": "acked_before", "dsack": "dsack", "eifel": "eifel"}
-"""Evidence that what was sent again had arrived, by its name in groups and among the bits of `packets.segment_evidence`."""
-_BITS: Final = {name: 1 << place for place, name in enumerate(tables.SEGMENT_EVIDENCE)}
+KINDS: Final = evidence.KINDS[1:]
+SPURIOUS: Final = {"any": evidence.SPURIOUS, "ack": evidence.ACKED_BEFORE, "dsack": evidence.DSACK, "eifel": evidence.EIFEL}
+"""Evidence that what was sent again had arrived: bits of `packets.segment_evidence` by their name in groups."""
 
 _segment = pl.col("segment")
 _kind = pl.col("retransmission_kind")
@@ -45,9 +43,8 @@ _COUNTERS: Final[Mapping[str, pl.Expr]] = {
     "data_segments": _segment.is_in(DATA_SEGMENTS).sum(),
     **{label: (_segment == label).sum() for label in ("retransmitted", "filled", "reordered", "ambiguous", "keepalive", "window_probe")},
     **{f"{kind}_kind": (_kind == kind).sum() for kind in KINDS},
-    **{f"spurious_{name}": (_kind.is_not_null() & _evidence(_BITS[bit])).sum() for name, bit in SPURIOUS.items()},
-    "spurious_any": (_kind.is_not_null() & _evidence(sum(_BITS[bit] for bit in SPURIOUS.values()))).sum(),
-    "large": _evidence(_BITS["larger_than_mss"]).sum(),
+    **{f"spurious_{name}": (_kind.is_not_null() & _evidence(bits)).sum() for name, bits in SPURIOUS.items()},
+    "large": _evidence(evidence.LARGER_THAN_MSS).sum(),
     "new_bytes": pl.col("new_bytes").cast(pl.Int64).sum(),
     "resets": (pl.col("tcp_flags") & RST > 0).sum(),
     "zero_windows": pl.col("zero_window_begins").sum(),
@@ -193,7 +190,7 @@ def add_health(rows: Rows, traffic: Traffic) -> None:
     _add_shares(rows, traffic, "retransmissions", ("retransmitted",), group("place", "behind_tap"), None)
     for kind in KINDS:
         _add_shares(rows, traffic, "retransmissions", (f"{kind}_kind",), group("kind", kind), None)
-    for name in ("any", *SPURIOUS):
+    for name in SPURIOUS:
         _add_shares(rows, traffic, "retransmissions", (f"spurious_{name}",), group("spurious", name), None)
     for name, side in directions():
         _add_shares(rows, traffic, "large_segments", ("large",), name, side)
