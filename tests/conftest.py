@@ -1,4 +1,4 @@
-"""Fixtures of tests/workflow. Other folders may have a conftest of their own; modules to import from have names of their own."""
+"""Fixtures of tests/workflow, and what several folders want. They may have a conftest of their own; modules to import from have names of their own."""
 
 from __future__ import annotations
 
@@ -40,6 +40,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
                 bench.capture(f"data/{run}/{site}/{name}", f"{run} {site} {name}")
     bench.run()
     return bench
+
+
+@pytest.fixture(scope="session")
+def fifty_sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of fifty sites, which takes as long to make as a dozen tests of others."""
+    from report_results import many_sites, write_report
+
+    return write_report(tmp_path_factory.mktemp("fifty"), many_sites(50))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from report_results import EXAMPLE, SECOND, START, many_sites, write_report
+from report_results import EXAMPLE, SECOND, START, write_report
 
 from conftest import Opened, open_report
 
@@ -209,8 +209,8 @@ def test_a_page_full_of_states_is_quiet(browser: Browser, tmp_path: Path) -> Non
     opened.page.context.close()
 
 
-def test_fifty_sites_draw_a_heat_map_and_show_the_worst_dozen(browser: Browser, tmp_path: Path) -> None:
-    opened = open_report(browser, write_report(tmp_path, many_sites(50)))
+def test_fifty_sites_draw_a_heat_map_and_show_the_worst_dozen(browser: Browser, fifty_sites: Path) -> None:
+    opened = open_report(browser, fifty_sites)
     page = opened.page
     page.evaluate("window.drawAll()")
     assert page.locator("#headline tbody tr:visible").count() == 12
