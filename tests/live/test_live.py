@@ -68,14 +68,18 @@ def identity(request: Logged | dict[str, Any]) -> tuple[Any, ...]:
 def paired(logged: list[Logged], requests: pl.DataFrame) -> tuple[list[tuple[Logged, dict[str, Any]]], list[dict[str, Any]]]:
     """Each logged request with its row, and the rows left over.
 
-    A client's connections may repeat an id: of several rows the one nearest in time.
+    A client's connections may repeat an id: of several rows the one nearest in time. The Java client logs a request
+    when it queues it: the last ones, which it did not wait for, may never have been written before it closed.
     """
+    last_answered = {request.client_id: number for number, request in enumerate(logged) if request.answered}
     left: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in requests.iter_rows(named=True):
         left.setdefault(identity(row), []).append(row)
     pairs = []
-    for request in logged:
+    for number, request in enumerate(logged):
         same = left.get(identity(request))
+        if not same and number > last_answered.get(request.client_id, -1):
+            continue
         assert same, f"logged and not captured: {request}"
         row = min(same, key=lambda row: abs(row["request_first"].timestamp() - request.time))
         same.remove(row)
