@@ -33,13 +33,18 @@ class Site:
 
 
 def run_site(
-    captures: Sequence[Path], brokers: Sequence[str], folder: Path, shards: int = 1, window: tuple[int | None, int | None] = (None, None)
+    captures: Sequence[Path],
+    brokers: Sequence[str],
+    folder: Path,
+    shards: int = 1,
+    window: tuple[int | None, int | None] = (None, None),
+    decoder: str = "native",
 ) -> Site:
     """Split, merge and measure one site's captures in ``folder``."""
     working = []
     for capture in captures:
         output = folder / "captures" / capture.name
-        split_capture(capture=str(capture), name=capture.name, brokers=list(brokers), output=str(output), threads=1)
+        split_capture(capture=str(capture), name=capture.name, brokers=list(brokers), output=str(output), threads=1, decoder=decoder)
         working.append(str(output))
     site = {"brokers": list(brokers), "tap": "auto", "shards": shards}
     parts = [

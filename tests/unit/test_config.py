@@ -243,13 +243,36 @@ def test_names_that_yaml_takes_for_something_else(folder: Path, name: str, found
     [
         (settings(top="anonymize: true"), "anonymize"),
         (settings(top='anonymize: "True"'), "anonymize"),
-        (settings(top="verify: {sample: all}"), "verify"),
-        (settings(site="decoder: wireshark"), "experiments.run1.sites.edge.decoder"),
         (settings(site="tls_keylog: captures"), "experiments.run1.sites.edge.tls_keylog"),
     ],
 )
 def test_a_key_whose_feature_is_not_there_is_not_silently_ignored(folder: Path, given: dict[str, Any], key: str) -> None:
     assert message(given).startswith(f"{key}: not available in this version; ")
+
+
+def test_what_verify_compares(folder: Path) -> None:
+    assert [config.read(settings(top=top)).sample for top in ("", "verify: {}", "verify: {sample: 5}", "verify: {sample: all}")] == [
+        1000,
+        1000,
+        5,
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sample", "found"),
+    [("0", "the number 0"), ("-1", "the number -1"), ("some", '"some"'), ("1.5", "the number 1.5"), ("null", "nothing")],
+)
+def test_a_sample_that_cannot_be(folder: Path, sample: str, found: str) -> None:
+    assert (
+        message(settings(top=f"verify: {{sample: {sample}}}"))
+        == f"verify.sample: found {found}, expected a number of packets from 1 on, or all."
+    )
+
+
+def test_the_decoder(folder: Path) -> None:
+    assert config.read(settings(site="decoder: wireshark")).experiments["run1"].sites["edge"].decoder == "wireshark"
+    assert message(settings(site="decoder: tshark")).endswith('found "tshark", expected native or wireshark.')
 
 
 def test_the_baseline_is_an_experiment_or_a_condition(folder: Path) -> None:

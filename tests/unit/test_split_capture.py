@@ -310,8 +310,8 @@ def samples(folder: Path) -> list[str]:
 
 # A cache of its own: kernels that are cached without the check silently stay without it.
 def with_bounds_checked(folder: Path) -> dict[str, str]:
-    """The environment in which a read out of range is an error."""
-    return {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(folder / "kernels")}
+    """The environment in which a read out of range is an error, and no tshark is there that would be asked about link types."""
+    return {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(folder / "kernels"), "PATH": ""}
 
 
 def test_flipped_bytes_never_read_out_of_range(tmp_path: Path) -> None:

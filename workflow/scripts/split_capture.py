@@ -2,8 +2,9 @@
 
 from brokerlens import job  # isort: skip  # first: it tells the libraries below how many threads they may use
 
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -11,16 +12,20 @@ import numpy as np
 from brokerlens import __version__
 from brokerlens.capture.columns import Array, new_columns
 from brokerlens.capture.headers import END_COLUMNS, read_headers
-from brokerlens.capture.layers import SKIPPED
-from brokerlens.capture.lookup import ConnectionTable, broker_table, busiest, new_endpoints
-from brokerlens.capture.reader import CHUNK_BYTES, Capture, Chunk
+from brokerlens.capture.layers import OTHER_ENDPOINT, SKIPPED, UNKNOWN_LINK
+from brokerlens.capture.lookup import ConnectionTable, broker_table, busiest, count_endpoint, new_endpoints
+from brokerlens.capture.reader import CHUNK_BYTES, SCRATCH, Capture, Chunk
 from brokerlens.capture.working import Writer
+from brokerlens.errors import UserError
 from brokerlens.kafka.keep import GROUP_BYTES, Keeper, KeptRuns, Segments
+from brokerlens.wireshark import tools
+from brokerlens.wireshark.packets import Packet, Row, endpoints, read_row
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 GROUP_ROWS = 131_072
+BATCH = 4096  # packets of tshark's that are taken at once
 
 
 class Follower(Protocol):
@@ -42,6 +47,7 @@ class Splitter:
         self.skipped = np.zeros(len(SKIPPED), np.int64)
         self.kept_rows = 0
         self._brokers = broker_table(brokers)
+        self._places = {(high, low, port): place for place, (high, low, port) in enumerate(self._brokers.tolist(), 1)}
         self._writer = writer
         self._keeper = keeper
         self._columns = new_columns(GROUP_ROWS)
@@ -50,6 +56,11 @@ class Splitter:
         self._payload_at = np.zeros(GROUP_ROWS, np.int64)
         self._runs = KeptRuns()
         self._rows = 0  # in the row group being filled
+
+    @property
+    def ports(self) -> list[int]:
+        """The brokers' ports."""
+        return sorted({port for _, _, port in self._places})
 
     def split(self, chunk: Chunk) -> None:
         """Take all packets of a chunk."""
@@ -75,6 +86,37 @@ class Splitter:
             self.connections.find(self._ends, end - begin, self._columns, begin, self._directions)
             self._rows = end
             self._follow(chunk.buffer, begin, end)
+
+    def take(self, packets: Sequence[Packet]) -> None:
+        """Take packets that tshark dissected."""
+        rows = []
+        for packet in packets:
+            row = read_row(packet, self._places)
+            if isinstance(row, Row):
+                rows.append(row)
+                self.kept_rows += 1
+                continue
+            self.skipped[row] += 1
+            if row == OTHER_ENDPOINT and self.kept_rows == 0:
+                for end in endpoints(packet):
+                    count_endpoint(self.endpoints, *end)
+        while rows:
+            room = GROUP_ROWS - self._rows
+            self._take_rows(rows[:room])
+            rows = rows[room:]
+
+    def _take_rows(self, rows: Sequence[Row]) -> None:
+        """Put rows, for which there is room, into the row group, and their payload behind one another into a buffer."""
+        begin, count = self._rows, len(rows)
+        end = begin + count
+        for name in rows[0].columns:
+            getattr(self._columns, name)[begin:end] = [row.columns[name] for row in rows]
+        self._ends[:count] = [row.ends for row in rows]
+        buffer = np.frombuffer(bytes(SCRATCH) + b"".join(row.payload for row in rows), np.uint8).copy()
+        self._payload_at[:count] = SCRATCH + np.cumsum([0, *(len(row.payload) for row in rows[:-1])])
+        self.connections.find(self._ends, count, self._columns, begin, self._directions)
+        self._rows = end
+        self._follow(buffer, begin, end)
 
     def finish(self) -> None:
         """Write what is left."""
@@ -126,7 +168,7 @@ def capture_facts(capture: Capture, name: str, splitter: Splitter, keeper: Follo
         "capture": name,
         "format": capture.format,
         "link_types": sorted(capture.links),
-        "packets": capture.packets,
+        "packets": splitter.kept_rows + int(splitter.skipped.sum()),
         "kept": splitter.kept_rows,
         "skipped": {reason: int(count) for reason, count in zip(SKIPPED, splitter.skipped, strict=True) if count},
         "first_seen": capture.first_time if capture.first_time >= 0 else None,
@@ -139,6 +181,33 @@ def capture_facts(capture: Capture, name: str, splitter: Splitter, keeper: Follo
     }
 
 
+def read_natively(source: Capture, splitter: Splitter) -> None:
+    """Take all packets of a capture."""
+    for chunk in source.chunks():
+        splitter.split(chunk)
+    splitter.finish()
+
+
+def read_by_wireshark(source: Capture, splitter: Splitter) -> None:
+    """Take all packets of a capture as Wireshark dissects them. What file it is and where it is damaged, the native reader tells."""
+    for _ in source.chunks():
+        pass
+    dissection = tools.Dissection(source.path, splitter.ports)
+    for packets in _batches(dissection.packets()):
+        splitter.take(packets)
+    splitter.finish()
+    if dissection.damage and not source.truncated:
+        source.truncated = f"tshark says {dissection.damage!r}: used are the packets before that."
+
+
+def _batches(packets: Iterator[Packet]) -> Iterator[list[Packet]]:
+    while batch := list(itertools.islice(packets, BATCH)):
+        yield batch
+
+
+DECODERS = {"native": read_natively, "wireshark": read_by_wireshark}
+
+
 def split_capture(
     *,
     capture: str,
@@ -146,26 +215,42 @@ def split_capture(
     brokers: Sequence[str],
     output: str,
     threads: int = 1,
+    decoder: str = "native",
     keeper: Follower | None = None,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> None:
     """Write the working files of one capture (docs/architecture.md) into the folder ``output``.
 
-    ``name`` is the capture's name as shown to people; ``brokers`` are ``ip:port`` or ``[ipv6]:port``.
+    ``name`` is the capture's name as shown to people; ``brokers`` are ``ip:port`` or ``[ipv6]:port``. ``decoder`` is one of ``DECODERS``; ``native``
+    leaves a capture with packets of an unknown link type to ``wireshark``, where that is installed and can read it.
     Raises CaptureError where the file cannot be used at all; what can be used of a damaged one is used, and the facts say so.
     """
-    keeper = keeper or Keeper()
-    source = Capture(capture, chunk_bytes)
-    writer = Writer(output, {"version": __version__, "capture": name, "bytes": source.size, "brokers": list(brokers)})
-    try:
-        splitter = Splitter(brokers, writer, keeper)
-        for chunk in source.chunks():
-            splitter.split(chunk)
-        splitter.finish()
-        writer.close(capture_facts(source, name, splitter, keeper), splitter.connections.rows())
-    except BaseException:
-        writer.abandon()
-        raise
+
+    def split(decoder: str, notice: str = "", advice: str = "") -> str:
+        """Split the capture; returns what is to be noticed, to which ``advice`` is added."""
+        source = Capture(capture, chunk_bytes)
+        follower = keeper or Keeper()
+        writer = Writer(output, {"version": __version__, "capture": name, "bytes": source.size, "brokers": list(brokers)})
+        try:
+            splitter = Splitter(brokers, writer, follower)
+            DECODERS[decoder](source, splitter)
+            if decoder == "native" and splitter.skipped[UNKNOWN_LINK]:
+                links = ", ".join(map(str, sorted(source.links)))
+                count = int(splitter.skipped[UNKNOWN_LINK])
+                notice = f"{count:,} packet{'' if count == 1 else 's'} of a link type that only Wireshark may know (there are {links})"
+            facts = capture_facts(source, name, splitter, follower)
+            writer.close(facts | {"notices": [note for note in (notice, advice) if note and notice]}, splitter.connections.rows())
+        except BaseException:
+            writer.abandon()
+            raise
+        return notice
+
+    notice = split(decoder, advice="" if tools.installed() else f"install it and run again: {tools.INSTALL}")
+    if notice and tools.installed():
+        try:
+            split("wireshark", notice, "the capture was read by Wireshark")
+        except UserError as error:
+            split("native", advice=f"Wireshark failed: {error}")
 
 
 def do_without_scipy() -> None:
@@ -183,6 +268,7 @@ if __name__ == "__main__":
             capture=snakemake.input.capture,
             name=snakemake.params.split["name"],
             brokers=snakemake.params.split["brokers"],
+            decoder=snakemake.params.split["decoder"],
             output=snakemake.output.folder,
             threads=snakemake.threads,
         )

@@ -84,6 +84,7 @@ class Site:
     topic_ids: Mapping[str, str]
     """Names by topic id, in the 22 characters that Kafka prints."""
     clock_offset_ms: float | None
+    decoder: str
     shards: int
 
     @property
@@ -125,6 +126,8 @@ class Configuration:
     experiments: Mapping[str, Experiment]
     baseline: str | None
     report: Report
+    sample: int | None
+    """Packets of each capture that `verify` compares; None for all."""
 
 
 def read(given: Mapping[str, Any]) -> Configuration:
@@ -149,6 +152,7 @@ def read(given: Mapping[str, Any]) -> Configuration:
         report=Report(
             title=plain["report"]["title"], margin=float(plain["report"]["margin"]), share_over_ms=float(plain["report"]["share_over_ms"])
         ),
+        sample=None if plain["verify"]["sample"] == "all" else plain["verify"]["sample"],
     )
 
 
@@ -319,14 +323,12 @@ def _fill_defaults(value: Any, schema: Mapping[str, Any]) -> None:
 def _refuse_what_is_not_there(plain: Mapping[str, Any]) -> None:
     """Keys whose feature is not built yet: better an error than a setting that silently does nothing."""
     wanted = [
-        *([("verify", "leave it out")] if plain["verify"] is not None else []),
         *([("anonymize", "set it to false or leave it out")] if str(plain["anonymize"]).lower() == "true" else []),
     ]
     for experiment, settings in plain["experiments"].items():
         for site, values in settings["sites"].items():
             key = f"experiments.{experiment}.sites.{site}"
             wanted += [(f"{key}.tls_keylog", "leave it out")] if values["tls_keylog"] is not None else []
-            wanted += [(f"{key}.decoder", "use native or leave it out")] if values["decoder"] != "native" else []
     for key, advice in wanted:
         raise ConfigError(f"{key}: not available in this version; {advice}.")
 
@@ -513,6 +515,7 @@ def _site(name: str, settings: Mapping[str, Any], key: str) -> Site:
         cluster=settings["cluster"],
         topic_ids={topic_id(known, f"{key}.topic_ids"): topic for known, topic in sorted(settings["topic_ids"].items())},
         clock_offset_ms=None if offset is None else float(offset),
+        decoder=settings["decoder"],
         shards=settings["shards"],
     )
 

@@ -116,6 +116,7 @@ def _note(site: Site, facts: Mapping[str, Any]) -> str:
         notes.append(f"{percent(lost, 2)} of acknowledged bytes not captured")
     if facts.get("truncated"):
         notes.append(f"cut short: {facts['truncated']}")
+    notes += facts.get("notices") or []
     if facts.get("time_backsteps"):
         notes.append(f"time steps back {plural(int(facts['time_backsteps']), 'time')}")
     if not facts.get("packets"):

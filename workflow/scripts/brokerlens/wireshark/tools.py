@@ -1,0 +1,154 @@
+"""Wireshark's own programs, started the one way that makes what they say repeatable: no profile of the user's, no names looked up, no state between packets."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, Final
+
+from brokerlens.capture.layers import LEADS_TO, UDP_PORTS, VXLAN
+from brokerlens.capture.streams import PIECE, open_stream
+from brokerlens.errors import UserError
+from brokerlens.wireshark.packets import FIELDS, Packet, read_packet
+
+DAMAGED_FILE: Final = 2  # exit code behind good rows
+PIPED: Final = ("xz", "bzip2")  # which Wireshark does not read; what it does read it opens itself
+VXLAN_PORTS: Final = [port for kind, ports, header in LEADS_TO if (kind, header) == (UDP_PORTS, VXLAN) for port in ports]
+OPTIONS: Final = [
+    option
+    for preference in ("tcp.desegment_tcp_streams", "tcp.analyze_sequence_numbers", "tcp.relative_sequence_numbers", "ip.defragment")
+    for option in ("-o", f"{preference}:FALSE")
+]
+INSTALL: Final = "`sudo apt-get install tshark` (Debian, Ubuntu) or `conda install -c conda-forge wireshark`"
+CANNOT_CUT: Final = "can't be written"  # what editcap says of a capture that holds decryption secrets
+
+
+def installed() -> bool:
+    """Whether tshark is there."""
+    return shutil.which("tshark") is not None
+
+
+def find(tool: str) -> str:
+    """The path of one of Wireshark's programs.
+
+    Raises UserError with the command that installs it.
+    """
+    path = shutil.which(tool)
+    if path is None:
+        raise UserError(
+            f"{tool}, which is part of Wireshark, was not found; expected on the PATH. Install it and run the same command again: {INSTALL}."
+        )
+    return path
+
+
+@contextlib.contextmanager
+def _environment() -> Iterator[dict[str, str]]:
+    """The environment of Wireshark's programs: a user's profile may disable protocols or decode ports otherwise."""
+    with tempfile.TemporaryDirectory(prefix="brokerlens-wireshark-") as empty:
+        yield os.environ | {"WIRESHARK_CONFIG_DIR": empty, "XDG_CONFIG_HOME": empty, "LC_ALL": "C"}
+
+
+class _Feeder(threading.Thread):
+    """Writes a capture's decompressed bytes to a program."""
+
+    def __init__(self, path: str, sink: IO[bytes]) -> None:
+        super().__init__(daemon=True)
+        self._stream, _ = open_stream(path)
+        self._sink = sink
+
+    def run(self) -> None:
+        piece = bytearray(PIECE)
+        # A program that has seen enough closes its end.
+        with contextlib.suppress(BrokenPipeError), contextlib.closing(self._stream), self._sink:
+            while count := self._stream.readinto(memoryview(piece)):
+                self._sink.write(memoryview(piece)[:count])
+
+
+@contextlib.contextmanager
+def _running(command: Sequence[str], path: str, **streams: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that reads the capture, from its standard input where ``-`` stands in the command; ended with the block."""
+    with (
+        _environment() as environment,
+        subprocess.Popen(command, stdin=subprocess.PIPE if "-" in command else subprocess.DEVNULL, env=environment, **streams) as process,
+    ):
+        try:
+            if process.stdin is not None:
+                feeder = _Feeder(path, process.stdin)
+                process.stdin = None  # the feeder's from here on
+                feeder.start()
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def _source(path: str) -> str:
+    """What a program is given to read: the file, or ``-``."""
+    stream, compression = open_stream(path)
+    stream.close()
+    return "-" if compression in PIPED else os.path.abspath(path)
+
+
+class Dissection:
+    """A capture's packets as tshark's dissectors see them; ``damage`` is what it complained about behind the last one."""
+
+    def __init__(self, path: str, ports: Sequence[int] = (), numbers: str = "") -> None:
+        """``ports`` are the brokers': what TCP carries there is not dissected. ``numbers`` may restrict the packets: ``1..100,205..210``."""
+        self.damage: str | None = None
+        self._path = path
+        decode = [f"tcp.port=={port},data" for port in sorted(set(ports))] + [f"udp.port=={port},vxlan" for port in VXLAN_PORTS]
+        self._command = [find("tshark"), "-n", "-r", _source(path), *OPTIONS]
+        self._command += [option for rule in decode for option in ("-d", rule)]
+        self._command += ["-Y", f"frame.number in {{{numbers}}}"] if numbers else []
+        self._command += ["-T", "fields", "-E", "occurrence=a", "-E", "separator=/t", "-E", "aggregator=,"]
+        self._command += [option for field in FIELDS for option in ("-e", field)]
+
+    def packets(self) -> Iterator[Packet]:
+        """The packets, in the order of the file.
+
+        Raises UserError where tshark fails for another reason than a damaged capture.
+        """
+        with tempfile.TemporaryFile() as complaints:
+            with _running(self._command, self._path, stdout=subprocess.PIPE, stderr=complaints) as process:
+                assert process.stdout is not None
+                seen = 0
+                for line in process.stdout:
+                    seen += 1
+                    yield read_packet(line.decode("utf-8", "replace"))
+                code = process.wait()
+            complaints.seek(0)
+            said = _last_line(complaints.read().decode("utf-8", "replace"))
+        if code == DAMAGED_FILE and seen:
+            self.damage = said
+        elif code:
+            raise UserError(
+                f"{self._path}: tshark ended with {said!r} (exit code {code}); expected rows. Look whether Wireshark opens the capture."
+            )
+
+
+def cut(path: str, ranges: Sequence[tuple[int, int]], output: str) -> bool:
+    """Copy packets, by their numbers from 1 (both ends included), to another capture; False where the file holds secrets and cannot be cut.
+
+    Raises UserError where editcap fails otherwise; a capture damaged behind the packets is no failure.
+    """
+    command = [find("editcap"), "-r", _source(path), output, *(f"{first}-{last}" for first, last in ranges)]
+    with tempfile.TemporaryFile() as complaints:
+        with _running(command, path, stdout=subprocess.DEVNULL, stderr=complaints) as process:
+            code = process.wait()
+        complaints.seek(0)
+        said = complaints.read().decode("utf-8", "replace")
+    if code and CANNOT_CUT in said:
+        return False
+    if code and not (os.path.exists(output) and os.path.getsize(output)):
+        raise UserError(f"{path}: editcap ended with {_last_line(said)!r} (exit code {code}); expected a sample of the capture.")
+    return True
+
+
+def _last_line(said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip() and "could be dangerous" not in line]
+    return lines[-1] if lines else "no message"
