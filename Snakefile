@@ -18,10 +18,12 @@ include: "workflow/rules/experiment.smk"
 include: "workflow/rules/metrics.smk"
 include: "workflow/rules/compare.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/verify.smk"
 
 
 localrules:
     all,
+    verify,
 
 
 rule all:

@@ -6,6 +6,7 @@ import shutil
 import struct
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,6 @@ def framed(tunnel: Callable[[bytes], bytes], packet: bytes) -> bytes:
 def test_the_same_files_from_every_link_layer_and_tunnel(link: int, tmp_path: Path) -> None:
     wraps: list[Callable[[bytes], bytes]] = [wrap for name, (of, wrap) in LINKS.items() if of == link and name not in UNLIKE]
     wraps += [partial(framed, tunnel) for name, tunnel in TUNNELS.items() if link == 1 and name not in UNLIKE]
-        lambda packet, tunnel=tunnel: ethernet(tunnel(packet)) for name, tunnel in TUNNELS.items() if link == 1 and name not in UNLIKE
-    ]
     frames = [wrap(ip(*ends, segment(seq))) for seq, wrap in enumerate(wraps) for ends in (FOUR, SIX)]
     native, wireshark = both(tmp_path, pcap([Record(5, frame, len(frame)) for frame in frames], link=link))
     assert read_facts(native)["kept"] == len(frames)

@@ -18,6 +18,7 @@ except configuration.ConfigError as fault:
     sys.exit(f"Configuration error in {fault}")
 
 REPORT = "results/report/index.html"
+VERIFICATION = "results/verify/differences.csv"
 # One look-up per job, however many captures there are.
 CAPTURES = {
     (experiment.name, site.name, capture.key): capture
@@ -255,12 +256,51 @@ def report_settings():
             for experiment in CONFIG.experiments.values()
             for event in experiment.events
         ],
+        "verification": verification(),
     }
 
 
 def total_memory(wildcards, attempt):
     """Megabytes for what reads the data sets of all sites."""
     return int((1000 + 2 * sum(site.bytes for _, site in all_sites()) / 1e6) * attempt)
+
+
+# verify
+
+
+def verified_captures():
+    """What was found in each capture that was decoded twice, in the order of experiments, sites and captures."""
+    return [
+        f"results/verify/captures/{experiment.name}/{site.name}/{capture.key}.json"
+        for experiment, site in all_sites()
+        for capture in site.captures
+    ]
+
+
+def verify_settings(wildcards):
+    """Whose packets to decode twice, and how many; None is all."""
+    return {"brokers": list(site_of(wildcards).brokers), "sample": CONFIG.sample}
+
+
+def verify_minutes(wildcards, attempt):
+    """Time limit by what Wireshark has to dissect: of a sample, little."""
+    return (
+        int(10 + CAPTURES[wildcards.experiment, wildcards.site, wildcards.capture].bytes / (5e7 if CONFIG.sample is None else 5e8))
+        * attempt
+    )
+
+
+def verified_sites():
+    """Experiment and site of each of `verified_captures`."""
+    return [[experiment.name, site.name] for experiment, site in all_sites() for _ in site.captures]
+
+
+def verification():
+    """What `verify` found, for the report, if it did so since the newest capture was written. No input: the report must never ask for Wireshark."""
+    newest = max(capture.modified for capture in CAPTURES.values())
+    if not os.path.exists(VERIFICATION) or os.path.getmtime(VERIFICATION) < newest:
+        return None
+    return Path(VERIFICATION).read_text(encoding="utf-8")
 
 
 # What a run says
@@ -275,7 +315,9 @@ def inventory():
 
 def whereabouts():
     """Where the report is, if there is one: single files can be asked for, too."""
-    return f"report: {REPORT if Path.cwd().samefile(workflow.basedir) else os.path.abspath(REPORT)}" if os.path.exists(REPORT) else "done"
+    here = Path.cwd().samefile(workflow.basedir)
+    found = {what: path for what, path in (("report", REPORT), ("verification", VERIFICATION)) if os.path.exists(path)}
+    return "\n".join(f"{what}: {path if here else os.path.abspath(path)}" for what, path in found.items()) or "done"
 
 
 def next_steps():

@@ -1,0 +1,270 @@
+"""One capture's packets decoded twice, by the native reader and by Wireshark, and compared field by field.
+
+A difference is explained only by a rule that matches the packet itself, and only for the fields that the rule names: docs/verify.md has the list.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from brokerlens.capture.columns import MORE_FRAGMENTS, OPTIONS_DAMAGED, ROW_COLUMNS, new_columns
+from brokerlens.capture.headers import END_COLUMNS, read_headers
+from brokerlens.capture.layers import NOT_TCP, SKIPPED, UNKNOWN_LINK
+from brokerlens.capture.lookup import address, broker_table, endpoint, new_endpoints
+from brokerlens.capture.reader import Capture, Chunk
+from brokerlens.wireshark import tools
+from brokerlens.wireshark.packets import Packet, Row, read_row
+
+STRETCHES: Final = 500  # of random packets: editcap takes 512 ranges and silently leaves the rest out
+SEED: Final = 20_251_226
+EXAMPLES: Final = 3  # packets named per kind of difference
+FRAME: Final = ("timestamp", "frame_number", "wire_len", "captured_len")
+COMPARED: Final = (
+    "row", "client", "broker", *(name for name in ROW_COLUMNS if name not in ("bucket", "connection")),
+)  # fmt: skip
+PAYLOAD: Final = frozenset({"payload_len", "payload_captured", "padded_len", "notebook_id"})
+ABSENT: Final = "no row"
+
+
+class Decoded(NamedTuple):
+    """What a decoder made of one packet: ``fields`` as text by name, ``skipped`` the reason (``layers.SKIPPED``) why there is no row, or -1."""
+
+    fields: Mapping[str, str]
+    skipped: int
+
+
+class Rule(NamedTuple):
+    """Why the two differ: in which fields, and for which packets. ``matches`` gets tshark's packet and both results."""
+
+    name: str
+    says: str
+    fields: frozenset[str]
+    matches: Callable[[Packet, Decoded, Decoded], bool]
+
+
+def _has_inner_ip(packet: Packet, behind: str) -> bool:
+    place = packet.protocols.index(behind) if behind in packet.protocols else len(packet.protocols)
+    return any(protocol in ("ip", "ipv6") for protocol in packet.protocols[place:])
+
+
+RULES: Final = (
+    Rule(
+        "unknown_link",
+        "the native reader does not know the link type: such captures are read by Wireshark",
+        frozenset({"row"}),
+        lambda packet, native, wireshark: native.skipped == UNKNOWN_LINK,
+    ),
+    Rule(
+        "first_fragment",
+        "tshark gives no payload of a packet's first fragment",
+        PAYLOAD,
+        lambda packet, native, wireshark: packet.values.get("tcp.len") is None and bool(int(native.fields["options"]) & MORE_FRAGMENTS),
+    ),
+    Rule(
+        "ipv6_length_0",
+        "tshark looks for no TCP in an IPv6 packet whose length is 0, as offload leaves it",
+        frozenset({"row"}),
+        lambda packet, native, wireshark: packet.values.get("ipv6.plen", "").split(",")[-1] == "0" and wireshark.skipped == NOT_TCP,
+    ),
+    Rule(
+        "ipv4_length_0",
+        "padding cannot be told from payload in an IPv4 packet whose length is 0, as offload leaves it",
+        PAYLOAD,
+        lambda packet, native, wireshark: packet.values.get("ip.len", "").split(",")[-1] == "0",
+    ),
+    Rule(
+        "ethernet_in_mpls",
+        "tshark takes Ethernet in MPLS without a control word for something else",
+        frozenset({"row"}),
+        lambda packet, native, wireshark: "mpls" in packet.protocols and wireshark.skipped >= 0 and not _has_inner_ip(packet, "mpls"),
+    ),
+    Rule(
+        "ip_in_erspan",
+        "tshark opens mirrored Ethernet frames only",
+        frozenset({"row"}),
+        lambda packet, native, wireshark: "erspan" in packet.protocols and wireshark.skipped >= 0 and not _has_inner_ip(packet, "erspan"),
+    ),
+    Rule(
+        "ip_options",
+        "the native reader's hash of the headers covers IP options and extension headers, whose bytes tshark does not give",
+        frozenset({"header_hash"}),
+        lambda packet, native, wireshark: _has_more_than_fixed_headers(packet),
+    ),
+)
+
+
+def _has_more_than_fixed_headers(packet: Packet) -> bool:
+    before = packet.protocols[: packet.protocols.index("tcp")] if "tcp" in packet.protocols else []
+    if before and before[-1] == "ip":
+        return packet.values["ip.hdr_len"].split(",")[-1] != "20"
+    return bool(before) and packet.values.get("ipv6.nxt", "6").split(",")[-1] != "6"
+
+
+def sample(count: int, size: int | None) -> list[tuple[int, int]]:
+    """Numbers of packets of a capture of ``count``, as ranges (first, last), in order: a quarter from its start, a quarter from its end, others at random.
+
+    Always the same ones for the same numbers. ``size`` None is all.
+    """
+    if size is None or size >= count:
+        return [(1, count)] if count else []
+    ends = max(size // 4, 1)
+    chosen = set(range(1, min(ends, size) + 1)) | set(range(count - min(ends, size - 1) + 1, count + 1))
+    draw = random.Random(SEED)
+    length = -(-size // STRETCHES)
+    between = range(ends + 1, count - ends + 1, length)
+    wanted = size - len(chosen)
+    for start in draw.sample(between, min(len(between), -(-wanted // length))):
+        chosen |= set(range(start, min(start + length, count - ends + 1)))
+    return _ranges(sorted(chosen))
+
+
+def _ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    ranges: list[tuple[int, int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1] = ranges[-1][0], number
+        else:
+            ranges.append((number, number))
+    return ranges
+
+
+class Native:
+    """The native reader, one packet at a time."""
+
+    def __init__(self, brokers: Sequence[str]) -> None:
+        self._brokers = broker_table(brokers)
+        self._endpoints = new_endpoints()
+        self._columns = new_columns(1)
+        self._ends = np.zeros((1, END_COLUMNS), np.int64)
+        self._payload_at = np.zeros(1, np.int64)
+
+    def decode(self, chunk: Chunk, place: int) -> Decoded:
+        """The chunk's packet at this place."""
+        skipped = np.zeros(len(SKIPPED), np.int64)
+        frame = (chunk.packets.time, None, chunk.packets.wire, chunk.packets.captured)
+        _, rows = read_headers(
+            chunk.buffer, chunk.packets, place, place + 1, chunk.frame_number, self._brokers, self._endpoints, False, self._columns, 0,
+            self._ends, self._payload_at, skipped,
+        )  # fmt: skip
+        if rows == 0:
+            values = (chunk.frame_number + place if array is None else int(array[place]) for array in frame)
+            return Decoded(_texts(dict(zip(FRAME, values, strict=True))), int(np.argmax(skipped)))
+        columns = {name: int(column[0]) for name, column in self._columns._asdict().items()}
+        return Decoded(_row_texts(columns, self._ends[0].tolist()), -1)
+
+
+def from_wireshark(packet: Packet, brokers: Mapping[tuple[int, int, int], int], number: int) -> Decoded:
+    """What Wireshark made of a packet, which is this number in the whole capture."""
+    row = read_row(packet, brokers)
+    if not isinstance(row, Row):
+        return Decoded(_texts(dict(zip(FRAME, (packet.time, number, packet.wire, packet.captured), strict=True))), row)
+    return Decoded(_row_texts(row.columns | {"frame_number": number}, row.ends), -1)
+
+
+def _texts(values: Mapping[str, int]) -> dict[str, str]:
+    return {name: str(int(value)) for name, value in values.items()}
+
+
+def _row_texts(columns: Mapping[str, int], ends: Sequence[int]) -> dict[str, str]:
+    fields = _texts({name: value for name, value in columns.items() if name in COMPARED})
+    fields["options"] = str(int(fields["options"]) & ~OPTIONS_DAMAGED)  # which options are malformed, only the native reader says
+    client_port, broker_port = ends[4] >> 16, ends[4] & 0xFFFF
+    return fields | {"client": endpoint(address(*ends[:2]), client_port), "broker": endpoint(address(*ends[2:4]), broker_port)}
+
+
+def compare(packet: Packet, native: Decoded, wireshark: Decoded) -> Iterator[tuple[str, str, str, str]]:
+    """Field, outcome (``agrees``, ``differs`` or a rule's name) and both values, for each field of a packet that both may have."""
+    if (native.skipped < 0) != (wireshark.skipped < 0):
+        values = [ABSENT + f" ({SKIPPED[one.skipped]})" if one.skipped >= 0 else "a row" for one in (native, wireshark)]
+        yield "row", _explained("row", packet, native, wireshark), values[0], values[1]
+        names: Sequence[str] = FRAME
+    else:
+        yield "row", "agrees", "", ""
+        names = [name for name in COMPARED if name in native.fields]
+    for name in names:
+        one, other = native.fields[name], wireshark.fields[name]
+        yield name, "agrees" if one == other else _explained(name, packet, native, wireshark), one, other
+
+
+def _explained(field: str, packet: Packet, native: Decoded, wireshark: Decoded) -> str:
+    """The name of the rule that explains a difference, or ``differs``."""
+    return next((rule.name for rule in RULES if field in rule.fields and rule.matches(packet, native, wireshark)), "differs")
+
+
+def agreement(capture: str, brokers: Sequence[str], size: int | None) -> dict[str, Any]:
+    """Decode a sample of a capture's packets twice; ``size`` None is all of them.
+
+    Returns ``packets`` in the capture, ``compared``, ``rows`` (packets to or from a broker among these), and ``fields``: of each field how often
+    it ``agrees``, and its ``differences``: rule (``differs`` where none explains), count, and a few examples with both values.
+    Raises UserError where Wireshark is missing or fails, and CaptureError where the file is no capture.
+    """
+    tools.find("tshark")
+    count = sum(chunk.found for chunk in Capture(capture).chunks())
+    ranges = sample(count, size)
+    table = broker_table(brokers)
+    places = {(high, low, port): place for place, (high, low, port) in enumerate(table.tolist(), 1)}
+    tally = Tally()
+    with tempfile.TemporaryDirectory(prefix="brokerlens-verify-") as folder:
+        theirs = _dissected(capture, ranges, count, [int(port) for port in table[:, 2]], Path(folder) / "sample.pcapng").packets()
+        number = 0
+        for native, number in _native(capture, brokers, ranges):
+            packet = next(theirs, None)
+            if packet is None:
+                tally.add("row", "differs", number, "a packet", "the end of the capture")
+                break
+            wireshark = from_wireshark(packet, places, number)
+            tally.packets += 1
+            tally.rows += native.skipped < 0 or wireshark.skipped < 0
+            for field, outcome, one, other in compare(packet, native, wireshark):
+                tally.add(field, outcome, number, one, other)
+        if next(theirs, None) is not None:
+            tally.add("row", "differs", number + 1, "the end of the capture", "a packet")
+    return {"packets": count, "compared": tally.packets, "rows": tally.rows, "fields": tally.fields}
+
+
+class Tally:
+    """Counts of agreements and differences by field."""
+
+    def __init__(self) -> None:
+        self.packets = 0
+        self.rows = 0
+        self.fields: dict[str, dict[str, Any]] = {name: {"agrees": 0, "differences": {}} for name in COMPARED}
+
+    def add(self, field: str, outcome: str, number: int, native: str, wireshark: str) -> None:
+        """Count one comparison."""
+        if outcome == "agrees":
+            self.fields[field]["agrees"] += 1
+            return
+        found = self.fields[field]["differences"].setdefault(outcome, {"count": 0, "examples": []})
+        found["count"] += 1
+        if len(found["examples"]) < EXAMPLES:
+            found["examples"].append({"frame_number": number, "native": native, "wireshark": wireshark})
+
+
+def _native(capture: str, brokers: Sequence[str], ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[Decoded, int]]:
+    """The native reader's results of the packets with these numbers, and the numbers."""
+    reader = Native(brokers)
+    waiting = list(reversed(ranges))
+    for chunk in Capture(capture).chunks():
+        end = chunk.frame_number + chunk.found
+        while waiting and waiting[-1][0] < end:
+            first, last = waiting.pop()
+            for number in range(first, min(last + 1, end)):
+                yield reader.decode(chunk, number - chunk.frame_number), number
+            if last >= end:
+                waiting.append((end, last))
+
+
+def _dissected(capture: str, ranges: Sequence[tuple[int, int]], count: int, ports: Sequence[int], cut: Path) -> tools.Dissection:
+    """Wireshark's view of the packets with these numbers: of the whole file, of a copy of these alone, or picked out of it where it cannot be copied."""
+    if ranges == [(1, count)] or not ranges:
+        return tools.Dissection(capture, ports)
+    if tools.cut(capture, ranges, str(cut)):
+        return tools.Dissection(str(cut), ports)
+    return tools.Dissection(capture, ports, ",".join(f"{first}..{last}" for first, last in ranges))
