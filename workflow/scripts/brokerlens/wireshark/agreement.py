@@ -13,23 +13,25 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from brokerlens.capture.columns import MORE_FRAGMENTS, OPTIONS_DAMAGED, ROW_COLUMNS, new_columns
-from brokerlens.capture.headers import END_COLUMNS, read_headers
-from brokerlens.capture.layers import NOT_TCP, SKIPPED, UNKNOWN_LINK
+from brokerlens.capture.columns import OPTIONS_DAMAGED, ROW_COLUMNS, new_columns
+from brokerlens.capture.headers import END_COLUMNS, FIELDS, IP_AT, SEGMENT_END, find_tcp, read_headers
+from brokerlens.capture.layers import SKIPPED, UNKNOWN_LINK, be16
 from brokerlens.capture.lookup import address, broker_table, endpoint, new_endpoints
 from brokerlens.capture.reader import Capture, Chunk
 from brokerlens.wireshark import tools
 from brokerlens.wireshark.packets import Packet, Row, read_row
 
 STRETCHES: Final = 500  # of random packets: editcap takes 512 ranges and silently leaves the rest out
+LAST_NUMBER: Final = (1 << 32) - 1  # of a packet
 SEED: Final = 20_251_226
 EXAMPLES: Final = 3  # packets named per kind of difference
 FRAME: Final = ("timestamp", "frame_number", "wire_len", "captured_len")
 COMPARED: Final = (
     "row", "client", "broker", *(name for name in ROW_COLUMNS if name not in ("bucket", "connection")),
 )  # fmt: skip
-PAYLOAD: Final = frozenset({"payload_len", "payload_captured", "padded_len", "notebook_id"})
 ABSENT: Final = "no row"
+AGREES: Final = "agrees"
+DIFFERS: Final = "differs"
 
 
 class Decoded(NamedTuple):
@@ -37,6 +39,10 @@ class Decoded(NamedTuple):
 
     fields: Mapping[str, str]
     skipped: int
+    ip_length: int = -1
+    """What the IP header says, of the native reader's rows."""
+    overlong: bool = False
+    """Whether the IP packet ends behind the frame, of the native reader's rows."""
 
 
 class Rule(NamedTuple):
@@ -61,22 +67,22 @@ RULES: Final = (
         lambda packet, native, wireshark: native.skipped == UNKNOWN_LINK,
     ),
     Rule(
-        "first_fragment",
-        "tshark gives no payload of a packet's first fragment",
-        PAYLOAD,
-        lambda packet, native, wireshark: packet.values.get("tcp.len") is None and bool(int(native.fields["options"]) & MORE_FRAGMENTS),
-    ),
-    Rule(
         "ipv6_length_0",
         "tshark looks for no TCP in an IPv6 packet whose length is 0, as offload leaves it",
         frozenset({"row"}),
-        lambda packet, native, wireshark: packet.values.get("ipv6.plen", "").split(",")[-1] == "0" and wireshark.skipped == NOT_TCP,
+        lambda packet, native, wireshark: native.ip_length == 0 and wireshark.skipped >= 0 and packet.protocols[-1] in ("ipv6", "tcp"),
     ),
     Rule(
         "ipv4_length_0",
-        "padding cannot be told from payload in an IPv4 packet whose length is 0, as offload leaves it",
-        PAYLOAD,
-        lambda packet, native, wireshark: packet.values.get("ip.len", "").split(",")[-1] == "0",
+        "tshark puts the frame's length in the place of an IPv4 length of 0, as offload leaves it: the headers' hash is not that of the bytes",
+        frozenset({"header_hash"}),
+        lambda packet, native, wireshark: native.ip_length == 0,
+    ),
+    Rule(
+        "ip_beyond_frame",
+        "of an IP packet that claims to be longer than its frame tshark takes the frame's length, the native reader the IP header's",
+        frozenset({"payload_len"}),
+        lambda packet, native, wireshark: native.overlong,
     ),
     Rule(
         "ethernet_in_mpls",
@@ -156,7 +162,16 @@ class Native:
             values = (chunk.frame_number + place if array is None else int(array[place]) for array in frame)
             return Decoded(_texts(dict(zip(FRAME, values, strict=True))), int(np.argmax(skipped)))
         columns = {name: int(column[0]) for name, column in self._columns._asdict().items()}
-        return Decoded(_row_texts(columns, self._ends[0].tolist()), -1)
+        return Decoded(_row_texts(columns, self._ends[0].tolist()), -1, *self._ip(chunk, place))
+
+    def _ip(self, chunk: Chunk, place: int) -> tuple[int, bool]:
+        """``Decoded.ip_length`` and ``Decoded.overlong``."""
+        packets, fields = chunk.packets, np.zeros(FIELDS, np.int64)
+        at, wire = int(packets.offset[place]), int(packets.wire[place])
+        find_tcp(chunk.buffer, at, packets.captured[place], wire, packets.link[place], fields)
+        ip_at = int(fields[IP_AT])
+        length_at = ip_at + (2 if chunk.buffer[ip_at] >> 4 == 4 else 4)
+        return int(be16(chunk.buffer, length_at)), bool(fields[SEGMENT_END] > at + wire)
 
 
 def from_wireshark(packet: Packet, brokers: Mapping[tuple[int, int, int], int], number: int) -> Decoded:
@@ -185,16 +200,16 @@ def compare(packet: Packet, native: Decoded, wireshark: Decoded) -> Iterator[tup
         yield "row", _explained("row", packet, native, wireshark), values[0], values[1]
         names: Sequence[str] = FRAME
     else:
-        yield "row", "agrees", "", ""
+        yield "row", AGREES, "", ""
         names = [name for name in COMPARED if name in native.fields]
     for name in names:
         one, other = native.fields[name], wireshark.fields[name]
-        yield name, "agrees" if one == other else _explained(name, packet, native, wireshark), one, other
+        yield name, AGREES if one == other else _explained(name, packet, native, wireshark), one, other
 
 
 def _explained(field: str, packet: Packet, native: Decoded, wireshark: Decoded) -> str:
     """The name of the rule that explains a difference, or ``differs``."""
-    return next((rule.name for rule in RULES if field in rule.fields and rule.matches(packet, native, wireshark)), "differs")
+    return next((rule.name for rule in RULES if field in rule.fields and rule.matches(packet, native, wireshark)), DIFFERS)
 
 
 def agreement(capture: str, brokers: Sequence[str], size: int | None) -> dict[str, Any]:
@@ -205,27 +220,58 @@ def agreement(capture: str, brokers: Sequence[str], size: int | None) -> dict[st
     Raises UserError where Wireshark is missing or fails, and CaptureError where the file is no capture.
     """
     tools.find("tshark")
-    count = sum(chunk.found for chunk in Capture(capture).chunks())
+    count = _packets(capture)
     ranges = sample(count, size)
+    with tempfile.TemporaryDirectory(prefix="brokerlens-verify-") as folder:
+        tally = _compared(capture, brokers, ranges, _copy(capture, ranges, count, Path(folder)))
+    return {"packets": count, "compared": tally.packets, "rows": tally.rows, "fields": tally.fields}
+
+
+def _packets(capture: str) -> int:
+    return sum(chunk.found for chunk in Capture(capture).chunks())
+
+
+def _copy(capture: str, ranges: Sequence[tuple[int, int]], count: int, folder: Path) -> str:
+    """A copy of the packets with these numbers alone, or "" where they are all, or no such copy can be made."""
+    copy, behind = str(folder / "sample.pcapng"), str(folder / "behind.pcapng")
+    if ranges in ([], [(1, count)]) or not tools.cut(capture, ranges, copy):
+        return ""
+    # Wireshark gives numbers to records that are no packets, too: where one stands before a packet, there are packets behind the last packet's number.
+    tools.cut(capture, [(count + 1, LAST_NUMBER)], behind)
+    return "" if _packets(behind) else copy
+
+
+def _compared(capture: str, brokers: Sequence[str], ranges: Sequence[tuple[int, int]], copy: str) -> Tally:
+    """Compare the packets with these numbers; tshark reads them from the copy that holds them alone, if there is one."""
     table = broker_table(brokers)
     places = {(high, low, port): place for place, (high, low, port) in enumerate(table.tolist(), 1)}
-    tally = Tally()
-    with tempfile.TemporaryDirectory(prefix="brokerlens-verify-") as folder:
-        theirs = _dissected(capture, ranges, count, [int(port) for port in table[:, 2]], Path(folder) / "sample.pcapng").packets()
-        number = 0
-        for native, number in _native(capture, brokers, ranges):
-            packet = next(theirs, None)
-            if packet is None:
-                tally.add("row", "differs", number, "a packet", "the end of the capture")
-                break
-            wireshark = from_wireshark(packet, places, number)
-            tally.packets += 1
-            tally.rows += native.skipped < 0 or wireshark.skipped < 0
-            for field, outcome, one, other in compare(packet, native, wireshark):
-                tally.add(field, outcome, number, one, other)
-        if next(theirs, None) is not None:
-            tally.add("row", "differs", number + 1, "the end of the capture", "a packet")
-    return {"packets": count, "compared": tally.packets, "rows": tally.rows, "fields": tally.fields}
+    theirs = tools.Dissection(copy or capture, [int(port) for port in table[:, 2]]).packets()
+    if not copy:
+        theirs = _picked(theirs, iter(ranges))
+    tally, number = Tally(), 0
+    for native, number in _native(capture, brokers, ranges):
+        packet = next(theirs, None)
+        if packet is None:
+            tally.add("row", DIFFERS, number, "a packet", "the end of the capture")
+            break
+        wireshark = from_wireshark(packet, places, number)
+        tally.packets += 1
+        tally.rows += native.skipped < 0 or wireshark.skipped < 0
+        for field, outcome, one, other in compare(packet, native, wireshark):
+            tally.add(field, outcome, number, one, other)
+    if next(theirs, None) is not None:
+        tally.add("row", DIFFERS, number + 1, "the end of the capture", "a packet")
+    return tally
+
+
+def _picked(packets: Iterator[Packet], ranges: Iterator[tuple[int, int]]) -> Iterator[Packet]:
+    """The packets with numbers in these ranges, and all behind them."""
+    first, last = next(ranges, (1, 0))
+    for packet in packets:
+        if packet.number > last:
+            first, last = next(ranges, (last + 1, last + 1))
+        if packet.number >= first:
+            yield packet
 
 
 class Tally:
@@ -238,7 +284,7 @@ class Tally:
 
     def add(self, field: str, outcome: str, number: int, native: str, wireshark: str) -> None:
         """Count one comparison."""
-        if outcome == "agrees":
+        if outcome == AGREES:
             self.fields[field]["agrees"] += 1
             return
         found = self.fields[field]["differences"].setdefault(outcome, {"count": 0, "examples": []})
@@ -259,12 +305,3 @@ def _native(capture: str, brokers: Sequence[str], ranges: Sequence[tuple[int, in
                 yield reader.decode(chunk, number - chunk.frame_number), number
             if last >= end:
                 waiting.append((end, last))
-
-
-def _dissected(capture: str, ranges: Sequence[tuple[int, int]], count: int, ports: Sequence[int], cut: Path) -> tools.Dissection:
-    """Wireshark's view of the packets with these numbers: of the whole file, of a copy of these alone, or picked out of it where it cannot be copied."""
-    if ranges == [(1, count)] or not ranges:
-        return tools.Dissection(capture, ports)
-    if tools.cut(capture, ranges, str(cut)):
-        return tools.Dissection(str(cut), ports)
-    return tools.Dissection(capture, ports, ",".join(f"{first}..{last}" for first, last in ranges))

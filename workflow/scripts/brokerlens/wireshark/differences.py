@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from brokerlens.wireshark.agreement import COMPARED, EXAMPLES, RULES
+from brokerlens.wireshark.agreement import AGREES, COMPARED, DIFFERS, EXAMPLES, RULES
 
-AGREES: Final = "agrees"
-DIFFERS: Final = "differs"
 COLUMNS: Final = ("experiment", "site", "captures", "compared", "field", "outcome", "explanation", "packets", "examples")
 EXPLANATIONS: Final = {rule.name: rule.says for rule in RULES}
 

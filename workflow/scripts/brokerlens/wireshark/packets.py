@@ -40,7 +40,7 @@ TCP_FIELDS: Final = (
     "tcp.options.wscale.shift", "tcp.options.sack_perm", "tcp.options.sack_le", "tcp.options.sack_re",
 )  # fmt: skip
 FIELDS: Final = (
-    "frame.number", "frame.time_epoch", "frame.len", "frame.cap_len", "frame.protocols", "sll.ifindex", "sll.pkttype",
+    "frame.encap_type", "frame.time_epoch", "frame.len", "frame.cap_len", "frame.protocols", "sll.ifindex", "sll.pkttype",
     "eth.padding", "eth.trailer", *IPV4_FIELDS, *IPV6_FIELDS, *FRAGMENT_FIELDS, *TCP_FIELDS,
 )  # fmt: skip
 
@@ -64,8 +64,8 @@ class Row(NamedTuple):
     payload: bytes
 
 
-def read_packet(line: str) -> Packet:
-    """One line of tshark's.
+def read_packet(line: str, number: int) -> Packet | None:
+    """One line of tshark's, as the packet with this number; None for what is no packet, such as one of pcapng's custom blocks.
 
     Raises UserError where it is not what was asked for.
     """
@@ -74,13 +74,14 @@ def read_packet(line: str) -> Packet:
         if len(texts) != len(FIELDS):
             raise ValueError
         values = {field: text for field, text in zip(FIELDS, texts, strict=True) if text}
-        numbers = (int(values[field]) for field in ("frame.number", "frame.len", "frame.cap_len"))
-        number, wire, captured = numbers
+        wire, captured = int(values["frame.len"]), int(values["frame.cap_len"])
         time = nanoseconds(values.get("frame.time_epoch", ""))
     except (KeyError, ValueError):
         raise UserError(
             f"tshark printed {line.strip()[:200]!r}, expected {len(FIELDS)} fields of a packet. Tested are its versions from 4.0 on."
         ) from None
+    if "frame.encap_type" not in values:
+        return None
     return Packet(number, time, wire, captured, values.get("frame.protocols", "").split(":"), values)
 
 

@@ -21,7 +21,13 @@ PIPED: Final = ("xz", "bzip2")  # which Wireshark does not read; what it does re
 VXLAN_PORTS: Final = [port for kind, ports, header in LEADS_TO if (kind, header) == (UDP_PORTS, VXLAN) for port in ports]
 OPTIONS: Final = [
     option
-    for preference in ("tcp.desegment_tcp_streams", "tcp.analyze_sequence_numbers", "tcp.relative_sequence_numbers", "ip.defragment")
+    for preference in (
+        "tcp.desegment_tcp_streams",
+        "tcp.analyze_sequence_numbers",
+        "tcp.relative_sequence_numbers",
+        "ip.defragment",
+        "ipv6.defragment",
+    )  # fmt: skip
     for option in ("-o", f"{preference}:FALSE")
 ]
 INSTALL: Final = "`sudo apt-get install tshark` (Debian, Ubuntu) or `conda install -c conda-forge wireshark`"
@@ -95,16 +101,19 @@ def _source(path: str) -> str:
 
 
 class Dissection:
-    """A capture's packets as tshark's dissectors see them; ``damage`` is what it complained about behind the last one."""
+    """A capture's packets as tshark's dissectors see them.
 
-    def __init__(self, path: str, ports: Sequence[int] = (), numbers: str = "") -> None:
-        """``ports`` are the brokers': what TCP carries there is not dissected. ``numbers`` may restrict the packets: ``1..100,205..210``."""
+    ``damage`` is what it complained about behind the last one, ``others`` the number of records that are no packets but have a number in Wireshark.
+    """
+
+    def __init__(self, path: str, ports: Sequence[int] = ()) -> None:
+        """``ports`` are the brokers': what TCP carries there is not dissected."""
         self.damage: str | None = None
+        self.others = 0
         self._path = path
         decode = [f"tcp.port=={port},data" for port in sorted(set(ports))] + [f"udp.port=={port},vxlan" for port in VXLAN_PORTS]
         self._command = [find("tshark"), "-n", "-r", _source(path), *OPTIONS]
         self._command += [option for rule in decode for option in ("-d", rule)]
-        self._command += ["-Y", f"frame.number in {{{numbers}}}"] if numbers else []
         self._command += ["-T", "fields", "-E", "occurrence=a", "-E", "separator=/t", "-E", "aggregator=,"]
         self._command += [option for field in FIELDS for option in ("-e", field)]
 
@@ -118,8 +127,12 @@ class Dissection:
                 assert process.stdout is not None
                 seen = 0
                 for line in process.stdout:
-                    seen += 1
-                    yield read_packet(line.decode("utf-8", "replace"))
+                    packet = read_packet(line.decode("utf-8", "replace"), seen + 1)
+                    if packet is None:
+                        self.others += 1
+                    else:
+                        seen += 1
+                        yield packet
                 code = process.wait()
             complaints.seek(0)
             said = _last_line(complaints.read().decode("utf-8", "replace"))
@@ -132,9 +145,9 @@ class Dissection:
 
 
 def cut(path: str, ranges: Sequence[tuple[int, int]], output: str) -> bool:
-    """Copy packets, by their numbers from 1 (both ends included), to another capture; False where the file holds secrets and cannot be cut.
+    """Copy records, by Wireshark's numbers from 1 (both ends included), to another capture; False where the file holds secrets and cannot be cut.
 
-    Raises UserError where editcap fails otherwise; a capture damaged behind the packets is no failure.
+    Raises UserError where editcap fails otherwise; a capture damaged behind the records is no failure.
     """
     command = [find("editcap"), "-r", _source(path), output, *(f"{first}-{last}" for first, last in ranges)]
     with tempfile.TemporaryFile() as complaints:
