@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup, escape
-from report_results import EXAMPLE, SECOND, START, TOPIC_ID, Link, write_tree
+from report_results import EXAMPLE, SECOND, START, TOPIC_ID, Link, write_report, write_tree
 
 from brokerlens import tables
 from brokerlens.capture import layers
@@ -156,6 +156,29 @@ def edge_before_and_after(results: Results, **columns: Any) -> Comparison:
     """Edge's comparison across the experiments, both sides' requests with other columns."""
     pair = next(pair for pair in comparisons(results) if pair.scope == "experiments" and pair.a.name == "edge")
     return Comparison(pair.scope, with_columns(pair.a, **columns), with_columns(pair.b, **columns), pair.rows)
+
+
+def test_what_verify_found_is_shown_where_it_ran(results: Results, tmp_path: Path) -> None:
+    assert quality(results).verified is None
+    of = [f"{site.experiment},{site.name},9" for site in results.newest_first]
+    known = f'{of[1]},500,row,ipv6_length_0,tshark finds no TCP,2,"a.pcap, frame 3"'
+    lines = [f"{of[0]},1000,row,agrees,,1000,", f"{of[1]},500,row,agrees,,495,", known, f'{of[1]},500,seq,differs,,3,"b.pcap, frame 9"']
+    (tmp_path / "differences.csv").write_text(
+        "\n".join(["experiment,site,captures,compared,field,outcome,explanation,packets,examples", *lines])
+    )
+    settings = {**results.settings, "verification": {"table": str(tmp_path / "differences.csv"), "digest": ""}}
+    found = quality(dataclasses.replace(results, settings=settings)).verified
+    assert found is not None
+    assert [said for _, said in found.sites] == [
+        "1,000 packets of 9 captures decoded by Wireshark, too: every field agrees",
+        "500 packets of 9 captures decoded by Wireshark, too: 5 differences, 3 without an explanation",
+    ]
+    assert [(one.why, one.fields, one.packets) for one in found.differences] == [
+        ("not explained", "seq", "3"),
+        ("tshark finds no TCP", "row", "2"),
+    ]
+    page = write_report(tmp_path, verification=settings["verification"]).read_text()
+    assert "every field agrees." in page and "b.pcap, frame 9" in page
 
 
 def test_no_cause_is_taken_from_a_mean_that_moved_against_the_median(results: Results) -> None:

@@ -99,6 +99,11 @@ def test_one_sites_broker_changed(bench: Workbench) -> None:
     assert bench.planned() == splits("run1", "edge", BOTH) | downstream_of_merge("run1", "edge")
 
 
+def test_one_sites_decoder_changed(bench: Workbench) -> None:
+    bench.site("run1", "edge")["decoder"] = "wireshark"
+    assert bench.planned() == splits("run1", "edge", BOTH) | downstream_of_merge("run1", "edge")
+
+
 def test_two_brokers_in_another_order(bench: Workbench) -> None:
     bench.site("run1", "edge")["brokers"] = ["192.0.2.9:9092", "192.0.2.8:9092"]
     bench.run()

@@ -1,6 +1,7 @@
 # Functions only: the configuration, and what the rules ask it. Settings reach a job through `params`, as one plain dictionary per concern that
 # holds the least that the job depends on, because a change of it is what makes the job run again. Functions for `params` take wildcards only:
 # Snakemake does not track the others.
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -300,7 +301,7 @@ def verification():
     newest = max(capture.modified for capture in CAPTURES.values())
     if not os.path.exists(VERIFICATION) or os.path.getmtime(VERIFICATION) < newest:
         return None
-    return Path(VERIFICATION).read_text(encoding="utf-8")
+    return {"table": VERIFICATION, "digest": hashlib.sha256(Path(VERIFICATION).read_bytes()).hexdigest()}
 
 
 # What a run says

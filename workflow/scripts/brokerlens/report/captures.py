@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from brokerlens.report.results import Results, Site
@@ -78,12 +80,32 @@ class CaptureRow:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """What the native reader and Wireshark differ in, for one reason."""
+
+    why: str
+    explained: bool
+    fields: str
+    packets: str
+    examples: str
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What ``verify`` found: a sentence per site, and all differences by reason."""
+
+    sites: Sequence[tuple[Site, str]]
+    differences: Sequence[Difference]
+
+
+@dataclass(frozen=True)
 class Quality:
-    """Both tables; ``more`` captures are not listed."""
+    """Both tables; ``more`` captures are not listed. ``verified`` is None where nobody asked Wireshark."""
 
     sites: Sequence[SiteQuality]
     captures: Sequence[CaptureRow]
     more: int
+    verified: Verified | None
 
 
 def quality(results: Results) -> Quality:
@@ -92,7 +114,50 @@ def quality(results: Results) -> Quality:
     if len(captures) > MOST_ROWS:
         captures.sort(key=lambda one: not _note(*one))
     rows = [_capture(site, facts) for site, facts in captures[:MOST_ROWS]]
-    return Quality([_site(site) for site in results.newest_first], rows, len(captures) - len(rows))
+    return Quality([_site(site) for site in results.newest_first], rows, len(captures) - len(rows), verified(results))
+
+
+def verified(results: Results) -> Verified | None:
+    """The table of ``verify``, if there is one (docs/verify.md)."""
+    verification = results.settings.get("verification")
+    if verification is None:
+        return None
+    with Path(verification["table"]).open(encoding="utf-8", newline="") as table:
+        rows = list(csv.DictReader(table))
+    sites = []
+    for site in results.newest_first:
+        own = [row for row in rows if (row["experiment"], row["site"]) == site.key]
+        if own:
+            sites.append((site, _agreement(own)))
+    differing: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        if row["outcome"] != "agrees":
+            differing.setdefault(row["outcome"], []).append(row)
+    return Verified(sites, [_difference(differing[outcome]) for outcome in sorted(differing)])
+
+
+def _agreement(rows: Sequence[Mapping[str, str]]) -> str:
+    """A site's result in a sentence."""
+    of = f"{plural(int(rows[0]['compared']), 'packet')} of {plural(int(rows[0]['captures']), 'capture')} decoded by Wireshark, too"
+    explained, left = (
+        sum(int(row["packets"]) for row in rows if row["outcome"] != "agrees" and (row["outcome"] == "differs") == unexplained)
+        for unexplained in (False, True)
+    )
+    if not explained and not left:
+        return f"{of}: every field agrees"
+    return f"{of}: {plural(explained + left, 'difference')}, " + (f"{count(left)} without an explanation" if left else "each explained")
+
+
+def _difference(rows: Sequence[Mapping[str, str]]) -> Difference:
+    """The differences of one reason, of all sites and fields."""
+    explained = rows[0]["outcome"] != "differs"
+    return Difference(
+        why=rows[0]["explanation"] if explained else "not explained",
+        explained=explained,
+        fields=", ".join(dict.fromkeys(row["field"] for row in rows)),
+        packets=count(sum(int(row["packets"]) for row in rows)),
+        examples=rows[0]["examples"],
+    )
 
 
 def reason_words(reason: str) -> str:

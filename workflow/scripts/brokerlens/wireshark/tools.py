@@ -19,17 +19,14 @@ from brokerlens.wireshark.packets import FIELDS, Packet, read_packet
 DAMAGED_FILE: Final = 2  # exit code behind good rows
 PIPED: Final = ("xz", "bzip2")  # which Wireshark does not read; what it does read it opens itself
 VXLAN_PORTS: Final = [port for kind, ports, header in LEADS_TO if (kind, header) == (UDP_PORTS, VXLAN) for port in ports]
-OPTIONS: Final = [
-    option
-    for preference in (
-        "tcp.desegment_tcp_streams",
-        "tcp.analyze_sequence_numbers",
-        "tcp.relative_sequence_numbers",
-        "ip.defragment",
-        "ipv6.defragment",
-    )  # fmt: skip
-    for option in ("-o", f"{preference}:FALSE")
-]
+OFF: Final = (
+    "tcp.desegment_tcp_streams",
+    "tcp.analyze_sequence_numbers",
+    "tcp.relative_sequence_numbers",
+    "ip.defragment",
+    "ipv6.defragment",
+)
+OPTIONS: Final = [option for preference in OFF for option in ("-o", f"{preference}:FALSE")]
 INSTALL: Final = "`sudo apt-get install tshark` (Debian, Ubuntu) or `conda install -c conda-forge wireshark`"
 CANNOT_CUT: Final = "can't be written"  # what editcap says of a capture that holds decryption secrets
 
@@ -101,15 +98,11 @@ def _source(path: str) -> str:
 
 
 class Dissection:
-    """A capture's packets as tshark's dissectors see them.
-
-    ``damage`` is what it complained about behind the last one, ``others`` the number of records that are no packets but have a number in Wireshark.
-    """
+    """A capture's packets as tshark's dissectors see them; ``damage`` is what it complained about behind the last one."""
 
     def __init__(self, path: str, ports: Sequence[int] = ()) -> None:
         """``ports`` are the brokers': what TCP carries there is not dissected."""
         self.damage: str | None = None
-        self.others = 0
         self._path = path
         decode = [f"tcp.port=={port},data" for port in sorted(set(ports))] + [f"udp.port=={port},vxlan" for port in VXLAN_PORTS]
         self._command = [find("tshark"), "-n", "-r", _source(path), *OPTIONS]
@@ -128,9 +121,7 @@ class Dissection:
                 seen = 0
                 for line in process.stdout:
                     packet = read_packet(line.decode("utf-8", "replace"), seen + 1)
-                    if packet is None:
-                        self.others += 1
-                    else:
+                    if packet is not None:
                         seen += 1
                         yield packet
                 code = process.wait()
