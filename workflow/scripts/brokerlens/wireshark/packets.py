@@ -102,7 +102,7 @@ def read_row(packet: Packet, brokers: Mapping[tuple[int, int, int], int]) -> Row
         return why
     ip = _ip_header(packet)
     tcp = {field: packet.values[field].split(",") for field in TCP_FIELDS if field in packet.values}
-    if "tcp.hdr_len" in tcp and _number(tcp, "tcp.hdr_len") < 20 and "tcp.flags" not in tcp and packet.captured == packet.wire:
+    if "tcp.hdr_len" in tcp and _number(tcp, "tcp.hdr_len") < 20:
         return MALFORMED
     if "tcp.urgent_pointer" not in tcp:
         return CUT_HEADER
