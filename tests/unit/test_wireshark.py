@@ -198,6 +198,7 @@ def fake_tshark(folder: Path, text: str) -> None:
         ("print('not what was asked for')", r"tshark printed 'not what was asked for', expected \d+ fields"),
         ("import sys; sys.exit('tshark: no such field')", "tshark ended with 'tshark: no such field'"),
         ("import sys; print('fault', file=sys.stderr); sys.exit(2)", "tshark ended with 'fault'"),
+        ("import os; os.write(1, b'1\\t17'); os.kill(os.getpid(), 9)", r"tshark ended with 'no message' \(exit code -9\)"),
     ],
 )
 def test_a_tshark_that_fails_is_one_clear_error(program: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +219,63 @@ def test_a_tshark_that_fails_leaves_the_native_result(tmp_path: Path, monkeypatc
     assert "Wireshark failed: " in facts["notices"][1] and "tshark: out of order" in facts["notices"][1]
 
 
+@needs_tshark
+def test_packets_of_more_than_64_kib_are_read_alike(tmp_path: Path) -> None:
+    """As offload hands them over, with a length of 0."""
+    frames = [ethernet(ipv4(*FOUR, segment(1, bytes(70_000)), total=0)), ethernet(ipv6(*SIX, segment(1, bytes(70_000)), length=0))]
+    native, wireshark = both(tmp_path, pcap([Record(5, frame, len(frame)) for frame in frames]))
+    assert next(read_rows([wireshark])).columns["payload_len"].tolist() == [70_000, 70_000]
+    same_files(native, wireshark)
+
+
+@needs_tshark
+def test_padding_is_read_alike(tmp_path: Path) -> None:
+    bare = ipv4(*FOUR, tcp(50_000, 31_289))
+    frames = [ethernet(bare, tags) + bytes(range(1, 1 + padding)) for tags in ([], [0x8100]) for padding in range(20)]
+    same_files(*both(tmp_path, pcap([Record(5, frame, len(frame)) for frame in frames])))
+
+
+@needs_tshark
+def test_of_several_blocks_of_sack_the_same_are_read(tmp_path: Path) -> None:
+    one, other = (b"\x05\x0a" + struct.pack(">II", edge, edge + 1) for edge in (7, 9))
+    two = b"\x05\x12" + struct.pack(">IIII", 1, 2, 3, 4)
+    frames = [ethernet(ipv4(*FOUR, segment(1, options=options))) for options in (one + other, one + two)]
+    records = [Record(5, frame[:captured], len(frame)) for frame in frames for captured in range(54, len(frame) + 1)]
+    same_files(*both(tmp_path, pcap(records)))
+
+
+@needs_tshark
+def test_times_that_no_row_can_hold_are_none(tmp_path: Path) -> None:
+    frame = ethernet(ipv4(*FOUR, segment(1)))
+    native, wireshark = both(
+        tmp_path, section() + interface(resolution=6) + enhanced(2**62, frame, len(frame)) + enhanced(7, frame, len(frame))
+    )
+    assert read_facts(native)["skipped"] == read_facts(wireshark)["skipped"] == {"no_time": 1}
+
+
+@needs_tshark
+def test_a_capture_that_ends_within_its_first_packet_is_an_empty_one(tmp_path: Path) -> None:
+    native, wireshark = both(tmp_path, EDGE[2].read_bytes()[:50])
+    assert read_facts(wireshark)["packets"] == read_facts(native)["packets"] == 0
+    assert read_facts(wireshark)["truncated"] == read_facts(native)["truncated"] is not None
+
+
+@needs_tshark
+def test_the_same_files_from_compressed_data_that_wireshark_does_not_read(tmp_path: Path) -> None:
+    skipped = b"\x50\x2a\x4d\x18\x04\x00\x00\x00" + bytes(4)
+    same_files(*both(tmp_path, skipped + COMPRESSIONS["zstd"](EDGE[2].read_bytes())))
+
+
+@needs_tshark
+def test_plugins_of_the_users_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugins = tmp_path / ".local" / "lib" / "wireshark" / "plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "hello.lua").write_text("print('hello')\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    same_files(*both(tmp_path, EDGE[2].read_bytes()))
+
+
 def test_times_are_read_as_integers() -> None:
     assert wireshark.nanoseconds("1700000000.123456789") == 1_700_000_000_123_456_789
     assert wireshark.nanoseconds("1700000000.5") == 1_700_000_000_500_000_000
-    assert wireshark.nanoseconds("") == wireshark.nanoseconds("-1.000000000") == -1
+    assert wireshark.nanoseconds("") == wireshark.nanoseconds("-1.000000000") == wireshark.nanoseconds("9223372037.000000000") == -1

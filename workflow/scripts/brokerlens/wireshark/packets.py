@@ -37,12 +37,19 @@ FRAGMENT_FIELDS: Final = ("ipv6.fraghdr.more", "ipv6.fraghdr.offset")
 TCP_FIELDS: Final = (
     "tcp.srcport", "tcp.dstport", "tcp.seq_raw", "tcp.ack_raw", "tcp.hdr_len", "tcp.flags", "tcp.window_size_value", "tcp.checksum",
     "tcp.urgent_pointer", "tcp.len", "tcp.payload", "tcp.options.timestamp.tsval", "tcp.options.timestamp.tsecr", "tcp.options.mss_val",
-    "tcp.options.wscale.shift", "tcp.options.sack_perm", "tcp.options.sack_le", "tcp.options.sack_re",
+    "tcp.options.wscale.shift", "tcp.options.sack_perm", "tcp.options.sack.count", "tcp.options.sack_le",
+    "tcp.options.sack_re",
 )  # fmt: skip
+TRAILERS: Final = ("eth.padding", "vlan.trailer", "sll.trailer", "eth.trailer", "eth.fcs")  # as they follow each other
+MALFORMED_PACKET: Final = "_ws.malformed"
 FIELDS: Final = (
     "frame.encap_type", "frame.time_epoch", "frame.len", "frame.cap_len", "frame.protocols", "sll.ifindex", "sll.pkttype",
-    "eth.padding", "eth.trailer", *IPV4_FIELDS, *IPV6_FIELDS, *FRAGMENT_FIELDS, *TCP_FIELDS,
+    *TRAILERS, MALFORMED_PACKET, *IPV4_FIELDS, *IPV6_FIELDS, *FRAGMENT_FIELDS, *TCP_FIELDS,
 )  # fmt: skip
+
+
+LATEST: Final = (1 << 63) - 1  # nanoseconds
+LONGEST_IP: Final = (1 << 16) - 1  # that its header can say
 
 
 class Packet(NamedTuple):
@@ -86,11 +93,12 @@ def read_packet(line: str, number: int) -> Packet | None:
 
 
 def nanoseconds(text: str) -> int:
-    """Seconds since 1970 with nine digits behind the point, or -1 where there are none or they are before 1970."""
+    """Seconds since 1970 with nine digits behind the point, or -1 where there are none, or they are before 1970 or too many for a row."""
     if not text or text.startswith("-"):
         return -1
     seconds, _, fraction = text.partition(".")
-    return int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9])
+    time = int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9])
+    return time if time <= LATEST else -1
 
 
 def read_row(packet: Packet, brokers: Mapping[tuple[int, int, int], int]) -> Row | int:
@@ -100,14 +108,14 @@ def read_row(packet: Packet, brokers: Mapping[tuple[int, int, int], int]) -> Row
     why = _no_tcp(packet.protocols, packet.values)
     if why is not None:
         return why
-    ip = _ip_header(packet)
-    tcp = {field: packet.values[field].split(",") for field in TCP_FIELDS if field in packet.values}
+    ip, tcp = ip_header(packet), _tcp_header(packet)
     if "tcp.hdr_len" in tcp and _number(tcp, "tcp.hdr_len") < 20:
         return MALFORMED
     if "tcp.urgent_pointer" not in tcp:
         return CUT_HEADER
-    more = _is_first_fragment(packet.values, ip)
-    if "tcp.len" not in tcp and not more:
+    more = _is_first_fragment(packet, ip)
+    payload_len = _payload_len(packet, ip, tcp)
+    if payload_len < 0:
         return MALFORMED
     source, target = (*words(ip["src"]), _number(tcp, "tcp.srcport")), (*words(ip["dst"]), _number(tcp, "tcp.dstport"))
     to_broker, from_broker = brokers.get(target, 0), brokers.get(source, 0)
@@ -116,7 +124,7 @@ def read_row(packet: Packet, brokers: Mapping[tuple[int, int, int], int]) -> Row
     answers = from_broker > 0 and (to_broker == 0 or from_broker < to_broker)
     client, broker = (target, source) if answers else (source, target)
     return Row(
-        columns=_columns(packet, ip, tcp, answers=answers, more=more),
+        columns=_columns(packet, ip, tcp, payload_len, answers=answers, more=more),
         ends=(*client[:2], *broker[:2], client[2] << 16 | broker[2]),
         payload=bytes.fromhex(tcp["tcp.payload"][0]) if "tcp.payload" in tcp else b"",
     )
@@ -124,7 +132,7 @@ def read_row(packet: Packet, brokers: Mapping[tuple[int, int, int], int]) -> Row
 
 def endpoints(packet: Packet) -> list[tuple[int, int, int]]:
     """Both ends of a TCP packet, as ``lookup.count_endpoint`` takes them."""
-    ip = _ip_header(packet)
+    ip = ip_header(packet)
     ports = (int(packet.values[f"tcp.{port}"].split(",")[0]) for port in ("srcport", "dstport"))
     return [(*words(ip[end]), port) for end, port in zip(("src", "dst"), ports, strict=True)]
 
@@ -149,21 +157,32 @@ def _no_tcp(protocols: Sequence[str], values: Mapping[str, str]) -> int | None:
     return FRAGMENT if any(int(offset, 0) for offset in offsets) else NOT_TCP
 
 
-def _ip_header(packet: Packet) -> dict[str, str]:
-    """The fields of the last IP header before TCP's, by name without the family."""
+def header_hash(packet: Packet, *, length_0: bool = False) -> int:
+    """``ROW_COLUMNS``' ``header_hash`` of a packet with a row; ``length_0`` if the IP header said that length."""
+    ip = ip_header(packet)
+    return _hash(ip | {"len": "0", "plen": "0"} if length_0 else ip, _tcp_header(packet))
+
+
+def _tcp_header(packet: Packet) -> dict[str, list[str]]:
+    return {field: packet.values[field].split(",") for field in TCP_FIELDS if field in packet.values}
+
+
+def ip_header(packet: Packet) -> dict[str, str]:
+    """The fields of the last IP header before TCP's, by name without the family; ``extensions`` has what stands between both."""
     before = packet.protocols[: packet.protocols.index("tcp")]
     family = next(protocol for protocol in reversed(before) if protocol in ("ip", "ipv6"))
     place = before.count(family) - 1
-    header = {"family": family}
+    header = {"family": family, "extensions": ":".join(before[len(before) - before[::-1].index(family) :])}
     for field in IPV4_FIELDS if family == "ip" else IPV6_FIELDS:
         values = packet.values.get(field, "").split(",")
         header[field.removeprefix(f"{family}.")] = values[place] if place < len(values) else ""
     return header
 
 
-def _is_first_fragment(values: Mapping[str, str], ip: Mapping[str, str]) -> bool:
-    more = ip["flags.mf"] if ip["family"] == "ip" else values.get("ipv6.fraghdr.more", "").split(",")[-1]
-    return _is_set(more)
+def _is_first_fragment(packet: Packet, ip: Mapping[str, str]) -> bool:
+    if ip["family"] == "ip":
+        return _is_set(ip["flags.mf"])
+    return "ipv6.fraghdr" in ip["extensions"] and _is_set(packet.values.get("ipv6.fraghdr.more", "").split(",")[-1])
 
 
 def _is_set(text: str) -> bool:
@@ -177,14 +196,15 @@ def _number(fields: Mapping[str, list[str]], field: str, place: int = 0) -> int:
     return int(values[place], 0) if values else 0
 
 
-def _columns(packet: Packet, ip: Mapping[str, str], tcp: Mapping[str, list[str]], *, answers: bool, more: bool) -> dict[str, int]:
-    header = _number(tcp, "tcp.hdr_len")
-    payload_len = _number(tcp, "tcp.len") if "tcp.len" in tcp else max(_ip_payload(ip) - header, 0)
+def _columns(
+    packet: Packet, ip: Mapping[str, str], tcp: Mapping[str, list[str]], payload_len: int, *, answers: bool, more: bool
+) -> dict[str, int]:
     payload = tcp.get("tcp.payload", [""])[0]
     captured = len(payload) // 2
-    padded = captured + _padding(packet)
+    padding = "" if is_tunnelled(packet) else trailing(packet)  # what pads a packet in a tunnel is not the frame's
+    padded = captured + len(padding) // 2
     at = 4 if answers else 8
-    sacks = list(zip(tcp.get("tcp.options.sack_le", []), tcp.get("tcp.options.sack_re", []), strict=False))[:4]
+    sacks = _sacks(tcp)
     blocks = [int(edge, 0) for block in sacks for edge in block] + [0] * (8 - 2 * len(sacks))
     return {
         "from_broker": answers,
@@ -204,7 +224,7 @@ def _columns(packet: Packet, ip: Mapping[str, str], tcp: Mapping[str, list[str]]
         "payload_len": payload_len,
         "payload_captured": captured,
         "padded_len": padded,
-        "notebook_id": int(payload[2 * at : 2 * at + 8].ljust(8, "0"), 16) if padded > 12 else 0,
+        "notebook_id": int((payload + padding)[2 * at : 2 * at + 8], 16) if padded > 12 else 0,
         "options": _options(tcp) | more * MORE_FRAGMENTS | (packet.wire - packet.captured > payload_len) * OPTIONS_DAMAGED,
         "tsval": _number(tcp, "tcp.options.timestamp.tsval", -1) if "tcp.options.timestamp.tsecr" in tcp else 0,
         "tsecr": _number(tcp, "tcp.options.timestamp.tsecr", -1),
@@ -215,16 +235,36 @@ def _columns(packet: Packet, ip: Mapping[str, str], tcp: Mapping[str, list[str]]
     }
 
 
-def _ip_payload(ip: Mapping[str, str]) -> int:
-    """Bytes behind the IP header, of a fragment behind IPv6's fragment header, which alone may be before TCP."""
-    return int(ip["len"] or 0) - int(ip["hdr_len"] or 0) if ip["family"] == "ip" else int(ip["plen"] or 0) - 8
+def _payload_len(packet: Packet, ip: Mapping[str, str], tcp: Mapping[str, list[str]]) -> int:
+    """Bytes of payload on the wire, less than 0 where the headers cannot be.
+
+    Of fragments, also those that a tunnel's packet is in, tshark tells none; what extension headers take, but the fragment header, it never tells.
+    """
+    if "tcp.len" in tcp:
+        return _number(tcp, "tcp.len")
+    if not any(_is_set(bit) for field in ("ip.flags.mf", "ipv6.fraghdr.more") for bit in packet.values.get(field, "").split(",")):
+        return -1
+    headers = int(ip["hdr_len"]) if ip["family"] == "ip" else 8 * ("ipv6.fraghdr" in ip["extensions"])
+    return int(ip["len"] if ip["family"] == "ip" else ip["plen"]) - headers - _number(tcp, "tcp.hdr_len")
 
 
-def _padding(packet: Packet) -> int:
-    """Captured bytes behind the IP packet; what pads a packet in a tunnel is not the frame's."""
-    if packet.protocols.count("ip") + packet.protocols.count("ipv6") > 1:
-        return 0
-    return sum(len(packet.values.get(field, "")) // 2 for field in ("eth.padding", "eth.trailer"))
+def _sacks(tcp: Mapping[str, list[str]]) -> list[tuple[str, str]]:
+    """The blocks of the last SACK option that is captured whole: of these alone tshark gives the number of blocks."""
+    counts = [int(count) for count in tcp.get("tcp.options.sack.count", [])]
+    blocks = list(zip(tcp.get("tcp.options.sack_le", []), tcp.get("tcp.options.sack_re", []), strict=False))
+    return blocks[sum(counts[:-1]) : sum(counts)][:4]
+
+
+def is_tunnelled(packet: Packet) -> bool:
+    """Whether the packet with a row is in another."""
+    before = packet.protocols[: packet.protocols.index("tcp")]
+    return before.count("ip") + before.count("ipv6") > 1
+
+
+def trailing(packet: Packet) -> str:
+    """The bytes that tshark shows behind the packets in all frames, an outer and an inner one's, in hex. Any four it may take for a checksum."""
+    texts = [text for field in TRAILERS for text in reversed(packet.values.get(field, "").split(","))]
+    return "".join(text.removeprefix("0x") for text in texts)
 
 
 def _options(tcp: Mapping[str, list[str]]) -> int:
@@ -238,7 +278,11 @@ def _options(tcp: Mapping[str, list[str]]) -> int:
 
 
 def _hash(ip: Mapping[str, str], tcp: Mapping[str, list[str]]) -> int:
-    """The hash of the headers that the fields say were there: the native reader's, but for IP options and extension headers."""
+    """The hash of the headers that the fields say were there: the native reader's, but for IP options and extension headers.
+
+    tshark puts what it finds in the place of a length of 0, as offload leaves it: sure is that only where a header cannot say as much.
+    """
+    ip = {name: "0" if name in ("len", "plen") and value and int(value) > LONGEST_IP else value for name, value in ip.items()}
     if ip["family"] == "ip":
         flags = sum(_is_set(ip[f"flags.{flag}"]) << bit for flag, bit in (("rb", 15), ("df", 14), ("mf", 13)))
         fields: list[tuple[int | str, int]] = [
