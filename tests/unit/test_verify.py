@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +29,7 @@ from capture_files import (
     pcapng,
     section,
     tcp,
+    tunnelled,
     udp,
     vxlan,
 )
@@ -36,10 +37,10 @@ from test_split_capture import EDGE
 from test_wireshark import BROKERS, CISCO_HDLC, FOUR, SIX, fake_tshark, in_hdlc, needs_tshark, segment
 
 from brokerlens.capture.errors import CaptureError
+from brokerlens.capture.layers import SKIPPED
 from brokerlens.errors import UserError
 from brokerlens.wireshark import agreement as subject
 from brokerlens.wireshark.differences import read, tabulate, unexplained
-from brokerlens.wireshark.packets import Packet
 from verify import verify
 from verify_capture import verify_capture
 
@@ -67,13 +68,23 @@ def of_frames(folder: Path, *frames: bytes, link: int = 1, wire: int | None = No
 
 
 EXPLAINED: dict[str, tuple[bytes, dict[str, set[str]]]] = {
-    "IPv4 length 0 with padding": (ethernet(ipv4(*FOUR, tcp(50_000, 31_289), total=0), padding=6), {"ipv4_length_0": {"header_hash"}}),
-    "IPv4 length 0 without padding": (ethernet(ipv4(*FOUR, segment(1), total=0)), {"ipv4_length_0": {"header_hash"}}),
-    "IPv6 length 0": (ethernet(ipv6(*SIX, segment(1), length=0)), {"ipv6_length_0": {"row"}}),
+    "IPv4 length 0 with padding": (ethernet(ipv4(*FOUR, tcp(50_000, 31_289), total=0), padding=6), {"ip_length_0": {"header_hash"}}),
+    "IPv4 length 0 without padding": (ethernet(ipv4(*FOUR, segment(1), total=0)), {"ip_length_0": {"header_hash"}}),
+    "IPv6 length 0": (ethernet(ipv6(*SIX, segment(1), length=0)), {"ip_length_0": {"header_hash"}}),
+    "IPv6 length 0 with an extension header": (
+        ethernet(ipv6(*SIX, segment(1), extensions=[(0, bytes(8))], length=0)),
+        {"ipv6_length_0": {"row"}},
+    ),
+    "IPv4 of more than its length can say": (ethernet(ipv4(*FOUR, segment(1, bytes(70_000)), total=0)), {}),
+    "IPv6 of more than its length can say": (ethernet(ipv6(*SIX, segment(1, bytes(70_000)), length=0)), {}),
     "first fragment": (ethernet(ipv4(*FOUR, segment(1), fragment=0x2000)), {}),
     "first fragment of IPv6": (
         ethernet(ipv6(*SIX, segment(1), extensions=[(44, b"\x00\x00\x00\x01\x00\x00\x00\x09")])),
         {"ip_options": {"header_hash"}},
+    ),
+    "first fragment of IPv6 with a tunnel": (
+        ethernet(tunnelled(ipv6(*SIX, segment(1)), 41, six=True, extensions=[(44, b"\x00\x00\x00\x01\x00\x00\x00\x09")])),
+        {},
     ),
     "later fragment": (ethernet(ipv4(*FOUR, segment(1), fragment=9)), {}),
     "data offset below 5": (ethernet(ipv4(*FOUR, segment(1, words=4))), {}),
@@ -84,6 +95,23 @@ EXPLAINED: dict[str, tuple[bytes, dict[str, set[str]]]] = {
     "Ethernet in MPLS without a control word": (
         UNICAST + b"\x88\x47" + mpls(ethernet(ipv4(*FOUR, segment(1)))),
         {"ethernet_in_mpls": {"row"}},
+    ),
+    "Ethernet in MPLS that looks like IPv4": (
+        UNICAST + b"\x88\x47" + mpls(b"\x4c" + ethernet(ipv4(*FOUR, segment(1)))[1:]),
+        {"ethernet_in_mpls": {"row"}},
+    ),
+    "Ethernet in MPLS that looks like IPv6": (
+        UNICAST + b"\x88\x47" + mpls(b"\x6c" + ethernet(ipv4(*FOUR, segment(1)))[1:]),
+        {"ethernet_in_mpls": {"row"}},
+    ),
+    "padding of an inner frame": (ethernet(vxlan(ipv4(*FOUR, tcp(50_000, 31_289)))), {"padding": {"padded_len"}}),
+    "reset with data": (
+        ethernet(ipv4(*FOUR, tcp(50_000, 31_289, b"no such topic here", flags=0x14))),
+        {"reset_with_data": {"payload_captured", "padded_len", "notebook_id", "payload"}},
+    ),
+    "malformed option": (
+        ethernet(ipv4(*FOUR, segment(1, options=b"\x05\x02\x02\x04\x00\x09"))),
+        {"malformed": {"options", "mss", "payload_captured", "padded_len", "payload"}},
     ),
     "VXLAN on Linux's port": (ethernet(vxlan(ipv4(*FOUR, segment(1)), 8472)), {}),
     "IP in ERSPAN": (ethernet(erspan(ipv4(*FOUR, segment(1)), 3, 2)), {"ip_in_erspan": {"row"}}),
@@ -101,11 +129,9 @@ def test_each_known_difference_is_explained_and_nothing_else_differs(packet: str
 
 @needs_tshark
 def test_every_rule_explains_one_of_these_packets_and_no_ordinary_one(tmp_path: Path) -> None:
-    rules = set().union(*(explained for _, explained in EXPLAINED.values())) | {"unknown_link"}
+    rules = set[str]().union(*(explained for _, explained in EXPLAINED.values())) | {"unknown_link"}
     assert rules == {rule.name for rule in subject.RULES}
-    ordinary = Packet(1, 5, 60, 60, ["eth", "ip", "tcp"], {"ip.hdr_len": "20", "ip.len": "60", "tcp.len": "8"})
-    row = subject.Decoded({"options": "0"}, -1)
-    assert [rule.name for rule in subject.RULES if rule.matches(ordinary, row, row)] == []
+    assert of_frames(tmp_path, *(ethernet(ip(*ends, segment(1))) for ends in (FOUR, SIX))) == {}
 
 
 @needs_tshark
@@ -172,17 +198,99 @@ def test_a_capture_without_packets(tmp_path: Path) -> None:
     assert found(tmp_path, pcap([]))["compared"] == 0
 
 
-@needs_tshark
-@pytest.mark.parametrize("wrong", ["seq", "timestamp", "ttl", "payload_len", "header_hash"])
-def test_a_wrong_reader_is_found_out(wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+Spoil = Callable[[subject.Decoded], subject.Decoded]
+
+
+@pytest.fixture
+def wrongly(monkeypatch: pytest.MonkeyPatch) -> Callable[[Spoil], None]:
+    """Lets the native reader give other rows than it does."""
     decode = subject.Native.decode
 
-    def wrongly(self: subject.Native, chunk: Any, place: int) -> subject.Decoded:
-        right = decode(self, chunk, place)
-        return right._replace(fields={**right.fields, wrong: str(int(right.fields[wrong]) + 1)}) if right.skipped < 0 else right
+    def spoil(how: Spoil) -> None:
+        def other(self: subject.Native, chunk: Any, place: int) -> subject.Decoded:
+            right = decode(self, chunk, place)
+            return how(right) if right.skipped < 0 else right
 
-    monkeypatch.setattr(subject.Native, "decode", wrongly)
-    assert differences(found(tmp_path, EDGE[2].read_bytes(), 20)) == {"differs": {wrong}}
+        monkeypatch.setattr(subject.Native, "decode", other)
+
+    return spoil
+
+
+def off_by_one(row: subject.Decoded, field: str) -> subject.Decoded:
+    """The row with one wrong value."""
+    value = row.fields[field]
+    return row._replace(fields={**row.fields, field: str(int(value) + 1) if value.lstrip("-").isdigit() else f"not {value}"})
+
+
+@needs_tshark
+def test_a_reader_that_is_wrong_in_any_field_is_found_out(tmp_path: Path, wrongly: Callable[[Spoil], None]) -> None:
+    fields = [field for field in subject.COMPARED if field != "row"] * 3
+    wrongly(lambda row: off_by_one(row, fields.pop()) if fields else row)
+    result = found(tmp_path, EDGE[2].read_bytes(), 200)
+    assert differences(result) == {"differs": set(subject.COMPARED) - {"row"}}
+    assert {outcome["differences"].get("differs", {}).get("count") for name, outcome in result["fields"].items() if name != "row"} == {3}
+
+
+@needs_tshark
+@pytest.mark.parametrize("why", range(len(SKIPPED)))
+def test_a_reader_that_misses_packets_is_found_out(why: int, tmp_path: Path, wrongly: Callable[[Spoil], None]) -> None:
+    wrongly(lambda row: subject.Decoded({field: row.fields[field] for field in subject.FRAME}, why))
+    assert differences(found(tmp_path, EDGE[2].read_bytes(), 20)) == {"differs": {"row"}}
+
+
+@needs_tshark
+@pytest.mark.parametrize(
+    ("packet", "field"),
+    [
+        ("IPv4 length 0 without padding", "header_hash"),
+        ("IPv6 length 0", "header_hash"),
+        ("IP length longer than the frame", "payload_len"),
+    ],
+)
+def test_what_explains_a_difference_does_not_explain_another_value(
+    packet: str, field: str, tmp_path: Path, wrongly: Callable[[Spoil], None]
+) -> None:
+    wrongly(lambda row: off_by_one(row, field))
+    assert of_frames(tmp_path, EXPLAINED[packet][0]) == {"differs": {field}}
+
+
+@needs_tshark
+def test_a_reader_that_takes_the_frame_for_longer_than_it_is_is_found_out(tmp_path: Path, wrongly: Callable[[Spoil], None]) -> None:
+    """Its own word that a packet ends behind the frame explains nothing."""
+    wrongly(lambda row: off_by_one(row, "payload_len"))
+    assert of_frames(tmp_path, ethernet(ipv4(*FOUR, segment(1)))) == {"differs": {"payload_len"}}
+
+
+@needs_tshark
+@pytest.mark.parametrize("padding", [0, 1, 2, 3, 4, 5, 6, 8, 10, 18, 46])
+def test_padding_agrees_even_where_tshark_takes_some_for_a_checksum(padding: int, tmp_path: Path) -> None:
+    bare, known, random = ipv4(*FOUR, tcp(50_000, 31_289)), ipv4(*FOUR, segment(1, bytes(200))), bytes(range(77, 77 + padding))
+    tagged: list[list[int]] = [[], [0x8100], [0x88A8, 0x8100]]
+    assert (
+        of_frames(
+            tmp_path, *(ethernet(packet, tags) + end for packet in (bare, known) for tags in tagged for end in (bytes(padding), random))
+        )
+        == {}
+    )
+    for kind in ("cooked", "cooked 2"):
+        link, wrap = LINKS[kind]
+        assert of_frames(tmp_path, wrap(bare) + random, link=link) == {}
+
+
+@needs_tshark
+def test_padding_that_tshark_does_not_show_is_explained_up_to_what_there_is(tmp_path: Path, wrongly: Callable[[Spoil], None]) -> None:
+    frame = ipv4(*FOUR, tcp(50_000, 31_289)) + bytes(6)
+    assert of_frames(tmp_path, frame, link=101) == {"padding": {"padded_len"}}
+    wrongly(lambda row: off_by_one(row, "padded_len"))
+    assert of_frames(tmp_path, frame, link=101) == {"differs": {"padded_len"}}
+
+
+@needs_tshark
+def test_sections_with_interfaces_of_their_own_which_no_tool_can_cut(tmp_path: Path) -> None:
+    frame, cooked = ethernet(ipv4(*FOUR, segment(1))), LINKS["cooked"][1](ipv4(*FOUR, segment(2)))
+    sections = section() + interface() + enhanced(5, frame, len(frame)), section() + interface(113) + enhanced(6, cooked, len(cooked))
+    result = found(tmp_path, b"".join(sections) * 20, 20)
+    assert (result["packets"], result["compared"], result["rows"], differences(result)) == (40, 20, 20, {})
 
 
 @needs_tshark
@@ -224,13 +332,12 @@ def test_what_is_no_capture_is_one_clear_error(tmp_path: Path) -> None:
         found(tmp_path, b"no capture at all, but long enough")
 
 
-def test_an_editcap_that_fails_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_tshark(tmp_path, "")
-    shutil.copy(tmp_path / "tshark", tmp_path / "editcap")
-    (tmp_path / "editcap").write_text((tmp_path / "tshark").read_text() + "import sys; sys.exit('editcap: no space left')")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="editcap ended with 'editcap: no space left'"):
-        found(tmp_path, EDGE[0].read_bytes(), 5)
+def test_an_editcap_that_fails_leaves_the_sample_to_tshark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_tshark(tmp_path, "import sys; open(sys.argv[3], 'w').write('half'); sys.exit('editcap: no space left')")
+    (tmp_path / "tshark").rename(tmp_path / "editcap")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    result = found(tmp_path, EDGE[0].read_bytes(), 5)
+    assert (result["compared"], differences(result)) == (5, {})
 
 
 @needs_tshark
@@ -239,7 +346,7 @@ def test_the_table_has_agreements_explanations_and_what_is_left(tmp_path: Path) 
     captures = {
         "good.pcap": [ethernet(inner)] * 3,
         "odd.pcap": [
-            ethernet(ipv6(*SIX, segment(1), length=0)),
+            ethernet(ipv6(*SIX, segment(1), extensions=[(0, bytes(8))], length=0)),
             ethernet(udp(2152, struct.pack(">BBHI", 0x30, 255, len(inner), 7) + inner)),
         ],
     }

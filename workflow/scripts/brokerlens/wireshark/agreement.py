@@ -5,6 +5,8 @@ A difference is explained only by a rule that matches the packet itself, and onl
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,12 +16,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from brokerlens.capture.columns import OPTIONS_DAMAGED, ROW_COLUMNS, new_columns
-from brokerlens.capture.headers import END_COLUMNS, FIELDS, IP_AT, SEGMENT_END, find_tcp, read_headers
-from brokerlens.capture.layers import SKIPPED, UNKNOWN_LINK, be16
+from brokerlens.capture.headers import END_COLUMNS, read_headers
+from brokerlens.capture.layers import OTHER_ENDPOINT, SKIPPED, UNKNOWN_LINK
 from brokerlens.capture.lookup import address, broker_table, endpoint, new_endpoints
 from brokerlens.capture.reader import Capture, Chunk
 from brokerlens.wireshark import tools
-from brokerlens.wireshark.packets import Packet, Row, read_row
+from brokerlens.wireshark.packets import MALFORMED_PACKET, Packet, Row, header_hash, ip_header, is_tunnelled, read_row, trailing
 
 STRETCHES: Final = 500  # of random packets: editcap takes 512 ranges and silently leaves the rest out
 LAST_NUMBER: Final = (1 << 32) - 1  # of a packet
@@ -27,8 +29,11 @@ SEED: Final = 20_251_226
 EXAMPLES: Final = 3  # packets named per kind of difference
 FRAME: Final = ("timestamp", "frame_number", "wire_len", "captured_len")
 COMPARED: Final = (
-    "row", "client", "broker", *(name for name in ROW_COLUMNS if name not in ("bucket", "connection")),
+    "row", "client", "broker", *(name for name in ROW_COLUMNS if name not in ("bucket", "connection")), "payload",
 )  # fmt: skip
+SALT: Final = os.urandom(16)  # what stands for payload in results tells nothing of it
+KNOWN_LINKS: Final = ("eth", "sll", "raw", "null")  # as tshark names them
+OPTIONS: Final = COMPARED[COMPARED.index("options") : COMPARED.index("payload")]
 ABSENT: Final = "no row"
 AGREES: Final = "agrees"
 DIFFERS: Final = "differs"
@@ -39,14 +44,14 @@ class Decoded(NamedTuple):
 
     fields: Mapping[str, str]
     skipped: int
-    ip_length: int = -1
-    """What the IP header says, of the native reader's rows."""
-    overlong: bool = False
-    """Whether the IP packet ends behind the frame, of the native reader's rows."""
 
 
 class Rule(NamedTuple):
-    """Why the two differ: in which fields, and for which packets. ``matches`` gets tshark's packet and both results."""
+    """Why the two differ: in which fields, and for which packets.
+
+    ``matches`` gets tshark's packet and both results. It asks what stands in the packet, and that the native reader's value is the one that follows
+    from that: never the native reader alone, whose fault would then explain itself.
+    """
 
     name: str
     says: str
@@ -54,9 +59,77 @@ class Rule(NamedTuple):
     matches: Callable[[Packet, Decoded, Decoded], bool]
 
 
-def _has_inner_ip(packet: Packet, behind: str) -> bool:
-    place = packet.protocols.index(behind) if behind in packet.protocols else len(packet.protocols)
-    return any(protocol in ("ip", "ipv6") for protocol in packet.protocols[place:])
+def _is_of_unknown_link(packet: Packet, native: Decoded, wireshark: Decoded) -> bool:
+    return native.skipped == UNKNOWN_LINK and packet.protocols[0] not in KNOWN_LINKS
+
+
+def _is_ipv6_of_length_0(packet: Packet, native: Decoded, wireshark: Decoded) -> bool:
+    """With extension headers; without them tshark takes the frame's length."""
+    lengths = packet.values.get("ipv6.plen", "").split(",")
+    return _finds_nothing(wireshark) and lengths[-1] == "0" and packet.protocols[-1].startswith("ipv6.")
+
+
+def _hash_says_length_0(packet: Packet, native: Decoded, wireshark: Decoded) -> bool:
+    return native.fields["header_hash"] == str(header_hash(packet, length_0=True))
+
+
+def _is_longer_than_frame(packet: Packet, native: Decoded, wireshark: Decoded) -> bool:
+    """Whether the native reader's length of payload follows from the IP header's, which is more than tshark found room for."""
+    ip, lengths = ip_header(packet), [int(one.fields["payload_len"]) for one in (native, wireshark)]
+    headers = int(packet.values["tcp.hdr_len"].split(",")[0])
+    if ip["family"] == "ip":
+        return lengths[0] == int(ip["len"]) - int(ip["hdr_len"]) - headers > lengths[1]
+    # How long extension headers are tshark does not tell: so much more than the frame's rest is said and no more.
+    claimed = int(ip["plen"]) - headers
+    return claimed >= lengths[0] > lengths[1] if ip["extensions"] else claimed == lengths[0] > lengths[1]
+
+
+def _has_ethernet_in_mpls(packet: Packet, native: Decoded, wireshark: Decoded) -> bool:
+    return _finds_nothing(wireshark) and "mpls" in packet.protocols
+
+
+def _has_ip_in_erspan(packet: Packet, native: Decoded, wireshark: Decoded) -> bool:
+    protocols = packet.protocols
+    return _finds_nothing(wireshark) and "erspan" in protocols and not {"ip", "ipv6"} & set(protocols[protocols.index("erspan") :])
+
+
+def _finds_nothing(wireshark: Decoded) -> bool:
+    """Whether tshark sees no TCP. Where the native reader sees a broker's, address and port stand at their places: nothing else explains that."""
+    return wireshark.skipped not in (-1, OTHER_ENDPOINT)
+
+
+def _has_more_than_fixed_headers(packet: Packet, native: Decoded, wireshark: Decoded) -> bool:
+    ip = ip_header(packet)
+    return ip["hdr_len"] != "20" if ip["family"] == "ip" else ip["nxt"] != "6"
+
+
+def _has_hidden_padding(packet: Packet, native: Decoded, wireshark: Decoded) -> bool:
+    """Whether the native reader found more behind the packet than tshark tells to be there, for a reason.
+
+    Of what is behind ``tcp`` in the protocols, ``data`` is its payload; anything else has taken the frame's trailer for its own.
+    """
+    padding = [int(one.fields["padded_len"]) - int(one.fields["payload_captured"]) for one in (native, wireshark)]
+    if is_tunnelled(packet):
+        return padding[1] == 0 < padding[0] <= len(trailing(packet)) // 2
+    behind = set(packet.protocols[packet.protocols.index("tcp") + 1 :])
+    hidden = packet.protocols[0] not in ("eth", "sll") or "pppoes" in packet.protocols or behind - {"data"}
+    ip = ip_header(packet)
+    length = int(ip["len"]) if ip["family"] == "ip" else 40 + int(ip["plen"])
+    return bool(hidden) and padding[1] < padding[0] <= packet.captured - length
+
+
+def _is_malformed(packet: Packet, native: Decoded, wireshark: Decoded) -> bool:
+    return MALFORMED_PACKET in packet.values
+
+
+def _is_reset_with_data(packet: Packet, native: Decoded, wireshark: Decoded) -> bool:
+    """tshark shows why a connection is reset in words."""
+    fields = native.fields
+    return (
+        bool(int(fields["flags"]) & 4)
+        and wireshark.fields["payload_captured"] == "0"
+        and int(fields["payload_captured"]) <= int(fields["payload_len"])
+    )
 
 
 RULES: Final = (
@@ -64,52 +137,63 @@ RULES: Final = (
         "unknown_link",
         "the native reader does not know the link type: such captures are read by Wireshark",
         frozenset({"row"}),
-        lambda packet, native, wireshark: native.skipped == UNKNOWN_LINK,
+        _is_of_unknown_link,
     ),
     Rule(
         "ipv6_length_0",
-        "tshark looks for no TCP in an IPv6 packet whose length is 0, as offload leaves it",
+        "tshark looks for no TCP behind the extension headers of an IPv6 packet whose length is 0, as offload leaves it",
         frozenset({"row"}),
-        lambda packet, native, wireshark: native.ip_length == 0 and wireshark.skipped >= 0 and packet.protocols[-1] in ("ipv6", "tcp"),
+        _is_ipv6_of_length_0,
     ),
     Rule(
-        "ipv4_length_0",
-        "tshark puts the frame's length in the place of an IPv4 length of 0, as offload leaves it: the headers' hash is not that of the bytes",
+        "ip_length_0",
+        "tshark puts what it finds in the place of an IP length of 0, as offload leaves it: the headers' hash is not that of the bytes",
         frozenset({"header_hash"}),
-        lambda packet, native, wireshark: native.ip_length == 0,
+        _hash_says_length_0,
     ),
     Rule(
         "ip_beyond_frame",
         "of an IP packet that claims to be longer than its frame tshark takes the frame's length, the native reader the IP header's",
         frozenset({"payload_len"}),
-        lambda packet, native, wireshark: native.overlong,
+        _is_longer_than_frame,
     ),
     Rule(
         "ethernet_in_mpls",
         "tshark takes Ethernet in MPLS without a control word for something else",
         frozenset({"row"}),
-        lambda packet, native, wireshark: "mpls" in packet.protocols and wireshark.skipped >= 0 and not _has_inner_ip(packet, "mpls"),
+        _has_ethernet_in_mpls,
     ),
     Rule(
         "ip_in_erspan",
         "tshark opens mirrored Ethernet frames only",
         frozenset({"row"}),
-        lambda packet, native, wireshark: "erspan" in packet.protocols and wireshark.skipped >= 0 and not _has_inner_ip(packet, "erspan"),
+        _has_ip_in_erspan,
     ),
     Rule(
         "ip_options",
         "the native reader's hash of the headers covers IP options and extension headers, whose bytes tshark does not give",
         frozenset({"header_hash"}),
-        lambda packet, native, wireshark: _has_more_than_fixed_headers(packet),
+        _has_more_than_fixed_headers,
+    ),
+    Rule(
+        "padding",
+        "what pads a frame tshark shows neither of every link layer nor, of tunnels, in which frame it is",
+        frozenset({"padded_len", "notebook_id"}),
+        _has_hidden_padding,
+    ),
+    Rule(
+        "malformed",
+        "at what it calls malformed, such as an option of a length that cannot be, tshark ends; the native reader passes over it",
+        frozenset({*OPTIONS, "payload_captured", "padded_len", "notebook_id", "payload"}),
+        _is_malformed,
+    ),
+    Rule(
+        "reset_with_data",
+        "tshark shows what a reset carries as a reason in words, not as payload",
+        frozenset({"payload_captured", "padded_len", "notebook_id", "payload"}),
+        _is_reset_with_data,
     ),
 )
-
-
-def _has_more_than_fixed_headers(packet: Packet) -> bool:
-    before = packet.protocols[: packet.protocols.index("tcp")] if "tcp" in packet.protocols else []
-    if before and before[-1] == "ip":
-        return packet.values["ip.hdr_len"].split(",")[-1] != "20"
-    return bool(before) and packet.values.get("ipv6.nxt", "6").split(",")[-1] != "6"
 
 
 def sample(count: int, size: int | None) -> list[tuple[int, int]]:
@@ -162,16 +246,9 @@ class Native:
             values = (chunk.frame_number + place if array is None else int(array[place]) for array in frame)
             return Decoded(_texts(dict(zip(FRAME, values, strict=True))), int(np.argmax(skipped)))
         columns = {name: int(column[0]) for name, column in self._columns._asdict().items()}
-        return Decoded(_row_texts(columns, self._ends[0].tolist()), -1, *self._ip(chunk, place))
-
-    def _ip(self, chunk: Chunk, place: int) -> tuple[int, bool]:
-        """``Decoded.ip_length`` and ``Decoded.overlong``."""
-        packets, fields = chunk.packets, np.zeros(FIELDS, np.int64)
-        at, wire = int(packets.offset[place]), int(packets.wire[place])
-        find_tcp(chunk.buffer, at, packets.captured[place], wire, packets.link[place], fields)
-        ip_at = int(fields[IP_AT])
-        length_at = ip_at + (2 if chunk.buffer[ip_at] >> 4 == 4 else 4)
-        return int(be16(chunk.buffer, length_at)), bool(fields[SEGMENT_END] > at + wire)
+        payload_at = int(self._payload_at[0])
+        payload = chunk.buffer[payload_at : payload_at + columns["payload_captured"]].tobytes()
+        return Decoded(_row_texts(columns, self._ends[0].tolist(), payload), -1)
 
 
 def from_wireshark(packet: Packet, brokers: Mapping[tuple[int, int, int], int], number: int) -> Decoded:
@@ -179,18 +256,22 @@ def from_wireshark(packet: Packet, brokers: Mapping[tuple[int, int, int], int], 
     row = read_row(packet, brokers)
     if not isinstance(row, Row):
         return Decoded(_texts(dict(zip(FRAME, (packet.time, number, packet.wire, packet.captured), strict=True))), row)
-    return Decoded(_row_texts(row.columns | {"frame_number": number}, row.ends), -1)
+    return Decoded(_row_texts(row.columns | {"frame_number": number}, row.ends, row.payload), -1)
 
 
 def _texts(values: Mapping[str, int]) -> dict[str, str]:
     return {name: str(int(value)) for name, value in values.items()}
 
 
-def _row_texts(columns: Mapping[str, int], ends: Sequence[int]) -> dict[str, str]:
+def _row_texts(columns: Mapping[str, int], ends: Sequence[int], payload: bytes) -> dict[str, str]:
     fields = _texts({name: value for name, value in columns.items() if name in COMPARED})
     fields["options"] = str(int(fields["options"]) & ~OPTIONS_DAMAGED)  # which options are malformed, only the native reader says
     client_port, broker_port = ends[4] >> 16, ends[4] & 0xFFFF
-    return fields | {"client": endpoint(address(*ends[:2]), client_port), "broker": endpoint(address(*ends[2:4]), broker_port)}
+    return fields | {
+        "client": endpoint(address(*ends[:2]), client_port),
+        "broker": endpoint(address(*ends[2:4]), broker_port),
+        "payload": hashlib.blake2b(payload, key=SALT, digest_size=4).hexdigest(),
+    }
 
 
 def compare(packet: Packet, native: Decoded, wireshark: Decoded) -> Iterator[tuple[str, str, str, str]]:
