@@ -161,17 +161,27 @@ def edge_before_and_after(results: Results, **columns: Any) -> Comparison:
 def test_what_verify_found_is_shown_where_it_ran(results: Results, tmp_path: Path) -> None:
     assert quality(results).verified is None
     of = [f"{site.experiment},{site.name},9" for site in results.newest_first]
-    known = f'{of[1]},500,row,ipv6_length_0,tshark finds no TCP,2,"a.pcap, frame 3"'
-    lines = [f"{of[0]},1000,row,agrees,,1000,", f"{of[1]},500,row,agrees,,495,", known, f'{of[1]},500,seq,differs,,3,"b.pcap, frame 9"']
+    known = f'{of[1]},500,400,row,ipv6_length_0,tshark finds no TCP,2,"a.pcap, frame 3"'
+    lines = [
+        f"{of[0]},1000,900,row,agrees,,1000,",
+        f"{of[1]},500,400,row,agrees,,495,",
+        known,
+        f'{of[1]},500,400,seq,differs,,3,"b.pcap, frame 9"',
+    ]
+    lines += [
+        f"{of[2]},70,0,row,agrees,,70,",
+        'gone,gone,1,50,50,ack,differs,,4,"c.pcap, frame 9"',
+    ]  # a site that is no longer in the configuration
     (tmp_path / "differences.csv").write_text(
-        "\n".join(["experiment,site,captures,compared,field,outcome,explanation,packets,examples", *lines])
+        "\n".join(["experiment,site,captures,compared,rows,field,outcome,explanation,packets,examples", *lines])
     )
     settings = {**results.settings, "verification": {"table": str(tmp_path / "differences.csv"), "digest": ""}}
     found = quality(dataclasses.replace(results, settings=settings)).verified
     assert found is not None
     assert [said for _, said in found.sites] == [
-        "1,000 packets of 9 captures decoded by Wireshark, too: every field agrees",
-        "500 packets of 9 captures decoded by Wireshark, too: 5 differences, 3 without an explanation",
+        "1,000 packets of 9 captures decoded by Wireshark, too, 900 of them to or from a broker: every field agrees",
+        "500 packets of 9 captures decoded by Wireshark, too, 400 of them to or from a broker: 5 differences, 3 without an explanation",
+        "70 packets of 9 captures decoded by Wireshark, too, none of them to or from a broker: there was little to compare",
     ]
     assert [(one.why, one.fields, one.packets) for one in found.differences] == [
         ("not explained", "seq", "3"),

@@ -125,26 +125,28 @@ def verified(results: Results) -> Verified | None:
     with Path(verification["table"]).open(encoding="utf-8", newline="") as table:
         rows = list(csv.DictReader(table))
     sites = []
+    differing: dict[str, list[dict[str, str]]] = {}
     for site in results.newest_first:
         own = [row for row in rows if (row["experiment"], row["site"]) == site.key]
         if own:
             sites.append((site, _agreement(own)))
-    differing: dict[str, list[dict[str, str]]] = {}
-    for row in rows:
-        if row["outcome"] != "agrees":
-            differing.setdefault(row["outcome"], []).append(row)
+        for row in own:
+            if row["outcome"] != "agrees":
+                differing.setdefault(row["outcome"], []).append(row)
     return Verified(sites, [_difference(differing[outcome]) for outcome in sorted(differing)])
 
 
 def _agreement(rows: Sequence[Mapping[str, str]]) -> str:
     """A site's result in a sentence."""
     of = f"{plural(int(rows[0]['compared']), 'packet')} of {plural(int(rows[0]['captures']), 'capture')} decoded by Wireshark, too"
+    with_row = int(rows[0]["rows"])
+    of += f", {count(with_row)} of them to or from a broker" if with_row else ", none of them to or from a broker"
     explained, left = (
         sum(int(row["packets"]) for row in rows if row["outcome"] != "agrees" and (row["outcome"] == "differs") == unexplained)
         for unexplained in (False, True)
     )
     if not explained and not left:
-        return f"{of}: every field agrees"
+        return f"{of}: every field agrees" if with_row else f"{of}: there was little to compare"
     return f"{of}: {plural(explained + left, 'difference')}, " + (f"{count(left)} without an explanation" if left else "each explained")
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from brokerlens.wireshark.agreement import AGREES, COMPARED, DIFFERS, EXAMPLES, RULES
 
-COLUMNS: Final = ("experiment", "site", "captures", "compared", "field", "outcome", "explanation", "packets", "examples")
+COLUMNS: Final = ("experiment", "site", "captures", "compared", "rows", "field", "outcome", "explanation", "packets", "examples")
 EXPLANATIONS: Final = {rule.name: rule.says for rule in RULES}
 
 
@@ -31,6 +31,7 @@ def tabulate(found: Sequence[str], sites: Sequence[Sequence[str]]) -> str:
             "site": site,
             "captures": len(captures),
             "compared": sum(capture["compared"] for capture in captures),
+            "rows": sum(capture["rows"] for capture in captures),
         }
         for field in COMPARED:
             writer.writerows(about | row for row in _field(field, captures))
