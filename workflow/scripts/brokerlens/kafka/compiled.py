@@ -18,3 +18,9 @@ def kernel(function: Function) -> Function:
     """Compile a function that allocates nothing; with numba's compiler off it runs as it is."""
     compiled: Function = njit(**_OPTIONS)(function)  # type: ignore[call-overload]  # numba's stubs leave out _nrt
     return compiled
+
+
+def inlined(function: Function) -> Function:
+    """The same for a function of which a kernel has a copy of its own: small ones called for every field, whose calls would cost more than their work."""
+    compiled: Function = njit(**_OPTIONS, inline="always")(function)  # type: ignore[call-overload]
+    return compiled

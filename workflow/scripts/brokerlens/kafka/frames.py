@@ -395,7 +395,7 @@ def open_section(work: Work, side: int, position: int, scan: int, begins: int) -
     counters[C_SECTION] = section
     counters[C_SECTIONS] = section + 1
     counters[C_CHAINED] = 0
-    m.begin(work.memory, work.memory[m.STATE_AT] + side * m.MACHINE_COLUMNS, position)
+    m.begin(work.memory, np.uint64(work.memory[m.STATE_AT] + side * m.MACHINE_COLUMNS), position)
     return True
 
 
@@ -520,7 +520,7 @@ def on_response(
     frames[F_PARTNER, request] = row
     counters[C_HEAD] = request + 1
     state[1, m.RAW] = 1 if key == 17 and version == 0 else 0
-    m.begin_body(memory, memory[m.STATE_AT] + m.MACHINE_COLUMNS, key, version)
+    m.begin_body(memory, np.uint64(memory[m.STATE_AT] + m.MACHINE_COLUMNS), key, version)
     return 1
 
 
@@ -597,7 +597,7 @@ def answer(
 def walk(content: Content, c: int, side: int, work: Work, text: Bytes, found: Int64s) -> bool:
     """Follow one direction of a connection from its first byte to its last; False where there is no room."""
     memory, state, frames, sections, counters, hold = work.memory, work.state, work.frames, work.sections, work.counters, work.hold
-    own = memory[m.STATE_AT] + side * m.MACHINE_COLUMNS
+    own = np.uint64(memory[m.STATE_AT] + side * m.MACHINE_COLUMNS)
     seen_first, seen_from, seen_to, seen_time = content.seen_first, content.seen_from, content.seen_to, content.seen_time
     starts, stops, places, data = content.start, content.stop, content.at, content.data
     d = 2 * c + side

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from brokerlens.kafka.compiled import kernel
+from brokerlens.kafka.compiled import inlined, kernel
 from brokerlens.kafka import machine as m
 from brokerlens.kafka.chain import (
     HEADER_FACTS,
@@ -110,9 +110,9 @@ class Segments(NamedTuple):
 
 
 @kernel
-def row(memory: Int64s, d: int) -> int:
+def row(memory: Int64s, d: int) -> np.uint64:
     """Where the direction's state stands in the memory."""
-    return int(memory[m.STATE_AT]) + COLUMNS * d
+    return np.uint64(memory[m.STATE_AT] + COLUMNS * d)
 
 
 @kernel
@@ -265,7 +265,7 @@ def on_syn(memory: Int64s, state: Int64s, nodes: Int64s, counters: Int64s, d: in
     begin_certain(memory, state, d, position)
 
 
-@kernel
+@inlined
 def on_request(state: Int64s, d: int) -> bool:
     """A request's header was read; False where it ends a chain that was found."""
     if state[d, CHAIN] != CHAIN_CERTAIN:
@@ -285,7 +285,7 @@ def on_request(state: Int64s, d: int) -> bool:
     return True
 
 
-@kernel
+@inlined
 def on_request_end(state: Int64s, nodes: Int64s, counters: Int64s, d: int) -> bool:
     """A request's frame is passed; False where it had no header and so ends a chain that was found."""
     header = state[d, m.HEADER]
@@ -341,7 +341,7 @@ def on_response(memory: Int64s, state: Int64s, nodes: Int64s, counters: Int64s, 
     return True
 
 
-@kernel
+@inlined
 def count_oddities(state: Int64s, counters: Int64s, d: int) -> None:
     """The frame is passed: what was odd about it."""
     header = state[d, m.HEADER]
@@ -351,7 +351,7 @@ def count_oddities(state: Int64s, counters: Int64s, d: int) -> None:
     counters[ODD + ODD_API] += header & m.HEADER_UNKNOWN != 0
 
 
-@kernel
+@inlined
 def answer(memory: Int64s, state: Int64s, nodes: Int64s, counters: Int64s, d: int) -> bool:
     """Deal with the machine's event; False where the direction is lost and nothing more is to be fed."""
     event = state[d, m.EVENT]
@@ -377,7 +377,7 @@ def answer(memory: Int64s, state: Int64s, nodes: Int64s, counters: Int64s, d: in
     return holds
 
 
-@kernel
+@inlined
 def feed(memory: Int64s, state: Int64s, nodes: Int64s, counters: Int64s, hold: Bytes, d: int, buffer: Bytes, at: int, end: int) -> bool:
     """Give the machine bytes that follow those it has; False where the direction was lost on the way."""
     while True:
@@ -444,7 +444,7 @@ def watch_tls(state: Int64s, d: int, buffer: Bytes, at: int, end: int, position:
         state[d & ~1, ENCRYPTED] = 1
 
 
-@kernel
+@inlined
 def follow_payload(
     memory: Int64s,
     state: Int64s,
@@ -525,7 +525,7 @@ def insert_mark(memory: Int64s, start: int, end: int) -> None:
     memory[base + 2 * first + 1] = end
 
 
-@kernel
+@inlined
 def write_runs(
     counters: Int64s, buffer: Bytes, at: int, row: int, memory: Int64s, rows: Int64s, offsets: Int64s, lengths: Int64s, data: Bytes
 ) -> None:
@@ -576,6 +576,8 @@ def follow(
 
     STOP_END: none is left. STOP_GROUP: the row group has its kept bytes. STOP_ROOM: the kept runs, or the memory for requests, need more room.
     """
+    if first < 0:  # never: being told so, the compiler leaves out what negative indices would want
+        return 0
     for i in range(first, direction.shape[0]):
         if counters[BYTES] >= GROUP_BYTES:
             counters[STOPPED] = STOP_GROUP

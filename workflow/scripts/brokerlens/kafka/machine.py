@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from brokerlens.kafka.compiled import kernel
+from brokerlens.kafka.compiled import inlined, kernel
 from brokerlens.kafka import layouts
 from brokerlens.kafka.layouts import PACKED_NEWEST
 
@@ -38,7 +38,7 @@ HOLD: Final = 64
 # Runs of one packet that are nearer than this are kept as one: a run costs more than the bytes between.
 JOIN: Final = 48
 
-# Columns of a direction's state.
+# Columns of a direction's state. Unsigned, as rows are: with a signed index numba looks at each access whether it counts from the end, a third of the time.
 (
     PHASE,
     POSITION,  # of the next byte that is not yet taken or passed over
@@ -79,7 +79,7 @@ JOIN: Final = 48
     FRAME,  # number of the frame that fields belong to
     EVENT,
     HOLD_AT,  # where the direction's gathered bytes stand
-) = range(39)
+) = map(np.uint64, range(39))
 MACHINE_COLUMNS: Final = 39
 
 (IDLE, LENGTH, HEAD, CLIENT, CLIENT_COPY, BODY_OPS, TEXT, BATCH, BATCH_V2, REST, ABANDON) = range(11)
@@ -110,8 +110,10 @@ BODY_NONE, BODY_PART, BODY_WHOLE = 0, 1, 2
 # The region holds in the split (MODE) pairs: ranges of the buffer that were read, in order; in the merge fields of three numbers: frame, field | is text << 8 |
 # (text's size + 1) << 9, value or place in the text. OVERFLOW is 1 where something found no room: the caller begins again with more.
 # WANTED has a bit for every field that is to be reported.
-OUT_AT, OUT_END, MODE, ROWS, TEXT_BYTES, OVERFLOW, STATE_AT, WANTED = range(3, 11)
+OUT_AT, OUT_END, MODE, ROWS, TEXT_BYTES, OVERFLOW, STATE_AT, WANTED = map(np.uint64, range(3, 11))
 SPLIT, MERGE = 0, 1
+
+ONE, TWO, THREE = map(np.uint64, (1, 2, 3))
 
 _ACKS: Final = layouts.FIELDS["acks"]
 _BATCH: Final = layouts.FIELDS["batch_magic"]
@@ -144,18 +146,16 @@ def unsigned(source: Bytes, at: int, size: int) -> int:
     """Big endian unsigned integer of 1, 2 or 4 bytes."""
     value = np.int64(0)
     for i in range(size):
-        value = (value << 8) | np.int64(source[at + i])
+        value = (value << 8) | np.int64(source[np.uint64(at + i)])
     return int(value)
 
 
 @kernel
 def signed(source: Bytes, at: int, size: int) -> int:
     """Big endian signed integer of 1, 2, 4 or 8 bytes."""
-    value = np.int64(source[at])
-    if value >= 128:
-        value -= 256
+    value = np.int64(np.int8(source[np.uint64(at)]))
     for i in range(1, size):
-        value = (value << 8) | np.int64(source[at + i])
+        value = (value << 8) | np.int64(source[np.uint64(at + i)])
     return int(value)
 
 
@@ -166,7 +166,7 @@ def known_api(key: int, version: int, memory: Int64s) -> bool:
 
 
 @kernel
-def reset(memory: Int64s, s: int, side: int, hold_at: int) -> None:
+def reset(memory: Int64s, s: np.uint64, side: int, hold_at: int) -> None:
     """A direction about which nothing is known; it gathers bytes at hold_at."""
     for column in range(MACHINE_COLUMNS):
         memory[s + column] = 0
@@ -175,7 +175,7 @@ def reset(memory: Int64s, s: int, side: int, hold_at: int) -> None:
 
 
 @kernel
-def begin(memory: Int64s, s: int, position: int) -> None:
+def begin(memory: Int64s, s: np.uint64, position: int) -> None:
     """The next frame begins at this position."""
     memory[s + PHASE] = LENGTH
     memory[s + POSITION] = position
@@ -187,7 +187,7 @@ def begin(memory: Int64s, s: int, position: int) -> None:
 
 
 @kernel
-def begin_body(memory: Int64s, s: int, key: int, version: int) -> None:
+def begin_body(memory: Int64s, s: np.uint64, key: int, version: int) -> None:
     """Read the frame's body as that of this api and version, or pass over it where no table has it."""
     memory[s + KEY] = key
     memory[s + VERSION] = version
@@ -207,14 +207,14 @@ def begin_body(memory: Int64s, s: int, key: int, version: int) -> None:
 
 
 @kernel
-def rest(memory: Int64s, s: int) -> None:
+def rest(memory: Int64s, s: np.uint64) -> None:
     """Pass over what is left of the frame."""
     memory[s + PHASE] = REST
     memory[s + HELD] = 0
     memory[s + SKIP] = max(memory[s + FRAME_END] - memory[s + POSITION], 0)
 
 
-@kernel
+@inlined
 def mark(memory: Int64s, start: int, end: int) -> None:
     """Note that buffer[start:end] was read (split); near neighbours are joined."""
     used = memory[ROWS]
@@ -225,6 +225,13 @@ def mark(memory: Int64s, start: int, end: int) -> None:
         memory[last + 1] = start
         memory[last + 2] = end
         memory[ROWS] = used + 1
+
+
+@kernel
+def mark_read(memory: Int64s, start: int, end: int) -> None:
+    """The same in the split, nothing in the merge."""
+    if memory[MODE] == SPLIT:
+        mark(memory, start, end)
 
 
 @kernel
@@ -273,7 +280,16 @@ def copy_text(memory: Int64s, text: Bytes, source: Bytes, at: int, size: int) ->
 
 
 @kernel
-def hash_client(memory: Int64s, s: int, source: Bytes, at: int, size: int) -> None:
+def take_text(memory: Int64s, frame: int, field: int, source: Bytes, at: int, size: int, text: Bytes) -> None:
+    """A whole field of text, if it is wanted (merge)."""
+    if is_wanted(memory, frame, field):
+        begun = memory[TEXT_BYTES]
+        copy_text(memory, text, source, at, size)
+        emit_text(memory, frame, field, begun, memory[TEXT_BYTES] - begun)
+
+
+@kernel
+def hash_client(memory: Int64s, s: np.uint64, source: Bytes, at: int, size: int) -> None:
     """Go on hashing a client id and checking that it is printable UTF-8 (RFC 3629, without the rarest refinements)."""
     value = memory[s + CLIENT_HASH]
     expected = memory[s + EXPECTED]
@@ -296,14 +312,14 @@ def hash_client(memory: Int64s, s: int, source: Bytes, at: int, size: int) -> No
 
 
 @kernel
-def malformed(memory: Int64s, s: int) -> None:
+def malformed(memory: Int64s, s: np.uint64) -> None:
     """The body does not follow its table: leave it here."""
     memory[s + HEADER] |= HEADER_MALFORMED
     rest(memory, s)
 
 
 @kernel
-def skip_in_frame(memory: Int64s, s: int, position: int, size: int) -> bool:
+def skip_in_frame(memory: Int64s, s: np.uint64, position: int, size: int) -> bool:
     """Pass over `size` bytes behind `position` if the frame has them."""
     if size > memory[s + FRAME_END] - position:
         malformed(memory, s)
@@ -313,7 +329,7 @@ def skip_in_frame(memory: Int64s, s: int, position: int, size: int) -> bool:
 
 
 @kernel
-def begin_text(memory: Int64s, s: int, position: int, size: int, field: int) -> None:
+def begin_text(memory: Int64s, s: np.uint64, position: int, size: int, field: int) -> None:
     """A string of `size` bytes (negative: null) behind `position`; the instruction is done when it is read."""
     pc = memory[s + PC]
     if size <= 0:
@@ -331,20 +347,20 @@ def begin_text(memory: Int64s, s: int, position: int, size: int, field: int) -> 
 
 
 @kernel
-def begin_array(memory: Int64s, s: int, count: int, behind: int) -> None:
+def begin_array(memory: Int64s, s: np.uint64, count: int, behind: int) -> None:
     """An array of `count` items (none or null: go on behind it)."""
     if count <= 0:
         memory[s + PC] = behind
     elif count > memory[s + FRAME_END] - memory[s + FRAME_START] or memory[s + DEPTH] >= 4:
         malformed(memory, s)  # every item has a byte at least
     else:
-        memory[s + COUNT_0 + memory[s + DEPTH]] = count
+        memory[s + COUNT_0 + np.uint64(memory[s + DEPTH])] = count
         memory[s + DEPTH] += 1
         memory[s + PC] += 3
 
 
 @kernel
-def begin_records(memory: Int64s, s: int, position: int, size: int, field: int) -> None:
+def begin_records(memory: Int64s, s: np.uint64, position: int, size: int, field: int) -> None:
     """Record batches of `size` bytes (negative: null) behind `position`."""
     memory[s + PC] += 3
     if size > memory[s + FRAME_END] - position:
@@ -358,7 +374,7 @@ def begin_records(memory: Int64s, s: int, position: int, size: int, field: int) 
 
 
 @kernel
-def next_batch(memory: Int64s, s: int, position: int) -> None:
+def next_batch(memory: Int64s, s: np.uint64, position: int) -> None:
     """A batch's header follows, or what is left is too short for one and passed over."""
     left = memory[s + RECORDS_END] - position
     if left >= SET_HEADER:
@@ -369,7 +385,7 @@ def next_batch(memory: Int64s, s: int, position: int) -> None:
 
 
 @kernel
-def take_batch(memory: Int64s, s: int, source: Bytes, at: int, position: int) -> None:
+def take_batch(memory: Int64s, s: np.uint64, source: Bytes, at: int, position: int) -> None:
     """The first 18 bytes of a batch or an old message: both have offset, size and magic at the same places."""
     offset = signed(source, at, 8)
     size = signed(source, at + 8, 4)
@@ -400,7 +416,7 @@ def take_batch(memory: Int64s, s: int, source: Bytes, at: int, position: int) ->
 
 
 @kernel
-def take_batch_v2(memory: Int64s, s: int, source: Bytes, at: int, position: int) -> None:
+def take_batch_v2(memory: Int64s, s: np.uint64, source: Bytes, at: int, position: int) -> None:
     """Bytes 18 to 60 of a record batch (DefaultRecordBatch.java)."""
     frame = memory[s + FRAME]
     if memory[MODE] == MERGE:
@@ -424,7 +440,7 @@ def take_batch_v2(memory: Int64s, s: int, source: Bytes, at: int, position: int)
 
 
 @kernel
-def take_varint(memory: Int64s, s: int, byte: int) -> int:
+def take_varint(memory: Int64s, s: np.uint64, byte: int) -> int:
     """Go on reading an unsigned varint: its value when complete, -1 while it goes on, -2 where it does not end."""
     shift = memory[s + SHIFT]
     value = memory[s + VARINT] | ((byte & 0x7F) << shift)
@@ -440,7 +456,7 @@ def take_varint(memory: Int64s, s: int, byte: int) -> int:
 
 
 @kernel
-def take_tags(memory: Int64s, s: int, value: int, position: int, wanted: int) -> None:
+def take_tags(memory: Int64s, s: np.uint64, value: int, position: int, wanted: int) -> None:
     """One varint of tagged fields: their number, then tag and size of each."""
     stage = memory[s + TAG_STAGE]
     if stage == 0:
@@ -465,7 +481,7 @@ def take_tags(memory: Int64s, s: int, value: int, position: int, wanted: int) ->
 
 
 @kernel
-def take_body(memory: Int64s, s: int, value: int, position: int) -> None:
+def take_body(memory: Int64s, s: np.uint64, value: int, position: int) -> None:
     """The bytes that the instruction needs are read as `value`, signed; `position` is behind them."""
     pc = memory[s + PC]
     op = memory[pc]
@@ -517,7 +533,7 @@ def take_body(memory: Int64s, s: int, value: int, position: int) -> None:
 
 
 @kernel
-def body_need(memory: Int64s, s: int) -> int:
+def body_need(memory: Int64s, s: np.uint64) -> int:
     """Carry out instructions that need no byte; how many bytes the next one needs, 0 where something is to be passed over or the body is done."""
     while True:
         pc = memory[s + PC]
@@ -530,8 +546,9 @@ def body_need(memory: Int64s, s: int) -> int:
             return 0
         if op == _END:
             depth = memory[s + DEPTH] - 1
-            memory[s + COUNT_0 + depth] -= 1
-            if memory[s + COUNT_0 + depth] > 0:
+            level = s + COUNT_0 + np.uint64(depth)
+            memory[level] -= 1
+            if memory[level] > 0:
                 memory[s + PC] = memory[pc + 1]
             else:
                 memory[s + DEPTH] = depth
@@ -571,8 +588,8 @@ def body_need(memory: Int64s, s: int) -> int:
             return 1
 
 
-@kernel
-def take_head(memory: Int64s, s: int, value: int) -> int:
+@inlined
+def take_head(memory: Int64s, s: np.uint64, value: int) -> int:
     """A request's key, version and correlation id (8 bytes); the client id follows, but for ControlledShutdown version 0."""
     key = value >> 48
     version = (((value >> 32) & 0xFFFF) ^ 0x8000) - 0x8000
@@ -599,8 +616,8 @@ def take_head(memory: Int64s, s: int, value: int) -> int:
     return EVENT_NONE
 
 
-@kernel
-def take_client_size(memory: Int64s, s: int, size: int, position: int) -> int:
+@inlined
+def take_client_size(memory: Int64s, s: np.uint64, size: int, position: int) -> int:
     """Length of the client id."""
     if size < -1 or size > memory[s + FRAME_END] - position or (memory[s + RAW] != 0 and size > CLIENT_LIMIT):
         memory[s + HEADER] |= HEADER_CLIENT_BAD
@@ -616,8 +633,8 @@ def take_client_size(memory: Int64s, s: int, size: int, position: int) -> int:
     return EVENT_NONE
 
 
-@kernel
-def end_of_header(memory: Int64s, s: int) -> int:
+@inlined
+def end_of_header(memory: Int64s, s: np.uint64) -> int:
     """The request's header is read: on to its body, or past it where the header makes no sense."""
     if memory[s + EXPECTED] > 0:
         memory[s + HEADER] |= HEADER_CLIENT_ODD
@@ -639,8 +656,8 @@ def end_of_header(memory: Int64s, s: int) -> int:
     return EVENT_HEADER
 
 
-@kernel
-def take(memory: Int64s, s: int, value: int) -> int:
+@inlined
+def take(memory: Int64s, s: np.uint64, value: int) -> int:
     """The bytes that the phase waits for, 8 at most, are read as `value`, signed; POSITION is behind them."""
     phase = memory[s + PHASE]
     position = memory[s + POSITION]
@@ -676,7 +693,7 @@ def take(memory: Int64s, s: int, value: int) -> int:
 
 
 @kernel
-def take_many(memory: Int64s, s: int, source: Bytes, at: int) -> None:
+def take_many(memory: Int64s, s: np.uint64, source: Bytes, at: int) -> None:
     """The bytes of a batch's header that the phase waits for begin at source[at]; POSITION is behind them."""
     if memory[s + PHASE] == BATCH:
         take_batch(memory, s, source, at, memory[s + POSITION])
@@ -684,8 +701,8 @@ def take_many(memory: Int64s, s: int, source: Bytes, at: int) -> None:
         take_batch_v2(memory, s, source, at, memory[s + POSITION])
 
 
-@kernel
-def take_from(memory: Int64s, s: int, source: Bytes, at: int, need: int) -> int:
+@inlined
+def take_from(memory: Int64s, s: np.uint64, source: Bytes, at: int, need: int) -> int:
     """The `need` bytes that the phase waits for begin at source[at]; POSITION is behind them."""
     if memory[s + PHASE] == BODY_OPS and memory[s + BODY] == BODY_NONE:
         memory[s + BODY] = BODY_PART
@@ -695,8 +712,8 @@ def take_from(memory: Int64s, s: int, source: Bytes, at: int, need: int) -> int:
     return take(memory, s, signed(source, at, need))
 
 
-@kernel
-def copy(memory: Int64s, s: int, source: Bytes, at: int, size: int) -> int:
+@inlined
+def copy(memory: Int64s, s: np.uint64, source: Bytes, at: int, size: int) -> int:
     """`size` more bytes of a client id or a field's text are source[at:at + size]; POSITION is behind them."""
     client = memory[s + PHASE] == CLIENT_COPY
     if client:
@@ -715,8 +732,8 @@ def copy(memory: Int64s, s: int, source: Bytes, at: int, size: int) -> int:
     return EVENT_NONE
 
 
-@kernel
-def needed(memory: Int64s, s: int) -> int:
+@inlined
+def needed(memory: Int64s, s: np.uint64) -> int:
     """How many bytes the phase needs as one; 0 where it changed, SKIP was set, or the frame is at its end."""
     phase = memory[s + PHASE]
     if phase == BODY_OPS:
@@ -739,66 +756,129 @@ def needed(memory: Int64s, s: int) -> int:
 
 
 @kernel
-def end_frame(memory: Int64s, s: int) -> int:
+def end_frame(memory: Int64s, s: np.uint64) -> int:
     """The frame is passed: the next length prefix follows."""
     memory[s + PHASE] = LENGTH
     return EVENT_FRAME
 
 
 @kernel
-def take_at_once(buffer: Bytes, at: int, end: int, memory: Int64s, s: int) -> int:
-    """Carry out instructions of fixed size as far as their bytes are there, for speed only; returns how far the buffer was used.
+def varint(source: Bytes, at: int, end: int) -> int:
+    """An unsigned varint with its size in bytes: value << 3 | size; 0 where it does not end before `end` or has more than five bytes."""
+    value = np.int64(0)
+    for i in range(min(end - at, 5)):
+        byte = np.int64(source[np.uint64(at + i)])
+        value |= (byte & 0x7F) << 7 * i
+        if byte < 0x80:
+            return int(value << 3 | i + 1)
+    return 0
 
-    The same as one `take` after another: what is passed over between two fields is less than what `mark` joins.
+
+@inlined
+def take_at_once(buffer: Bytes, at: int, end: int, memory: Int64s, s: np.uint64, text: Bytes) -> int:
+    """Carry out instructions whose bytes are all there and that are as they should be, for speed only; returns how far the buffer was used.
+
+    The same as one `take` after another, with what they need in registers. It stops before anything else: what a piece's end cuts, what is malformed, batches, tags,
+    the body's end.
     """
-    pc = memory[s + PC]
-    left = min(end - at, memory[s + FRAME_END] - memory[s + POSITION])
-    begun, first, last = at, -1, -1
+    if memory[s + SHIFT] != 0 or memory[s + TAG_STAGE] != 0:
+        return at
+    pc = np.uint64(memory[s + PC])
+    depth = memory[s + DEPTH]
+    frame = memory[s + FRAME]
+    begun, end = at, min(end, at + memory[s + FRAME_END] - memory[s + POSITION])
+    first, last = -1, at  # what was read and not yet marked
     while True:
-        op = memory[pc]
-        size = memory[pc + 1]
-        if op == _INT and size <= left:
+        op, argument, field = memory[pc], memory[pc + ONE], memory[pc + TWO]
+        size, over = 0, 0  # bytes that are read, and passed over behind those
+        following = pc + THREE
+        if op == _INT:
+            size = argument
+            if size > end - at:
+                break
             value = signed(buffer, at, size)
-            field = memory[pc + 2]
             if field == _ACKS:
                 memory[s + ACKS] = value
             memory[s + LAST] = value
-            emit(memory, memory[s + FRAME], field, value)
-        elif op == _TAGS and left > 0 and buffer[at] == 0 and memory[s + TAG_STAGE] == 0 and memory[s + SHIFT] == 0:
-            size = 1
-        elif op == _SKIP and size <= left:
-            pc += 3
-            at += size
-            left -= size
-            continue
+            emit(memory, frame, field, value)
         elif op == _END:
-            depth = memory[s + DEPTH] - 1
-            memory[s + COUNT_0 + depth] -= 1
-            if memory[s + COUNT_0 + depth] > 0:
-                pc = size
+            depth -= 1
+            level = s + COUNT_0 + np.uint64(depth)
+            memory[level] -= 1
+            if memory[level] > 0:
+                following = np.uint64(argument)
+                depth += 1
+        elif op == _SKIP or (op == _UUID and field == 0):
+            over = argument
+            if over > end - at:
+                break
+        elif op == _UUID:
+            size = argument
+            if size > end - at:
+                break
+            take_text(memory, frame, field, buffer, at, size, text)
+        elif _STRING <= op <= _TAGS and op != _RECORDS and op != _RECORDS_COMPACT:
+            if op == _STRING:
+                size = 2
+            elif op == _BYTES or op == _ITEMS or op == _ARRAY:
+                size = 4
+            if size > 0:
+                if size > end - at:
+                    break
+                count = signed(buffer, at, size)
             else:
-                memory[s + DEPTH] = depth
-                pc += 3
-            continue
+                found = varint(buffer, at, end)
+                size = found & 7
+                count = (found >> 3) - 1
+                if size == 0:
+                    break
+            if op == _TAGS:
+                if count >= 0:
+                    break
+            elif op == _ARRAY or op == _ARRAY_COMPACT:
+                if count <= 0:
+                    following = np.uint64(argument)
+                elif count > memory[s + FRAME_END] - memory[s + FRAME_START] or depth >= 4:
+                    break
+                else:
+                    memory[s + COUNT_0 + np.uint64(depth)] = count
+                    depth += 1
+            else:
+                over = max(count, 0)
+                if op == _ITEMS or op == _ITEMS_COMPACT:
+                    over *= argument
+                if over > end - at - size:
+                    break
+                if op == _STRING or op == _STRING_COMPACT:
+                    if count <= 0:
+                        emit_text(memory, frame, field, memory[TEXT_BYTES], max(count, -1))
+                    elif field != 0:
+                        take_text(memory, frame, field, buffer, at + size, count, text)
+                        size += count
+                        over = 0
         else:
             break
-        first = at if first < 0 else first
-        pc += 3
-        at += size
-        left -= size
-        last = at
+        if size > 0:
+            if first < 0:
+                first = at
+            elif at - last >= JOIN:
+                mark_read(memory, first, last)
+                first = at
+            last = at + size
+        at += size + over
+        pc = following
     memory[s + PC] = pc
+    memory[s + DEPTH] = depth
     memory[s + POSITION] += at - begun
-    if last >= 0:
+    if first >= 0:
+        mark_read(memory, first, last)
         if memory[s + BODY] == BODY_NONE:
             memory[s + BODY] = BODY_PART
-        if memory[MODE] == SPLIT:
-            mark(memory, first, last)
     return at
 
 
-@kernel
-def advance(buffer: Bytes, at: int, end: int, memory: Int64s, s: int, hold: Bytes, text: Bytes) -> int:
+@inlined
+def advance(buffer: Bytes, at: int, end: int, memory: Int64s, s: np.uint64, hold: Bytes, text: Bytes) -> int:
     """Feed buffer[at:end], the stream from POSITION on. Returns how far it was used; EVENT says why it stopped there.
 
     s: where the direction's state stands in the memory. hold: uint8, HOLD bytes per direction. text: uint8, where texts go (merge). With EVENT_NONE all
@@ -840,7 +920,7 @@ def advance(buffer: Bytes, at: int, end: int, memory: Int64s, s: int, hold: Byte
         else:
             held = memory[s + HELD]
             if phase == BODY_OPS and held == 0:
-                at = take_at_once(buffer, at, end, memory, s)
+                at = take_at_once(buffer, at, end, memory, s, text)
             need = needed(memory, s)
             if need == 0:
                 continue
@@ -868,14 +948,14 @@ def advance(buffer: Bytes, at: int, end: int, memory: Int64s, s: int, hold: Byte
 
 
 @kernel
-def abandon(memory: Int64s, s: int) -> None:
+def abandon(memory: Int64s, s: np.uint64) -> None:
     """Needed bytes of the frame are missing: pass over the rest of it."""
     memory[s + HEADER] |= HEADER_HOLE
     rest(memory, s)
 
 
 @kernel
-def gap(size: int, memory: Int64s, s: int) -> int:
+def gap(size: int, memory: Int64s, s: np.uint64) -> int:
     """The next `size` bytes are not there. Returns how many of them are left to tell; EVENT says why it stopped.
 
     Harmless where they would be passed over. Where bytes of a header or body are needed the rest of the frame is passed over (EVENT_HOLE,
