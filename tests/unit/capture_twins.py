@@ -284,6 +284,7 @@ def read_options(data: bytes, whole: bool) -> dict[str, int]:
             case 4, 2, _:
                 bits |= 8
             case 5, 10 | 18 | 26 | 34, value:
+                row |= {name: 0 for name in row if name.startswith("sack")}  # of several options the last counts
                 row["sack_count"] = len(value) // 8
                 for n, (begin, end) in enumerate(struct.iter_unpack(">II", value), 1):
                     row[f"sack{n}_from"], row[f"sack{n}_to"] = begin, end

@@ -198,6 +198,13 @@ def test_offloaded_packets_have_their_length_from_the_frame() -> None:
     assert [row["payload_len"] for row in check([Record(1, frame[:100], len(frame)) for frame in frames])] == [70_000, 70_000]
 
 
+def test_of_two_sack_options_the_last_counts() -> None:
+    options = b"\x05\x12" + bytes(range(16)) + b"\x05\x0a" + bytes(range(8)) + b"\x01\x01"
+    frame = ethernet(ipv4("192.0.2.5", "192.0.2.10", tcp(50_000, 9092, options=options)))
+    (row,) = check([Record(1, frame, len(frame))])
+    assert [row[name] for name in ("sack_count", "sack1_from", "sack1_to", "sack2_from", "sack2_to")] == [1, 0x10203, 0x4050607, 0, 0]
+
+
 def test_fragments() -> None:
     segment = tcp(50_000, 9092, bytes(64))
     first = ethernet(ipv4("192.0.2.5", "192.0.2.10", segment, fragment=0x2000))

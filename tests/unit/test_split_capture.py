@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -136,7 +137,7 @@ def test_formats_and_compressions_give_the_same_bytes(tmp_path: Path, kind: str)
         in_sections(records),
     ]
     for number, data in enumerate(files):
-        same_files(one, split(tmp_path / str(number), COMPRESSIONS[kind](data)))
+        same_files(one, split(tmp_path / str(number), COMPRESSIONS[kind](data), threads=1 + number % 3))
 
 
 def test_real_captures_give_the_same_rows_and_keep_the_same_with_the_real_keeper(tmp_path: Path) -> None:
@@ -148,13 +149,13 @@ def test_real_captures_give_the_same_rows_and_keep_the_same_with_the_real_keeper
 
 @pytest.mark.parametrize("limit", [1 << 40, 900])
 @pytest.mark.parametrize("rows", [131_072, 100, 7])
-def test_row_groups_do_not_depend_on_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, rows: int) -> None:
+def test_row_groups_do_not_depend_on_chunks_and_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, rows: int) -> None:
     monkeypatch.setattr(script, "GROUP_ROWS", rows)
     monkeypatch.setattr(script, "GROUP_BYTES", limit)
     data = EDGE[2].read_bytes()
     one = split(tmp_path / "one", data, keeper=KeepAll(limit))
-    for chunk_bytes in (100, 4096, 33_333):
-        same_files(one, split(tmp_path / str(chunk_bytes), data, keeper=KeepAll(limit), chunk_bytes=chunk_bytes))
+    for threads, chunk_bytes in enumerate((100, 4096, 33_333), 1):
+        same_files(one, split(tmp_path / str(chunk_bytes), data, keeper=KeepAll(limit), chunk_bytes=chunk_bytes, threads=threads))
     groups = pq.ParquetFile(one / "packets.parquet")
     sizes = [groups.metadata.row_group(group).num_rows for group in range(groups.num_row_groups)]
     assert max(sizes) <= rows and min(sizes) > 0 and sum(sizes) == read_facts(one)["kept"]
@@ -208,6 +209,27 @@ def test_a_bad_capture_leaves_no_files(tmp_path: Path) -> None:
         with pytest.raises(CaptureError):
             split(tmp_path / str(number), data)
         assert not (tmp_path / str(number) / "working").exists() or not list((tmp_path / str(number) / "working").iterdir())
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_disk_that_becomes_full_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(script, "GROUP_ROWS", 100)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
+    with pytest.raises(OSError, match="No space left"):
+        split(tmp_path / "x", EDGE[2].read_bytes(), threads=threads)
+    assert list((tmp_path / "x" / "working").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", COMPRESSIONS)
+def test_damage_is_found_by_any_number_of_threads(tmp_path: Path, kind: str) -> None:
+    data = COMPRESSIONS[kind](pcap(5 * example_records()))
+    damaged = data[: len(data) * 3 // 4]
+    one = split(tmp_path / "1", damaged, threads=1)
+    same_files(one, split(tmp_path / "2", damaged, threads=2))
+    assert read_facts(one)["truncated"]
 
 
 def test_a_capture_without_packets_is_a_capture(tmp_path: Path) -> None:

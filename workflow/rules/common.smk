@@ -27,6 +27,7 @@ CAPTURES = {
     for site in experiment.sites.values()
     for capture in site.captures
 }
+ALL_BYTES = sum(capture.bytes for capture in CAPTURES.values())
 
 
 wildcard_constraints:
@@ -104,6 +105,12 @@ def split_minutes(wildcards, attempt):
     """Time limit by the capture's size. From our own table: Snakemake's `input.size_mb` costs a tenth of the start at 10,000 captures."""
     speed = 5e8 if site_of(wildcards).decoder == "native" else 5e7  # bytes a minute
     return int(5 + CAPTURES[wildcards.experiment, wildcards.site, wildcards.capture].bytes / speed) * attempt
+
+
+def split_threads(wildcards):
+    """Two for a capture that is larger than a core's share of all: it would still be read when the others are done. Otherwise a capture per core is faster."""
+    size = CAPTURES[wildcards.experiment, wildcards.site, wildcards.capture].bytes
+    return 2 if size * (workflow.cores or 1) > ALL_BYTES else 1
 
 
 def split_settings(wildcards):

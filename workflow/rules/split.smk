@@ -14,7 +14,7 @@ rule split_capture:
         "results/benchmarks/split_capture/{experiment}/{site}/{capture}.tsv"
     conda:
         "../../environment.yml"
-    threads: 1
+    threads: split_threads
     resources:
         mem_mb=lambda wildcards, attempt: 1000 * attempt,
         runtime=split_minutes,

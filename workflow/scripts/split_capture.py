@@ -50,11 +50,11 @@ class Splitter:
         self._places = {(high, low, port): place for place, (high, low, port) in enumerate(self._brokers.tolist(), 1)}
         self._writer = writer
         self._keeper = keeper
-        self._columns = new_columns(GROUP_ROWS)
+        self._columns, self._spare_columns = new_columns(GROUP_ROWS), new_columns(GROUP_ROWS)
         self._ends = np.zeros((GROUP_ROWS, END_COLUMNS), np.int64)
         self._directions = np.zeros(GROUP_ROWS, np.int64)
         self._payload_at = np.zeros(GROUP_ROWS, np.int64)
-        self._runs = KeptRuns()
+        self._runs, self._spare_runs = KeptRuns(), KeptRuns()
         self._rows = 0  # in the row group being filled
 
     @property
@@ -151,14 +151,16 @@ class Splitter:
         )
 
     def _write(self, count: int) -> None:
-        """Write the first rows as a row group; the others move to the front."""
-        runs = self._runs
+        """Write the first rows as a row group; the others begin the next one, in the arrays of the group before, which is written by now."""
+        runs, columns = self._runs, self._columns
         kept = runs.row[: runs.runs], runs.offset[: runs.runs], runs.length[: runs.runs], runs.data[: runs.bytes]
-        self._writer.add_group({name: column[:count] for name, column in self._columns._asdict().items()}, *kept)
+        self._writer.add_group({name: column[:count] for name, column in columns._asdict().items()}, *kept)
         rest = self._rows - count
-        for column in self._columns:
-            column[:rest] = column[count : self._rows].copy()
-        runs.clear()
+        for column, spare in zip(columns, self._spare_columns, strict=True):
+            spare[:rest] = column[count : self._rows]
+        self._columns, self._spare_columns = self._spare_columns, columns
+        self._runs, self._spare_runs = self._spare_runs, runs
+        self._runs.clear()
         self._rows = rest
 
 
@@ -222,15 +224,16 @@ def split_capture(
     """Write the working files of one capture (docs/architecture.md) into the folder ``output``.
 
     ``name`` is the capture's name as shown to people; ``brokers`` are ``ip:port`` or ``[ipv6]:port``. ``decoder`` is one of ``DECODERS``; ``native``
-    leaves a capture with packets of an unknown link type to ``wireshark``, where that is installed and can read it.
+    leaves a capture with packets of an unknown link type to ``wireshark``, where that is installed and can read it. Of several ``threads`` one reads
+    headers and follows frames, the others write, and one decompresses: the files are the same.
     Raises CaptureError where the file cannot be used at all; what can be used of a damaged one is used, and the facts say so.
     """
 
     def split(decoder: str, notice: str = "", advice: str = "") -> str:
         """Split the capture; returns what is to be noticed, to which ``advice`` is added."""
-        source = Capture(capture, chunk_bytes)
+        source = Capture(capture, chunk_bytes, ahead=threads > 1)
         follower = keeper or Keeper()
-        writer = Writer(output, {"version": __version__, "capture": name, "bytes": source.size, "brokers": list(brokers)})
+        writer = Writer(output, {"version": __version__, "capture": name, "bytes": source.size, "brokers": list(brokers)}, threads)
         try:
             splitter = Splitter(brokers, writer, follower)
             DECODERS[decoder](source, splitter)

@@ -240,8 +240,8 @@ def read_options(buffer: Array, at: Int, end: Int, header_end: Int, fields: Arra
             found |= SACK_PERMITTED
         elif kind == 5 and length in (10, 18, 26, 34):
             fields[SACK_COUNT] = length // 8
-            for word in range(length // 8 * 2):
-                fields[SACK + word] = be32(buffer, at + 2 + 4 * word)
+            for word in range(8):
+                fields[SACK + word] = be32(buffer, at + 2 + 4 * word) if word < length // 8 * 2 else 0
         elif kind in (2, 3, 4, 5, 8):
             found |= OPTIONS_DAMAGED
         at += length

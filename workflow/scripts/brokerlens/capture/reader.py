@@ -45,8 +45,8 @@ class Chunk(NamedTuple):
 class Capture:
     """A capture opened by its content. After ``chunks()`` ran to its end, the other attributes tell what it was."""
 
-    def __init__(self, path: str, chunk_bytes: int = CHUNK_BYTES) -> None:
-        """Open and recognise the file.
+    def __init__(self, path: str, chunk_bytes: int = CHUNK_BYTES, *, ahead: bool = False) -> None:
+        """Open and recognise the file; with ``ahead`` another thread decompresses it.
 
         Raises CaptureError where it is empty, not a capture, or damaged before its first packet.
         """
@@ -62,7 +62,7 @@ class Capture:
         self._buffer = np.zeros(SCRATCH + max(chunk_bytes, 64), np.uint8)
         self._room = max(chunk_bytes, 64)
         self._base = 0  # bytes of the (decompressed) file before the buffer
-        self._stream, self.compression = open_stream(path)
+        self._stream, self.compression = open_stream(path, ahead=ahead)
         self.size = Path(path).stat().st_size
         try:
             self._end = SCRATCH

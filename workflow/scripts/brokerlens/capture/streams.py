@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import lzma
+import queue
+import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +18,8 @@ from brokerlens.capture.errors import CaptureError
 
 PIECE: Final = 65_536  # bytes decompressed at a time: fixed, so that where damaged data ends does not depend on the caller's buffer
 ZSTD_PIECE: Final = 16_384  # Arrow loses the piece in which it finds damage, so these are smaller
+AHEAD_BYTES: Final = 1 << 18
+AHEAD_PIECES: Final = 4
 XZ_MEMORY: Final = 256 << 20  # the window of xz -9 is 64 MiB
 
 MAGICS: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"}
@@ -24,10 +29,12 @@ ZSTD_SKIPPED: Final = b"\x2a\x4d\x18"  # behind a byte 5x: a frame to be skipped
 class Stream(Protocol):
     """Bytes to be read once, in order."""
 
-    damage: str
+    @property
+    def damage(self) -> str:
+        """Why the end came too soon, if it did, once ``readinto`` is there."""
 
     def readinto(self, view: memoryview) -> int:
-        """Fill the view from its start; returns the number of bytes, 0 at the end. ``damage`` says if the end came too soon."""
+        """Fill the view from its start; returns the number of bytes, 0 at the end."""
 
     def close(self) -> None:
         """Close the file."""
@@ -172,8 +179,58 @@ class _Zstd(_Pieces):
         self._file.close()
 
 
-def open_stream(path: str) -> tuple[Stream, str]:
-    """Open a file by what it contains; returns its bytes and the name of its compression ("" for none)."""
+class _Ahead:
+    """The bytes of another stream, which a thread makes before they are asked for."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._made: queue.Queue[memoryview | Exception] = queue.Queue(AHEAD_PIECES)
+        self._piece = memoryview(b"")
+        self._closed = self._ended = False
+        self._thread = threading.Thread(target=self._make, daemon=True)
+        self._thread.start()
+
+    @property
+    def damage(self) -> str:
+        """See ``Stream``."""
+        return self._stream.damage if self._ended else ""
+
+    def _make(self) -> None:
+        try:
+            size = 1
+            while size and not self._closed:
+                room = memoryview(bytearray(AHEAD_BYTES))
+                size = 0
+                while size < len(room) and (got := self._stream.readinto(room[size:])):
+                    size += got
+                self._made.put(room[:size])
+        except Exception as error:  # whatever it is, the reader shall raise it
+            self._made.put(error)
+
+    def readinto(self, view: memoryview) -> int:
+        """See ``Stream``."""
+        if not self._piece and not self._ended:
+            made = self._made.get()
+            if isinstance(made, Exception):
+                self._ended = True
+                raise made
+            self._piece, self._ended = made, not made
+        count = min(len(view), len(self._piece))
+        view[:count] = self._piece[:count]
+        self._piece = self._piece[count:]
+        return count
+
+    def close(self) -> None:
+        """See ``Stream``."""
+        self._closed = True
+        while self._thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                self._made.get(timeout=0.01)
+        self._stream.close()
+
+
+def open_stream(path: str, *, ahead: bool = False) -> tuple[Stream, str]:
+    """Open a file by what it contains; returns its bytes and the name of its compression ("" for none); with ``ahead`` another thread decompresses it."""
     try:
         if not Path(path).is_file():
             raise CaptureError(path, "no file of that name" if not Path(path).exists() else "something that is not a file")
@@ -187,4 +244,5 @@ def open_stream(path: str) -> tuple[Stream, str]:
         kind = "zstd"
     if not kind:
         return _Plain(file), ""
-    return (_Zstd(file) if kind == "zstd" else _Members(file, kind)), kind
+    stream = _Zstd(file) if kind == "zstd" else _Members(file, kind)
+    return (_Ahead(stream) if ahead else stream), kind

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -157,10 +158,11 @@ def _private(path: Path) -> Path:
 class Writer:
     """Writes the working files of one capture into ``folder``: first under other names, so that no half-written file looks whole.
 
-    ``provenance`` goes into the metadata of ``packets.parquet`` and into nothing else.
+    ``provenance`` goes into the metadata of ``packets.parquet`` and into nothing else. With more than one of ``threads`` a row group is written by others
+    while the caller makes the next one.
     """
 
-    def __init__(self, folder: str | Path, provenance: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, folder: str | Path, provenance: Mapping[str, Any] | None = None, threads: int = 1) -> None:
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._folder.chmod(0o700)
@@ -169,6 +171,8 @@ class Writer:
         self._packets = self._open(PACKETS, self._packet_schema, compression="lz4")  # half of zstd's time, a twelfth more bytes
         self._kept = self._open(KEPT, KEPT_SCHEMA, compression="zstd", compression_level=1)
         self._gathered = new_columns(0)
+        self._others = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+        self._begun: list[Future[None]] = []
         self.rows = 0
 
     def _temporary(self, name: str) -> Path:
@@ -190,17 +194,32 @@ class Writer:
         """Write one row group: columns of ``ROW_COLUMNS`` of equal length, and kept runs.
 
         ``row`` is a run's row in this group, ``offset`` its place in that packet's payload, ``length`` its bytes, which stand in ``data`` run
-        behind run.
+        behind run. All arrays must stay as they are until the next call of this or of ``close`` returns.
         """
+        self._wait()
         order = order_by_bucket(columns["bucket"])
+        self.rows += len(order)
+        for write, *arrays in ((self._write_rows, columns), (self._write_runs, columns, row, offset, length, data)):
+            if self._others:
+                self._begun.append(self._others.submit(write, order, *arrays))
+            else:
+                write(order, *arrays)
+
+    def _wait(self) -> None:
+        """Until all row groups are written."""
+        begun, self._begun = self._begun, []
+        for part in begun:
+            part.result()
+
+    def _write_rows(self, order: Array, columns: Mapping[str, Array]) -> None:
         count = len(order)
         if count > len(self._gathered.bucket):
             self._gathered = new_columns(count)
         places = self._gathered._asdict()
         arrays = [_arrow(_in_order(columns[name], order, places[name][:count]), kind) for name, kind in ARROW_TYPES.items()]
         self._packets.write_table(pa.Table.from_arrays(arrays, schema=self._packet_schema), row_group_size=max(count, 1))
-        self.rows += count
 
+    def _write_runs(self, order: Array, columns: Mapping[str, Array], row: Array, offset: Array, length: Array, data: Array) -> None:
         runs = order_runs(order, row, offset)
         rows = row[runs]
         ends = np.zeros(len(runs) + 1, np.int32)
@@ -219,8 +238,8 @@ class Writer:
 
         A connection is (client_ip, client_port, broker_ip, broker_port, bucket); its place is its number.
         """
-        self._packets.close()
-        self._kept.close()
+        self._wait()
+        self._end()
         arrays = [_arrow(np.arange(len(connections), dtype=np.uint32), pa.uint32())]
         for place, kind in enumerate(CONNECTION_SCHEMA.types[1:]):
             values: list[Any] = [connection[place] for connection in connections]
@@ -233,10 +252,16 @@ class Writer:
         for name in (CONNECTIONS, PACKETS, KEPT, FACTS):
             self._temporary(name).rename(self._folder / name)
 
-    def abandon(self) -> None:
-        """Take the half-written files away."""
+    def _end(self) -> None:
+        """Let the other threads come to their end, and close the files."""
+        if self._others:
+            self._others.shutdown()
         for writer in (self._packets, self._kept):
             writer.close()
+
+    def abandon(self) -> None:
+        """Take the half-written files away."""
+        self._end()
         for name in (CONNECTIONS, PACKETS, KEPT, FACTS):
             self._temporary(name).unlink(missing_ok=True)
 
