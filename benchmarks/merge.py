@@ -16,7 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from split import BROKER, PORT, ROOT, SCRIPTS, Used, make_capture, run, split
+from captures import BROKER, PORT, ROOT, make_capture
+from split import SCRIPTS, Used, run, split
 
 ONE_THREAD = dict.fromkeys(("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_NUM_THREADS"), "1")
 MERGE = """
@@ -56,7 +57,7 @@ def main() -> None:
         working = folder / f"working-{options.megabytes}"
         if not (working / "facts.json").exists():
             capture = Path(temporary) / "capture.pcap"
-            make_capture(capture, options.megabytes, mid_stream=False)
+            make_capture(capture, "example", options.megabytes)
             split(capture, working, f"{BROKER}:{PORT}")
             capture.unlink()
         packets = json.loads((working / "facts.json").read_text())["kept"]
