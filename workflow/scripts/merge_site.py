@@ -17,11 +17,13 @@ import pyarrow as pa
 from brokerlens import in_time, tables
 from brokerlens.capture import working
 from brokerlens.capture.lookup import BUCKETS, endpoint
+from brokerlens.capture.secrets import read_secrets
 from brokerlens.errors import UserError
 from brokerlens.kafka import bodies
 from brokerlens.kafka import requests as kafka_requests
 from brokerlens.kafka.frames import FRAMING, StreamFacts, follow_connections
 from brokerlens.kafka.machine import HEADER_HOLE
+from brokerlens.kafka.requests import UNREAD
 from brokerlens.tcp.captured import captured_bytes, covered
 from brokerlens.tcp.duplicates import DUPLICATES
 from brokerlens.tcp.evidence import KINDS
@@ -38,7 +40,10 @@ from brokerlens.tcp.segments import (
     SegmentFacts,
     follow_segments,
 )
-from brokerlens.tcp.stream import assemble
+from brokerlens.tcp.stream import Streams, assemble
+from brokerlens.tls.keys import KeyLog, read_key_log
+from brokerlens.tls.plaintext import BEGAN_BEFORE, NOT_TLS, OUTCOMES, Plaintext, decrypt_streams
+from brokerlens.wireshark import tools
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -50,6 +55,7 @@ PART_PACKETS: Final = 1_000_000
 PART_REQUESTS: Final = 250_000
 TIMESTAMPS = 1  # bit of the working rows' `options`
 SIDES = ("to_broker", "from_broker")
+DECRYPTION: Final = pa.schema([("connection_id", pa.string()), ("outcome", pa.string()), ("unread_bytes", pa.int64())])
 SASL_APIS = (17, 36)  # SaslHandshake, SaslAuthenticate
 
 
@@ -82,9 +88,25 @@ def connection_table(rows: working.Rows, ordered: Ordered) -> pl.DataFrame:
     return table.with_columns(pl.Series("connection_id", ids, dtype=pl.String))
 
 
-def frame_rows(rows: working.Rows, ordered: Ordered, frames: pl.DataFrame) -> pl.DataFrame:
-    """The frames with the row of the packet in which each begins (-1 where that packet was not captured)."""
-    located = rows_of_bytes(
+def place_frames(
+    rows: working.Rows, ordered: Ordered, facts: SegmentFacts, streams: Streams, frames: pl.DataFrame, plaintext: Plaintext | None
+) -> pl.DataFrame:
+    """The frames with what the wire says of them.
+
+    ``retransmitted``: a byte was sent again; ``captured``: bytes that are there; ``row``: of the packet in which it begins (-1 where that was not captured).
+    Those in ``plaintext`` lie, on the wire, in whole records, and begin when their first record does.
+    """
+    direction = (2 * frames["connection"] + frames["side"]).to_numpy()
+    first_time = frames["first_time"].fill_null(-1).to_numpy()
+    stretch = frames["start"].to_numpy(), frames["size"].to_numpy()
+    located = plaintext.locate(direction, *stretch) if plaintext else None
+    if located:
+        stretch = located.start, located.size
+        first_time = np.where(located.is_plaintext, located.first_time, first_time)
+    captured = captured_bytes(rows, ordered, facts, direction, *stretch)
+    if located:
+        captured = np.where(located.is_plaintext, located.captured, captured)
+    row = rows_of_bytes(
         ordered.first,
         ordered.side,
         ordered.time,
@@ -92,11 +114,16 @@ def frame_rows(rows: working.Rows, ordered: Ordered, frames: pl.DataFrame) -> pl
         rows.columns["flags"][ordered.row].astype(np.int64),
         rows.columns["payload_len"][ordered.row].astype(np.int64),
         ordered.is_duplicate,
-        (2 * frames["connection"] + frames["side"]).to_numpy(),
-        frames["start"].to_numpy(),
-        frames["first_time"].fill_null(-1).to_numpy(),
+        direction,
+        stretch[0],
+        first_time,
     )
-    return frames.with_columns(pl.Series("row", located))
+    return frames.with_columns(
+        pl.Series("first_time", first_time, dtype=pl.Int64).replace(-1, None),
+        pl.Series("retransmitted", covered(streams.again_first, streams.again_from, streams.again_to, direction, *stretch) > 0),
+        pl.Series("captured", captured),
+        pl.Series("row", row),
+    )
 
 
 def packet_table(
@@ -270,6 +297,25 @@ def demand_packets(folders: Sequence[str], brokers: Sequence[str]) -> int:
     raise UserError(f"{said}; they hold, busiest first: {found}. Set the site's `brokers` to the broker's address as the captures show it.")
 
 
+def read_keys(kind: str | None, sources: Sequence[str], folders: Sequence[str]) -> KeyLog | None:
+    """The keys of a site: of a ``file``, or those that stand in its ``captures``; None without either."""
+    if kind is None:
+        return None
+    tools.find("tshark")
+    if kind == "file":
+        return read_key_log(sources[0])
+    keys = KeyLog()
+    for source, folder in zip(sources, folders, strict=True):
+        for secrets in read_secrets(source, int(working.read_facts(folder)["secrets_blocks"])):
+            keys.add(secrets.splitlines())
+    if not keys:
+        raise UserError(
+            f"tls_keylog: captures: no TLS keys in {len(sources)} capture(s); expected blocks of decryption secrets, which only pcapng files have. "
+            "Give `tls_keylog` the path of the key log, or put its keys into a capture with `editcap --inject-secrets tls,FILE`."
+        )
+    return keys
+
+
 def client_left(rows: working.Rows, ordered: Ordered) -> np.ndarray:
     """Per connection from when on (ns) the client's host refused what came: its FIN or RST, where it sent an RST at all; else -1."""
     flags = rows.columns["flags"][ordered.row]
@@ -280,6 +326,39 @@ def client_left(rows: working.Rows, ordered: Ordered) -> np.ndarray:
     refuses = np.zeros(len(left), bool)
     refuses[ordered.connection[reset]] = True
     return np.where(refuses, left, -1)
+
+
+def ends(facts: ConnectionFacts, plaintext: Plaintext | None) -> list[str]:
+    """Per connection how it ended; ``unread`` where its answers could not be decrypted up to there."""
+    said = [ENDED[code] for code in facts.ended]
+    for connection in np.flatnonzero(plaintext.unread[1::2]) if plaintext else ():
+        said[connection] = UNREAD
+    return said
+
+
+def with_decryption(facts: StreamFacts, plaintext: Plaintext) -> StreamFacts:
+    """The same, with connections encrypted that were decrypted, and bytes skipped that could not be."""
+    return facts._replace(encrypted=facts.encrypted | (plaintext.outcome > 0), skipped_bytes=facts.skipped_bytes + plaintext.unread)
+
+
+def decryption_table(connections: pl.DataFrame, facts: ConnectionFacts, streams: StreamFacts, plaintext: Plaintext | None) -> pa.Table:
+    """Of a site with keys what became of each connection with payload: an outcome (`tls.plaintext.OUTCOMES`), and bytes that stayed unread."""
+    if plaintext is None:
+        return pa.table({"connection_id": [], "outcome": [], "unread_bytes": []}, schema=DECRYPTION)
+    outcome = plaintext.outcome.copy()
+    outcome[(outcome == 0) & streams.encrypted] = BEGAN_BEFORE
+    data = facts.payload_bytes[0::2] + facts.payload_bytes[1::2] > 0
+    outcome[~streams.encrypted & data] = NOT_TLS
+    some = np.flatnonzero(outcome)
+    unread = streams.skipped_bytes[0::2] + streams.skipped_bytes[1::2]
+    return pa.table(
+        {
+            "connection_id": connections["connection_id"].gather(some).to_list(),
+            "outcome": [OUTCOMES[code] for code in outcome[some]],
+            "unread_bytes": np.where(outcome == NOT_TLS, 0, unread)[some],
+        },
+        schema=DECRYPTION,
+    )
 
 
 def taps(configured: str, facts: ConnectionFacts) -> list[str]:
@@ -305,6 +384,7 @@ class Merged(NamedTuple):
     requests_at: Places
     requests: pa.Table | in_time.Stored
     topics: pl.DataFrame
+    decryption: pa.Table
 
     def stored(self, path: str) -> "Merged":
         """The same with its large tables in files, whose names begin as ``path``."""
@@ -334,27 +414,24 @@ def bucket_ranges(low: int, high: int, parts: int) -> list[tuple[int, int]]:
     return [*itertools.pairwise(borders)]
 
 
-def merge_part(rows: working.Rows, tap: str) -> Merged:
-    """Follow the connections of some of a shard's packets; ``tap`` is the configured one."""
+def merge_part(rows: working.Rows, tap: str, keys: KeyLog | None = None) -> Merged:
+    """Follow the connections of some of a shard's packets; ``tap`` is the configured one, ``keys`` open those that are TLS."""
     ordered = order_packets(rows)
     segment_facts, connection_facts = follow_segments(rows, ordered)
     streams = assemble(rows, ordered, segment_facts)
-    frames, fields, stream_facts = follow_connections(streams, len(ordered.address), wanted=bodies.WANTED)
+    plaintext = decrypt_streams(streams, keys) if keys else None
+    frames, fields, stream_facts = follow_connections(
+        plaintext.streams if plaintext else streams, len(ordered.address), wanted=bodies.WANTED
+    )
     log.info(
         "%d packets (%d copies) of %d connections, %d frames", len(ordered.row), ordered.copies, len(ordered.address), len(frames.start)
     )
 
     known = connection_table(rows, ordered)
     table = kafka_requests.frame_table(frames, fields)
-    stretch = (2 * table["connection"] + table["side"]).to_numpy(), table["start"].to_numpy(), table["size"].to_numpy()
-    table = frame_rows(
-        rows,
-        ordered,
-        table.with_columns(
-            pl.Series("retransmitted", covered(streams.again_first, streams.again_from, streams.again_to, *stretch) > 0),
-            pl.Series("captured", captured_bytes(rows, ordered, segment_facts, *stretch)),
-        ),
-    )
+    table = place_frames(rows, ordered, segment_facts, streams, table, plaintext)
+    if plaintext:
+        stream_facts = with_decryption(stream_facts, plaintext)
     timed = np.flatnonzero(segment_facts.rtt_ns >= 0)
     trips = kafka_requests.RoundTrips(ordered.connection[timed], ordered.time[timed], ordered.side[timed] == 1, segment_facts.rtt_ns[timed])
     of_connections = kafka_requests.Connections(
@@ -363,7 +440,7 @@ def merge_part(rows: working.Rows, tap: str) -> Merged:
         client_port=known["client_port"].to_numpy(),
         broker_ip=known["broker_ip"].to_list(),
         broker_port=known["broker_port"].to_numpy(),
-        ended=[ENDED[code] for code in connection_facts.ended],
+        ended=ends(connection_facts, plaintext),
         tap=taps(tap, connection_facts),
         client_left=client_left(rows, ordered),
     )
@@ -382,6 +459,7 @@ def merge_part(rows: working.Rows, tap: str) -> Merged:
         requests_at=Places(began.to_numpy(), requests["connection"].to_numpy()),
         requests=kafka_requests.to_arrow(requests),
         topics=bodies.learned_topics(table, contents),
+        decryption=decryption_table(known, connection_facts, stream_facts, plaintext),
     )
 
 
@@ -417,28 +495,33 @@ def merge_site(
     requests: str,
     topics: str,
     notebook: str,
+    decryption: str,
+    key_sources: Sequence[str] = (),
 ) -> None:
-    """Merge one shard of a site: ``captures`` are working folders, ``part`` its number; ``site`` holds brokers, tap and shards.
+    """Merge one shard of a site: ``captures`` are working folders, ``part`` its number; ``site`` holds brokers, tap, shards, and whether there are keys.
 
-    Writes the shard's ``packets`` and ``connections``, and working files for the stages behind: provisional ``requests``, the ``topics`` that it learned, and what
-    the ``notebook``'s figures need.
+    Writes the shard's ``packets`` and ``connections``, and working files for the stages behind: provisional ``requests``, the ``topics`` that it learned, what
+    the ``notebook``'s figures need, and what ``decryption`` could do. ``key_sources``: the key log, or, if the site's ``keys`` are in its captures, those, in
+    the order of their folders.
 
-    Raises `UserError` if no capture has a packet of the site's brokers.
+    Raises `UserError` if no capture has a packet of the site's brokers, if there are no keys where some should be, or no tshark to use them.
     """
     kept = demand_packets(captures, site["brokers"])
+    keys = read_keys(site.get("keys"), key_sources, captures)
     low, high = (BUCKETS * number // site["shards"] for number in (part, part + 1))
     ranges = bucket_ranges(low, high, -(-kept // (site["shards"] * PART_PACKETS)))
     sizes = {made["capture"]: made["bytes"] for made in map(working.read_provenance, captures)}
     provenance = {"captures": dict(sorted(sizes.items())), "site": {name: site[name] for name in ("brokers", "tap")}}
     with put_aside(Path(requests)) as folder:
         parts = enumerate(working.read_rows(captures, ranges))
-        merged = [merge_part(rows, site["tap"]).stored(f"{folder}/{number}") for number, rows in parts]
+        merged = [merge_part(rows, site["tap"], keys).stored(f"{folder}/{number}") for number, rows in parts]
         ranks = rank_connections([made.known for made in merged])
         order = time_order([made.packets_at for made in merged], ranks, PART_PACKETS)
         tables.write(in_time.arrange([made.packets for made in merged], order), packets, "packets", provenance)
         tables.write_working(in_time.arrange([made.notebook for made in merged], order), notebook, provenance)
         tables.write(join_connections([made.connections for made in merged], ranks), connections, "connections", provenance)
         tables.write_working(bodies.earliest(pl.concat(made.topics for made in merged)).to_arrow(), topics, provenance)
+        tables.write_working(pa.concat_tables(made.decryption for made in merged), decryption, provenance)
         order = time_order([made.requests_at for made in merged], ranks, PART_REQUESTS)
         tables.write_working(in_time.arrange([made.requests for made in merged], order), requests, provenance)
 
@@ -454,4 +537,6 @@ if __name__ == "__main__":
             requests=snakemake.output.requests,
             topics=snakemake.output.topics,
             notebook=snakemake.output.notebook,
+            decryption=snakemake.output.decryption,
+            key_sources=list(snakemake.input.keys),
         )

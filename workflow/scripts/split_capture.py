@@ -218,21 +218,23 @@ def split_capture(
     output: str,
     threads: int = 1,
     decoder: str = "native",
+    keep_tls: bool = False,
     keeper: Follower | None = None,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> None:
     """Write the working files of one capture (docs/architecture.md) into the folder ``output``.
 
     ``name`` is the capture's name as shown to people; ``brokers`` are ``ip:port`` or ``[ipv6]:port``. ``decoder`` is one of ``DECODERS``; ``native``
-    leaves a capture with packets of an unknown link type to ``wireshark``, where that is installed and can read it. Of several ``threads`` one reads
-    headers and follows frames, the others write, and one decompresses: the files are the same.
+    leaves a capture with packets of an unknown link type to ``wireshark``, where that is installed and can read it. With ``keep_tls`` the payload of TLS
+    connections is kept whole, for a site with keys. Of several ``threads`` one reads headers and follows frames, the others write, and one decompresses: the
+    files are the same.
     Raises CaptureError where the file cannot be used at all; what can be used of a damaged one is used, and the facts say so.
     """
 
     def split(decoder: str, notice: str = "", advice: str = "") -> str:
         """Split the capture; returns what is to be noticed, to which ``advice`` is added."""
         source = Capture(capture, chunk_bytes, ahead=threads > 1)
-        follower = keeper or Keeper()
+        follower = keeper or Keeper(keep_tls)
         writer = Writer(output, {"version": __version__, "capture": name, "bytes": source.size, "brokers": list(brokers)}, threads)
         try:
             splitter = Splitter(brokers, writer, follower)
@@ -242,7 +244,10 @@ def split_capture(
                 count = int(splitter.skipped[UNKNOWN_LINK])
                 notice = f"{count:,} packet{'' if count == 1 else 's'} of a link type that only Wireshark may know (there are {links})"
             facts = capture_facts(source, name, splitter, follower)
-            writer.close(facts | {"notices": [note for note in (notice, advice) if note and notice]}, splitter.connections.rows())
+            notes = [note for note in (notice, advice) if note and notice]
+            if source.secrets and not keep_tls:
+                notes.append("the capture holds TLS keys that are not used: set the site's `tls_keylog` to `captures`")
+            writer.close(facts | {"notices": notes}, splitter.connections.rows())
         except BaseException:
             writer.abandon()
             raise
@@ -272,6 +277,7 @@ if __name__ == "__main__":
             name=snakemake.params.split["name"],
             brokers=snakemake.params.split["brokers"],
             decoder=snakemake.params.split["decoder"],
+            keep_tls=snakemake.params.split["keep_tls"],
             output=snakemake.output.folder,
             threads=snakemake.threads,
         )

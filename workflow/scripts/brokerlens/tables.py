@@ -214,6 +214,7 @@ STATUS_REASONS: Final[Mapping[str, Mapping[str, str]]] = {
         "connection_reset": "the connection was reset first",
         "connection_closed": "the connection was closed first",
         "capture_ended": "the captures of the connection end first",
+        "response_not_decrypted": "the connection is TLS, and its answers could not be decrypted up to its end (docs/tls.md)",
     },
     "request_not_captured": {
         "sent_before_capture": "the response comes before the connection's first captured request",

@@ -6,6 +6,9 @@ request this capture does not hold. Keeping more than needed costs bytes, keepin
 
 A chain of frames is certain from its SYN, and stays so while no length prefix is missing. A chain found elsewhere (at a segment's start) is trusted
 when three requests of it were answered in order while both directions' chains held.
+
+Of a connection that is TLS nothing more is kept, or, where the site has keys, every byte: whatever a capture alone cannot decide is kept whole without a
+limit there, so that the merge has every record, also of a connection whose handshake stands in an earlier capture.
 """
 
 from __future__ import annotations
@@ -49,8 +52,8 @@ TLS_RECORDS: Final = 5
 MARKS_ROOM: Final = 1 << 14
 EVER: Final = 1 << 62
 
-REASONS: Final = ("read", "start", "lost", "hole", "unknown_response", "stray")
-READ, START, LOST, HOLE, UNKNOWN, STRAY = range(6)
+REASONS: Final = ("read", "start", "lost", "hole", "unknown_response", "stray", "tls")
+READ, START, LOST, HOLE, UNKNOWN, STRAY, TLS = range(7)
 
 # Further columns of a direction's state.
 (
@@ -84,7 +87,7 @@ CHAIN_NONE, CHAIN_CERTAIN, CHAIN_FOUND, CHAIN_TRUSTED = range(4)
 N_ID, N_KEY, N_VERSION, N_SECTION, N_NEXT = range(5)
 
 # Places in the counters.
-FREE_NODE, FREE_NODES, RUNS, BYTES, STOPPED, CAPPED, KEPT_BY_REASON = range(7)
+FREE_NODE, FREE_NODES, RUNS, BYTES, STOPPED, CAPPED, KEEP_TLS, KEPT_BY_REASON = range(8)
 ODD: Final = KEPT_BY_REASON + len(REASONS)
 ODDITIES: Final = ("unusable_lengths", "incomplete_frames", "malformed_bodies", "odd_client_ids", "unknown_apis")
 """What this capture alone shows of bad input; the columns of `connections` say what became of it over all captures."""
@@ -486,7 +489,7 @@ def keep_whole(memory: Int64s, state: Int64s, counters: Int64s, d: int, position
         end = min(state[d, RANGE + 3 * i + 1], position + captured)
         if start >= end:
             continue
-        if state[d, UNDECIDED] + end - start > UNDECIDED_LIMIT:
+        if state[d, UNDECIDED] + end - start > UNDECIDED_LIMIT and counters[KEEP_TLS] == 0:
             counters[CAPPED] += end - start
             continue
         state[d, UNDECIDED] += end - start
@@ -592,7 +595,8 @@ def follow(
         if flags & RST:
             restart(memory, state, nodes, counters, d >> 1)
             continue
-        if length <= 0 or state[d & ~1, ENCRYPTED] != 0:
+        encrypted = state[d & ~1, ENCRYPTED] != 0
+        if length <= 0 or (encrypted and counters[KEEP_TLS] == 0):
             continue
         if state[d, NEXT] < 0:
             position = seq + (1 << 32)
@@ -614,9 +618,13 @@ def follow(
         ):
             counters[STOPPED] = STOP_ROOM
             return i
-        if state[d, ORIGIN] == position and is_tls_hello(buffer, at, at + captured):
+        if encrypted or (state[d, ORIGIN] == position and is_tls_hello(buffer, at, at + captured)):
             state[d & ~1, ENCRYPTED] = 1
-            m.mark(memory, at, at + min(captured, 16))
+            if counters[KEEP_TLS] != 0:
+                m.mark(memory, at, at + captured)
+                counters[KEPT_BY_REASON + TLS] += captured
+            else:
+                m.mark(memory, at, at + min(captured, 16))
         elif state[d, NEXT] >= 0 and not -FAR_BEHIND <= position - state[d, NEXT] <= FAR_AHEAD:
             if position > state[d, NEXT]:
                 lose(state, d, 0)
@@ -673,8 +681,10 @@ def _grown(array: NDArray[Any], size: int) -> NDArray[Any]:
 class Keeper:
     """Follows a capture's connections and says which payload is to be kept. What it remembers grows with connections only."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep_tls: bool = False) -> None:
+        """With ``keep_tls`` the payload of TLS connections is kept whole: the site has keys."""
         self._counters = np.zeros(COUNTERS, np.int64)
+        self._counters[KEEP_TLS] = keep_tls
         self._nodes = np.zeros((0, 5), np.int64)
         self._state_at = len(PACKED) + MARKS_ROOM
         self._memory = np.concatenate([PACKED, np.zeros(MARKS_ROOM, np.int64)])
@@ -711,6 +721,8 @@ class Keeper:
         """Kept bytes by reason (what lies in two regions counts for both, and not as read), bytes dropped at the limit, and what was odd."""
         by_reason = {reason: int(self._counters[KEPT_BY_REASON + i]) for i, reason in enumerate(REASONS)}
         by_reason["read"] = max(0, by_reason["read"] - sum(by_reason[reason] for reason in REASONS[1:]))
+        if not self._counters[KEEP_TLS]:
+            del by_reason["tls"]
         odd = {name: int(self._counters[ODD + i]) for i, name in enumerate(ODDITIES) if self._counters[ODD + i]}
         return {"kept_bytes": by_reason, "capped_bytes": int(self._counters[CAPPED]), "odd": odd}
 

@@ -47,7 +47,8 @@ BEGAN: Final = pl.min_horizontal("request_first", "response_first")
 """When a row's first byte was seen."""
 HALVES: Final = {"client": True, "broker": False}
 """By tap the half of the round trips that crosses the network."""
-CLOSED: Final = {"reset": "connection_reset", "fin": "connection_closed", "open": "capture_ended"}
+UNREAD: Final = "unread"
+CLOSED: Final = {"reset": "connection_reset", "fin": "connection_closed", "open": "capture_ended", UNREAD: "response_not_decrypted"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Connections:
     broker_ip: Sequence[str]
     broker_port: np.ndarray
     ended: Sequence[str]
+    """As in the data set, or `UNREAD`."""
     tap: Sequence[str]
     """client, broker, middle or unknown: as configured, else as the data say."""
     client_left: np.ndarray

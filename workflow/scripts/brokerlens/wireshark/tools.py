@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any, Final
 
 from brokerlens.capture.layers import LEADS_TO, UDP_PORTS, VXLAN
@@ -62,31 +62,39 @@ def _environment() -> Iterator[dict[str, str]]:
 
 
 class _Feeder(threading.Thread):
-    """Writes a capture's decompressed bytes to a program."""
+    """Writes pieces of a capture to a program."""
 
-    def __init__(self, path: str, sink: IO[bytes]) -> None:
+    def __init__(self, pieces: Iterable[bytes | memoryview], sink: IO[bytes]) -> None:
         super().__init__(daemon=True)
-        self._stream, _ = open_stream(path)
+        self._pieces = pieces
         self._sink = sink
 
     def run(self) -> None:
-        piece = bytearray(PIECE)
         # A program that has seen enough closes its end.
-        with contextlib.suppress(BrokenPipeError), contextlib.closing(self._stream), self._sink:
-            while count := self._stream.readinto(memoryview(piece)):
-                self._sink.write(memoryview(piece)[:count])
+        with contextlib.suppress(BrokenPipeError), self._sink:
+            for piece in self._pieces:
+                self._sink.write(piece)
+
+
+def _decompressed(path: str) -> Iterator[memoryview]:
+    """A capture's bytes, a piece at a time, each valid until the next one is asked for."""
+    stream, _ = open_stream(path)
+    piece = memoryview(bytearray(PIECE))
+    with contextlib.closing(stream):
+        while count := stream.readinto(piece):
+            yield piece[:count]
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str], path: str, **streams: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that reads the capture, from its standard input where ``-`` stands in the command; ended with the block."""
+def running(command: Sequence[str], pieces: Iterable[bytes | memoryview], **streams: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that gets these pieces on its standard input where ``-`` stands in the command; ended with the block."""
     with (
         _environment() as environment,
         subprocess.Popen(command, stdin=subprocess.PIPE if "-" in command else subprocess.DEVNULL, env=environment, **streams) as process,
     ):
         try:
             if process.stdin is not None:
-                feeder = _Feeder(path, process.stdin)
+                feeder = _Feeder(pieces, process.stdin)
                 process.stdin = None  # the feeder's from here on
                 feeder.start()
             yield process
@@ -121,7 +129,7 @@ class Dissection:
         Raises UserError where tshark fails for another reason than a damaged capture.
         """
         with tempfile.TemporaryFile() as complaints:
-            with _running(self._command, self._path, stdout=subprocess.PIPE, stderr=complaints) as process:
+            with running(self._command, _decompressed(self._path), stdout=subprocess.PIPE, stderr=complaints) as process:
                 assert process.stdout is not None
                 seen = 0
                 for line in process.stdout:
@@ -133,7 +141,7 @@ class Dissection:
                         yield packet
                 code = process.wait()
             complaints.seek(0)
-            said = _last_line(complaints.read().decode("utf-8", "replace"))
+            said = last_line(complaints.read().decode("utf-8", "replace"))
         if code == DAMAGED_FILE and (seen or CUT_SHORT in said):
             self.damage = said
         elif code:
@@ -148,10 +156,11 @@ def cut(path: str, ranges: Sequence[tuple[int, int]], output: str) -> bool:
     False where editcap cannot: of captures that hold secrets, or sections with interfaces of their own. One damaged behind the records is none of these.
     """
     command = [find("editcap"), "-r", _source(path), output, *(f"{first}-{last}" for first, last in ranges)]
-    with _running(command, path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with running(command, _decompressed(path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         return process.wait() == 0
 
 
-def _last_line(said: str) -> str:
+def last_line(said: str) -> str:
+    """What a program said last."""
     lines = [line.strip() for line in said.splitlines() if line.strip() and "could be dangerous" not in line]
     return lines[-1] if lines else "no message"
