@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 
@@ -30,6 +31,7 @@ class Site:
     connections: pl.DataFrame
     metrics: pl.DataFrame
     series: pl.DataFrame
+    decryption: pl.DataFrame
 
 
 def run_site(
@@ -39,36 +41,49 @@ def run_site(
     shards: int = 1,
     window: tuple[int | None, int | None] = (None, None),
     decoder: str = "native",
+    keys: Path | Literal["captures"] | None = None,
 ) -> Site:
-    """Split, merge and measure one site's captures in ``folder``."""
+    """Split, merge and measure one site's captures in ``folder``; ``keys`` are a TLS key log, or stand in the captures."""
     working = []
     for capture in captures:
         output = folder / "captures" / capture.name
-        split_capture(capture=str(capture), name=capture.name, brokers=list(brokers), output=str(output), threads=1, decoder=decoder)
+        split_capture(
+            capture=str(capture),
+            name=capture.name,
+            brokers=list(brokers),
+            output=str(output),
+            threads=1,
+            decoder=decoder,
+            keep_tls=keys is not None,
+        )
         working.append(str(output))
-    site = {"brokers": list(brokers), "tap": "auto", "shards": shards}
+    kind = None if keys is None else "captures" if keys == "captures" else "file"
+    sources = {None: [], "captures": [str(capture) for capture in captures], "file": [str(keys)]}[kind]
+    site = {"brokers": list(brokers), "tap": "auto", "shards": shards, "keys": kind}
     parts = [
         {
             name: str(folder / name / f"part-{part:04}.parquet")
-            for name in ("packets", "connections", "requests", "provisional", "topics", "notebook")
+            for name in ("packets", "connections", "requests", "provisional", "topics", "notebook", "decryption")
         }
         for part in range(shards)
     ]
     provisional, topics = [part["provisional"] for part in parts], [part["topics"] for part in parts]
     for number, part in enumerate(parts):
-        written = {name: part[name] for name in ("packets", "connections", "topics", "notebook")}
-        merge_site(captures=working, part=number, site=site, requests=part["provisional"], **written)
+        written = {name: part[name] for name in ("packets", "connections", "topics", "notebook", "decryption")}
+        merge_site(captures=working, part=number, site=site, key_sources=sources, requests=part["provisional"], **written)
     for number, part in enumerate(parts):
         complete_requests(provisional=provisional, topics=topics, part=number, topic_ids={}, requests=part["requests"])
     metrics, series = folder / "metrics.parquet", folder / "series.parquet"
     measure = {"window": {"start": window[0], "end": window[1]}, "brokers": list(brokers), "tap": "auto", "share_over_ms": 200}
     compute_metrics(
-        **{name: [part[name] for part in parts] for name in ("packets", "requests", "connections", "notebook")},
+        **{name: [part[name] for part in parts] for name in ("packets", "requests", "connections", "notebook", "decryption")},
         measure=measure,
         metrics=str(metrics),
         series=str(series),
     )
-    tables = {name: pl.concat([pl.read_parquet(part[name]) for part in parts]) for name in ("packets", "requests", "connections")}
+    tables = {
+        name: pl.concat([pl.read_parquet(part[name]) for part in parts]) for name in ("packets", "requests", "connections", "decryption")
+    }
     return Site(**tables, metrics=pl.read_parquet(metrics), series=pl.read_parquet(series))
 
 

@@ -114,9 +114,9 @@ def split_threads(wildcards):
 
 
 def split_settings(wildcards):
-    """The capture's name as people know it, whose packets to keep, and what reads them."""
+    """The capture's name as people know it, whose packets to keep, what reads them, and whether TLS is kept for the merge to decrypt."""
     capture, site = CAPTURES[wildcards.experiment, wildcards.site, wildcards.capture], site_of(wildcards)
-    return {"name": capture.name, "brokers": list(site.brokers), "decoder": site.decoder}
+    return {"name": capture.name, "brokers": list(site.brokers), "decoder": site.decoder, "keep_tls": site.tls_keylog is not None}
 
 
 # merge_site
@@ -127,6 +127,28 @@ def folders_of_site(wildcards):
     return [working_folder(wildcards.experiment, wildcards.site, capture.key) for capture in site_of(wildcards).captures]
 
 
+def key_sources(wildcards):
+    """Where the keys of a site stand: the key log, or all of its captures in the order of their working folders; nothing without keys."""
+    site = site_of(wildcards)
+    match kind_of_keys(site):
+        case "file":
+            return [site.tls_keylog.path]
+        case "captures":
+            return [capture.path for capture in site.captures]
+    return []
+
+
+def kind_of_keys(site):
+    """None, `file` or `captures`: where the keys stand is an input, and what they are nobody's business but the merge's."""
+    return site.tls_keylog if site.tls_keylog in (None, "captures") else "file"
+
+
+def key_log_size(wildcards):
+    """Size and date of the key log, as of captures."""
+    key_log = site_of(wildcards).tls_keylog
+    return {"bytes": key_log.bytes, "modified": key_log.modified} if kind_of_keys(site_of(wildcards)) == "file" else None
+
+
 def merge_settings(wildcards):
     """What the merge of a site depends on beside its captures."""
     site = site_of(wildcards)
@@ -134,6 +156,7 @@ def merge_settings(wildcards):
         "brokers": list(site.brokers),
         "tap": site.tap,
         "shards": site.shards,
+        "keys": kind_of_keys(site),
         "captures": {working_folder(wildcards.experiment, wildcards.site, capture.key): capture.name for capture in site.captures},
     }
 
@@ -153,9 +176,10 @@ def merged_of_site(what):
 
 
 def merge_memory(wildcards, attempt):
-    """Megabytes for one shard of a site: its share of the captures, with room for what is made of it."""
+    """Megabytes for one shard of a site: its share of the captures, with room for what is made of it; with keys for payload, plaintext and tshark, too."""
     site = site_of(wildcards)
-    return int((1000 + 2 * site.bytes / 1e6 / site.shards) * attempt)
+    base, times = (1000, 2) if site.tls_keylog is None else (1600, 5)
+    return int((base + times * site.bytes / 1e6 / site.shards) * attempt)
 
 
 # complete_requests, merge_experiment

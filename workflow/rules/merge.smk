@@ -1,18 +1,21 @@
 # A site's captures put together: connections followed across files, requests matched with responses.
 # Needs: the working folders of all captures of the site. Makes: a part of `packets`, `connections` and `requests` per shard; and in working files the
-# requests as far as one shard knows them, what it learned of topics, and the notebook's bytes in the rows and order of `packets`.
+# requests as far as one shard knows them, what it learned of topics, the notebook's bytes in the rows and order of `packets`, and what became of TLS.
+# A site with `tls_keylog` needs its keys and tshark, too.
 
 
 rule merge_site:
     """Follow one shard of a site's connections over all of its captures."""
     input:
         captures=folders_of_site,
+        keys=key_sources,
     output:
         packets="results/packets/experiment={experiment}/site={site}/part-{part}.parquet",
         connections="results/connections/experiment={experiment}/site={site}/part-{part}.parquet",
         requests="results/intermediate/merged/{experiment}/{site}/requests-{part}.parquet",
         topics="results/intermediate/merged/{experiment}/{site}/topics-{part}.parquet",
         notebook="results/intermediate/merged/{experiment}/{site}/part-{part}.parquet",
+        decryption="results/intermediate/merged/{experiment}/{site}/decryption-{part}.parquet",
     log:
         "results/logs/merge_site/{experiment}/{site}/part-{part}.log",
     benchmark:
@@ -25,6 +28,7 @@ rule merge_site:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         site=merge_settings,
+        key_log=key_log_size,
         code=code("merge_site.py"),
     message:
         "merge_site {wildcards.experiment}/{wildcards.site}/part-{wildcards.part}"

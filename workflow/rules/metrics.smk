@@ -9,6 +9,7 @@ rule compute_metrics:
         requests=site_parts("requests"),
         connections=site_parts("connections"),
         notebook=merged_of_site("part"),
+        decryption=merged_of_site("decryption"),
     output:
         metrics="results/metrics/experiment={experiment}/site={site}/metrics.parquet",
         series="results/series/experiment={experiment}/site={site}/series.parquet",

@@ -31,10 +31,11 @@ def compute_metrics(
     measure: Mapping[str, Any],
     metrics: str | Path,
     series: str | Path,
+    decryption: Paths = (),
 ) -> None:
     """Write the site's tidy metrics and its time series.
 
-    ``packets``, ``requests``, ``connections`` and ``notebook`` are the parts that merge_site wrote. ``measure`` has the ``window``
+    ``packets``, ``requests``, ``connections``, ``notebook`` and ``decryption`` are the parts that merge_site wrote. ``measure`` has the ``window``
     (``start`` and ``end``, ns since 1970 UTC or None, both included), the ``brokers`` (``ip:port``), the ``tap`` (client, broker or auto)
     and ``share_over_ms``, the threshold of `share_over`.
     """
@@ -52,6 +53,7 @@ def compute_metrics(
     traffic.add_packets(rows, counted)
     of_connections.add_connections(rows, tcp_connections)
     of_connections.add_protocols(rows, tcp_connections)
+    of_connections.add_decryption(rows, decryption, counted.connections)
     of_connections.add_whole_connections(rows, tcp_connections)
     of_connections.add_set_up(rows, tcp_connections, counted.last, window)
     traffic.add_health(rows, counted)
@@ -88,6 +90,7 @@ if __name__ == "__main__":
             requests=snakemake.input.requests,
             connections=snakemake.input.connections,
             notebook=snakemake.input.notebook,
+            decryption=snakemake.input.decryption,
             measure=snakemake.params.measure,
             metrics=snakemake.output.metrics,
             series=snakemake.output.series,

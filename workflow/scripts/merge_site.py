@@ -42,7 +42,8 @@ from brokerlens.tcp.segments import (
 )
 from brokerlens.tcp.stream import Streams, assemble
 from brokerlens.tls.keys import KeyLog, read_key_log
-from brokerlens.tls.plaintext import BEGAN_BEFORE, NOT_TLS, OUTCOMES, Plaintext, decrypt_streams
+from brokerlens.tls.outcomes import BEGAN_BEFORE, NOT_TLS, OUTCOMES
+from brokerlens.tls.plaintext import Plaintext, decrypt_streams
 from brokerlens.wireshark import tools
 
 if TYPE_CHECKING:
@@ -495,7 +496,7 @@ def merge_site(
     requests: str,
     topics: str,
     notebook: str,
-    decryption: str,
+    decryption: str | None = None,
     key_sources: Sequence[str] = (),
 ) -> None:
     """Merge one shard of a site: ``captures`` are working folders, ``part`` its number; ``site`` holds brokers, tap, shards, and whether there are keys.
@@ -521,7 +522,8 @@ def merge_site(
         tables.write_working(in_time.arrange([made.notebook for made in merged], order), notebook, provenance)
         tables.write(join_connections([made.connections for made in merged], ranks), connections, "connections", provenance)
         tables.write_working(bodies.earliest(pl.concat(made.topics for made in merged)).to_arrow(), topics, provenance)
-        tables.write_working(pa.concat_tables(made.decryption for made in merged), decryption, provenance)
+        if decryption is not None:
+            tables.write_working(pa.concat_tables(made.decryption for made in merged), decryption, provenance)
         order = time_order([made.requests_at for made in merged], ranks, PART_REQUESTS)
         tables.write_working(in_time.arrange([made.requests for made in merged], order), requests, provenance)
 

@@ -22,9 +22,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from brokerlens.errors import UserError
+from brokerlens.tls.keys import check_key_log
 
 SCHEMA: Final = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.yaml"
 NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
@@ -49,6 +50,16 @@ class Capture:
     """As people see it: the file's name, or the shortest path that tells it from the site's others."""
     key: str
     """`name` with every byte outside `[A-Za-z0-9._-]` percent-encoded: safe in paths and wildcards."""
+    bytes: int
+    modified: int
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True)
+class KeyLogFile:
+    """A TLS key log; what is in it, the merge reads."""
+
+    path: str
     bytes: int
     modified: int
     """Seconds since 1970."""
@@ -84,6 +95,8 @@ class Site:
     topic_ids: Mapping[str, str]
     """Names by topic id, in the 22 characters that Kafka prints."""
     clock_offset_ms: float | None
+    tls_keylog: KeyLogFile | Literal["captures"] | None
+    """`captures`: the keys stand in the captures."""
     decoder: str
     shards: int
 
@@ -325,10 +338,6 @@ def _refuse_what_is_not_there(plain: Mapping[str, Any]) -> None:
     wanted = [
         *([("anonymize", "set it to false or leave it out")] if str(plain["anonymize"]).lower() == "true" else []),
     ]
-    for experiment, settings in plain["experiments"].items():
-        for site, values in settings["sites"].items():
-            key = f"experiments.{experiment}.sites.{site}"
-            wanted += [(f"{key}.tls_keylog", "leave it out")] if values["tls_keylog"] is not None else []
     for key, advice in wanted:
         raise ConfigError(f"{key}: not available in this version; {advice}.")
 
@@ -515,9 +524,27 @@ def _site(name: str, settings: Mapping[str, Any], key: str) -> Site:
         cluster=settings["cluster"],
         topic_ids={topic_id(known, f"{key}.topic_ids"): topic for known, topic in sorted(settings["topic_ids"].items())},
         clock_offset_ms=None if offset is None else float(offset),
+        tls_keylog=_key_log(settings["tls_keylog"], f"{key}.tls_keylog"),
         decoder=settings["decoder"],
         shards=settings["shards"],
     )
+
+
+def _key_log(place: str | None, key: str) -> KeyLogFile | Literal["captures"] | None:
+    """The site's TLS keys: a file that has some, or `captures`. What it holds never becomes part of the configuration or of a message."""
+    if place is None:
+        return None
+    if place == "captures":
+        return "captures"
+    path = _tidy(os.path.expanduser(place))
+    if not os.path.lexists(path):
+        raise _missing(path, key)
+    fault = check_key_log(path)
+    if fault:
+        raise ConfigError(f"{key}: {fault}")
+    stat = os.stat(path)
+    _refuse_unspeakable([(path, stat)], key)
+    return KeyLogFile(path, stat.st_size, int(stat.st_mtime))
 
 
 def _listed(value: str | list[str]) -> list[str]:
@@ -576,9 +603,7 @@ def _captures_at(place: str, key: str) -> list[tuple[str, os.stat_result]]:
         if os.path.lexists(place):
             return [(place, os.stat(place))]
         if not glob.has_magic(place):
-            raise ConfigError(
-                f"{key}: {place} is not there ({_nearest(place)}). Relative paths start at the working directory, {os.getcwd()}."
-            )
+            raise _missing(place, key)
         matches = [(path, os.stat(path)) for path in map(_tidy, sorted(glob.glob(place, recursive=True)))]
     except OSError as error:
         raise ConfigError(f"{key}: {error.filename or place} cannot be read: {error.strerror}.") from error
@@ -602,6 +627,10 @@ def _captures_in(folder: str, key: str) -> list[tuple[str, os.stat_result]]:
             holds += f", and folders such as {next(entry.name for entry in listed if entry.is_dir())}, which are not searched"
         raise ConfigError(f"{key}: no captures in {folder}. {holds}. A capture's name ends in {CAPTURE_ENDINGS}; a glob takes any name.")
     return found
+
+
+def _missing(place: str, key: str) -> ConfigError:
+    return ConfigError(f"{key}: {place} is not there ({_nearest(place)}). Relative paths start at the working directory, {os.getcwd()}.")
 
 
 def _nearest(place: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from brokerlens.metrics.rows import ALL, SHARE, Rows, group
 from brokerlens.metrics.traffic import DIRECTIONS
 from brokerlens.metrics.uncertainty import Sample, add_sample, ratio_by_connection
 from brokerlens.metrics.window import SECOND, Window
+from brokerlens.tls.outcomes import OUTCOMES, UNOPENED
+
+log = logging.getLogger("brokerlens")
 
 SIDES = ("client", "broker")
 RESETS = ("refused", "abort", "idle", "after_fin")
@@ -29,6 +33,7 @@ WHOLE = {
     "dsacks": ("dsacks", "count", "packets"),
 }
 """Metrics that are sums over whole connections: column by direction, statistic and unit."""
+DECRYPTION = {"connection_id": pl.String, "outcome": pl.String, "unread_bytes": pl.Int64}
 ODDITIES = tuple(name for name, *_ in tables.FRAME_ODDITIES)
 
 
@@ -50,6 +55,18 @@ def add_protocols(rows: Rows, connections: pl.DataFrame) -> None:
         rows.add(metric, ALL, "count", int(connections[column].sum()), "connections", n)
     for name, _, unit in tables.FRAME_ODDITIES:
         rows.add("frame_oddities", group("kind", name), "count", int(connections[name].sum()), unit, n)
+
+
+def add_decryption(rows: Rows, decryption: Sequence[str | Path], inside: Sequence[str]) -> None:
+    """`decryption` by its outcome and `undecrypted_bytes`, of a site with TLS keys; ``inside`` are the ids of the connections inside."""
+    table = pl.concat([pl.read_parquet(path) for path in decryption] or [pl.DataFrame(schema=DECRYPTION)])
+    table = table.filter(pl.col("connection_id").is_in(list(inside)))
+    for outcome in OUTCOMES[1:]:
+        rows.add("decryption", group("outcome", outcome), "count", int((table["outcome"] == outcome).sum()), "connections", table.height)
+    rows.add("undecrypted_bytes", ALL, "sum", int(table["unread_bytes"].sum()), "bytes", table.height)
+    tls = table.filter(pl.col("outcome") != "not_tls")
+    if tls.height and tls["outcome"].is_in(UNOPENED).all():
+        log.warning("`tls_keylog` opens none of %d TLS connections: it is probably the wrong file", tls.height)
 
 
 def add_connections(rows: Rows, connections: pl.DataFrame) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from brokerlens.report.results import Results, Site
 from brokerlens.report.words import NONE, count, ms, percent, plural, size
 from brokerlens.report.zones import utc_stamp
+from brokerlens.tls.outcomes import OUTCOMES
 
 MOST_ROWS = 300
 SKIPPED_WORDS = {
@@ -34,6 +35,13 @@ FRAME_ODDITIES = {
     "rejected_chains": "chains that no answer confirmed",
     "abandoned_scans": "connections given up",
     "unkept_frames": "of which the split kept too little",
+}
+OUTCOME_WORDS = {
+    "no_key": "without a key",
+    "hole": "up to a hole in the capture",
+    "cut_by_snaplen": "cut off by the snaplen",
+    "began_before_capture": "began before the captures",
+    "not_tls": "not TLS",
 }
 CAPTURE_ODDITIES = {
     "unusable_lengths": "lengths that no frame has",
@@ -253,9 +261,21 @@ def _counted(numbers: Mapping[str, float], words: Mapping[str, str]) -> str:
     return ", ".join(f"{count(number)} {what}" for what, number in found)
 
 
+def _decryption(site: Site) -> list[str]:
+    """What the site's TLS keys opened, and why not the rest."""
+    numbers = {name: int(site.metric("decryption", f"outcome={name}").value or 0) for name in OUTCOMES[1:]}
+    tls = sum(numbers.values()) - numbers["not_tls"]
+    if not any(numbers.values()):
+        return []
+    said = f"{count(numbers.pop('decrypted'))} of {plural(tls, 'TLS connection')} decrypted"
+    rest = _counted(numbers, OUTCOME_WORDS)
+    unread = site.metric("undecrypted_bytes", "all", "sum").value
+    return [said + (f" ({rest})" if rest else "") + (f"; {size(unread)} of TLS stayed unread" if unread else "")]
+
+
 def _unread(site: Site) -> list[str]:
     """What of Kafka could not be read, and why."""
-    notes = []
+    notes = _decryption(site)
     for metric, what in (("connections_encrypted", "encrypted"), ("connections_sasl", "with SASL")):
         connections = site.metric(metric)
         if connections.value:

@@ -31,7 +31,7 @@ from brokerlens.report.network import Network, network
 from brokerlens.report.notebook_table import NotebookTable, notebook_table
 from brokerlens.report.results import Results
 from brokerlens.report.spread import key
-from brokerlens.report.states import reasons
+from brokerlens.report.states import reasons, said_first
 from brokerlens.report.theme import FONT, SiteColours, css_variables, light_palette
 from brokerlens.report.timelines import Timelines, timelines
 from brokerlens.report.words import count, listed, name, plural, visible
@@ -89,7 +89,7 @@ def build(results: Results) -> Page:
         measured=_measured(results),
         zone=" and ".join(zones),
         answers=four_answers(results, pairs, worst, judgement, states),
-        states=[(name(site.label), states[site.key]) for site in results.sites if site.key in states],
+        states=[(name(site.label), said) for site, said in said_first(results, states)],
         headline=headline(results, colours, bins, worst, states),
         differences=differences(results, pairs),
         distributions=distributions(results, pairs, colours),

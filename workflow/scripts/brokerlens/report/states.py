@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import polars as pl
 
-from brokerlens.report.results import Results, Site
+from brokerlens.report.results import Key, Results, Site
 from brokerlens.report.words import plural
+from brokerlens.tls.outcomes import OUTCOMES, UNOPENED
 
 
 def why_no_latency(site: Site) -> str | None:
@@ -22,6 +25,8 @@ def why_no_latency(site: Site) -> str | None:
         if start is not None and last < start:
             return f"{held}; the window begins at {site.zone.stamp(start)}."
         return f"{held}; the window ends at {site.zone.stamp(end)}."
+    if (unopened := why_unopened(site)) is not None:
+        return unopened
     if site.encrypted:
         return "Encrypted: TCP figures only; latency needs a key log."
     if site.requests.height == 0:
@@ -29,6 +34,17 @@ def why_no_latency(site: Site) -> str | None:
     if site.answered.height == 0 and site.requests.filter(site.requests["waits_by_design"]).height == site.requests.height:
         return "Only requests that wait by design (long polls): no latency that says how fast the path is."
     return "No request of this site was answered inside the window."
+
+
+def why_unopened(site: Site) -> str | None:
+    """Why the keys of this site decrypted nothing; None where they did, or where there are none."""
+    outcomes = {name: int(site.metric("decryption", f"outcome={name}").value or 0) for name in OUTCOMES[1:]}
+    tls = sum(outcomes.values()) - outcomes["not_tls"]
+    if not tls or tls > sum(outcomes[name] for name in UNOPENED):
+        return None
+    if outcomes["no_key"]:
+        return f"`tls_keylog` opens none of {plural(tls, 'TLS connection')}: it is probably the wrong file."
+    return f"`tls_keylog` opens none of {plural(tls, 'TLS connection')}: their handshakes, without which no key helps, came before the captures."
 
 
 def _why_no_request(site: Site, captures: str) -> str:
@@ -51,6 +67,12 @@ def _window_misses_captures(site: Site) -> bool:
     return bool((start is not None and last < start) or (end is not None and first > end))
 
 
-def reasons(results: Results) -> dict[tuple[str, str], str]:
+def said_first(results: Results, states: Mapping[Key, str]) -> list[tuple[Site, str]]:
+    """What stands above all: each site without latencies, and each whose TLS keys opened nothing."""
+    found = [(site, states.get(site.key) or why_unopened(site)) for site in results.sites]
+    return [(site, said) for site, said in found if said is not None]
+
+
+def reasons(results: Results) -> dict[Key, str]:
     """The sentence of each site without latencies."""
     return {site.key: why for site in results.sites if (why := why_no_latency(site)) is not None}

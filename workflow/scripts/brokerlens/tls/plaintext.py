@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brokerlens.tls.keys import KeyLog
+from brokerlens.tls.outcomes import BEGAN_BEFORE, CUT, DECRYPTED, HOLE, NO_KEY, NOTHING
 from brokerlens.tls.records import (
     APPLICATION,
     CLIENT_HELLO,
@@ -30,14 +31,13 @@ from brokerlens.wireshark.decryption import Record, decrypt
 if TYPE_CHECKING:
     from brokerlens.tcp.stream import Streams
 
+Column = NDArray[Any]
+
 BATCH_BYTES: Final = 64 << 20
 """Of TLS records that one tshark gets: it takes about six times as much memory."""
 BEGIN: Final = 1 << 32
 """Position of the first byte of plaintext."""
 
-OUTCOMES: Final = ("", "decrypted", "no_key", "hole", "cut_by_snaplen", "began_before_capture", "not_tls")
-"""What became of a connection; the first one is that it has nothing to decrypt."""
-NOTHING, DECRYPTED, NO_KEY, HOLE, CUT, BEGAN_BEFORE, NOT_TLS = range(len(OUTCOMES))
 OF_STOP: Final = {Stop.HOLE: HOLE, Stop.CUT: CUT, Stop.NO_RECORD: HOLE}
 
 
@@ -215,9 +215,9 @@ def _assemble(streams: Streams, outcome: NDArray[np.uint8], unread: Int64s, open
     is_open[list(opened)] = True
     origin = np.where(is_open, BEGIN, streams.origin)
     pieces: list[bytes] = []
-    rows: list[NDArray[np.int64]] = []  # columns of `Plaintext` from `direction` on
-    seen: dict[int, Sequence[NDArray[np.int64]]] = {}
-    content: dict[int, Sequence[NDArray[np.generic]]] = {}
+    rows: list[Int64s] = []  # columns of `Plaintext` from `direction` on
+    seen: dict[int, Sequence[Column]] = {}
+    content: dict[int, Sequence[Column]] = {}
     at = len(streams.data)
     for d, (direction, of_side) in sorted(opened.items()):
         numbers = np.array(of_side.numbers, np.int64)
@@ -254,10 +254,10 @@ def _assemble(streams: Streams, outcome: NDArray[np.uint8], unread: Int64s, open
     return Plaintext(plain, outcome, is_open, unread, *columns)
 
 
-def _spliced(first: Int64s, columns: Sequence[NDArray], new: Mapping[int, Sequence[NDArray]]) -> tuple[Int64s, list[NDArray]]:
+def _spliced(first: Int64s, columns: Sequence[Column], new: Mapping[int, Sequence[Column]]) -> tuple[Int64s, list[Column]]:
     """Offsets and entries per direction, with those of some directions replaced."""
     counts = np.diff(first)
-    parts: list[list[NDArray]] = [[] for _ in columns]
+    parts: list[list[Column]] = [[] for _ in columns]
     at = 0
     for d in sorted(new):
         for part, column, values in zip(parts, columns, new[d], strict=True):

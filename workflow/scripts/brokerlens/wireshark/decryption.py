@@ -123,4 +123,6 @@ def decrypt(lines: Sequence[bytes], records: Sequence[Record]) -> Iterator[bytes
         complaints.seek(0)
         said = LONG_NUMBER.sub("…", tools.last_line(complaints.read().decode("utf-8", "replace")))
     if count < len(records):
-        raise UserError(f"tshark ended with {said!r} after {count:,} of {len(records):,} TLS records (exit code {code}); expected all of them.")
+        raise UserError(
+            f"tshark ended with {said!r} after {count:,} of {len(records):,} TLS records (exit code {code}); expected all of them."
+        )
