@@ -339,7 +339,7 @@ def ends(facts: ConnectionFacts, plaintext: Plaintext | None) -> list[str]:
 
 def with_decryption(facts: StreamFacts, plaintext: Plaintext) -> StreamFacts:
     """The same, with connections encrypted that were decrypted, and bytes skipped that could not be."""
-    return facts._replace(encrypted=facts.encrypted | (plaintext.outcome > 0), skipped_bytes=facts.skipped_bytes + plaintext.unread)
+    return facts._replace(encrypted=facts.encrypted | plaintext.is_tls, skipped_bytes=facts.skipped_bytes + plaintext.unread)
 
 
 def decryption_table(connections: pl.DataFrame, facts: ConnectionFacts, streams: StreamFacts, plaintext: Plaintext | None) -> pa.Table:
@@ -347,7 +347,7 @@ def decryption_table(connections: pl.DataFrame, facts: ConnectionFacts, streams:
     if plaintext is None:
         return pa.table({"connection_id": [], "outcome": [], "unread_bytes": []}, schema=DECRYPTION)
     outcome = plaintext.outcome.copy()
-    outcome[(outcome == 0) & streams.encrypted] = BEGAN_BEFORE
+    outcome[streams.encrypted & ~plaintext.is_tls] = BEGAN_BEFORE
     data = facts.payload_bytes[0::2] + facts.payload_bytes[1::2] > 0
     outcome[~streams.encrypted & data] = NOT_TLS
     some = np.flatnonzero(outcome)

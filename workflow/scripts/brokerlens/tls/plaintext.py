@@ -63,13 +63,14 @@ class _Opened:
 class Plaintext:
     """Streams in which decrypted directions are those of their plaintext.
 
-    ``outcome`` [C]: place in `OUTCOMES`, for connections that are TLS by their handshake. ``is_open`` [2C]: the direction's positions are those of plaintext.
+    ``is_tls`` [C]: the connection is TLS by its handshake; ``outcome`` [C]: what became of it (place in `OUTCOMES`). ``is_open`` [2C]: the direction's positions are those of plaintext.
     ``unread`` [2C]: bytes of an open direction that could not be decrypted. Of the records with application data of all open directions, in order:
     ``direction``, ``begins`` and ``ends`` in plaintext, ``record_begins`` and ``record_ends`` (positions on the wire), ``first_time`` and ``last_time``
     (ns) of the record's first and last byte.
     """
 
     streams: Streams
+    is_tls: NDArray[np.bool_]
     outcome: NDArray[np.uint8]
     is_open: NDArray[np.bool_]
     unread: Int64s
@@ -116,10 +117,11 @@ def decrypt_streams(streams: Streams, keys: KeyLog) -> Plaintext:
     ``streams`` as `tcp.stream.assemble` makes them. Raises UserError where tshark is missing or fails.
     """
     connections = len(streams.origin) // 2
+    is_tls = np.zeros(connections, np.bool_)
     outcome = np.zeros(connections, np.uint8)
     unread = np.zeros(2 * connections, np.int64)
     opened: dict[int, tuple[Direction, _Opened]] = {}
-    for batch in _batches(_conversations(streams, keys, outcome)):
+    for batch in _batches(_conversations(streams, keys, is_tls, outcome)):
         for talk, found in zip(batch, _open(streams, batch, keys), strict=True):
             outcome[talk.connection] = _outcome(talk, found)
             if not any(side.protected for side in found):
@@ -129,15 +131,16 @@ def decrypt_streams(streams: Streams, keys: KeyLog) -> Plaintext:
                 opened[d] = direction, of_side
                 if of_side.blocked or direction.stop is not Stop.END:
                     unread[d] = bytes_behind(streams, d, direction.begin + int(direction.ends[of_side.used - 1] if of_side.used else 0))
-    return _assemble(streams, outcome, unread, opened)
+    return _assemble(streams, is_tls, outcome, unread, opened)
 
 
-def _conversations(streams: Streams, keys: KeyLog, outcome: NDArray[np.uint8]) -> Iterator[Conversation]:
-    """The connections whose handshake is there and for which there may be a key; what becomes of others goes into ``outcome``."""
+def _conversations(streams: Streams, keys: KeyLog, is_tls: NDArray[np.bool_], outcome: NDArray[np.uint8]) -> Iterator[Conversation]:
+    """The connections whose handshake is there and for which there may be a key; what becomes of others goes into ``is_tls`` and ``outcome``."""
     for connection in range(len(outcome)):
         client, broker = (read_direction(streams, 2 * connection + side) for side in (0, 1))
         asks, answers = client is not None and client.begins_with(CLIENT_HELLO), broker is not None and broker.begins_with(SERVER_HELLO)
-        if client is not None and broker is not None and asks and answers:
+        is_tls[connection] = asks or answers
+        if client is not None and broker is not None and asks and answers and len(client.ends) and len(broker.ends):
             if keys.may_open(client.random):
                 yield Conversation(connection, (client, broker))
             else:
@@ -209,7 +212,9 @@ def _outcome(talk: Conversation, found: Sequence[_Opened]) -> int:
     return NO_KEY if lacks_key else gap
 
 
-def _assemble(streams: Streams, outcome: NDArray[np.uint8], unread: Int64s, opened: Mapping[int, tuple[Direction, _Opened]]) -> Plaintext:
+def _assemble(
+    streams: Streams, is_tls: NDArray[np.bool_], outcome: NDArray[np.uint8], unread: Int64s, opened: Mapping[int, tuple[Direction, _Opened]]
+) -> Plaintext:
     """The streams with the plaintext of the directions that were opened in place of their records."""
     is_open = np.zeros(len(streams.origin), np.bool_)
     is_open[list(opened)] = True
@@ -251,7 +256,7 @@ def _assemble(streams: Streams, outcome: NDArray[np.uint8], unread: Int64s, open
         data=np.concatenate([streams.data, np.frombuffer(b"".join(pieces), np.uint8)]) if pieces else streams.data,
     )
     columns = np.concatenate(rows, axis=1) if rows else np.empty((7, 0), np.int64)
-    return Plaintext(plain, outcome, is_open, unread, *columns)
+    return Plaintext(plain, is_tls, outcome, is_open, unread, *columns)
 
 
 def _spliced(first: Int64s, columns: Sequence[Column], new: Mapping[int, Sequence[Column]]) -> tuple[Int64s, list[Column]]:

@@ -18,6 +18,7 @@ HANDSHAKE: Final = 22
 APPLICATION: Final = 23
 TYPES: Final = range(20, 25)
 LONGEST: Final = (1 << 14) + 2048  # of TLS 1.2; TLS 1.3 allows less
+HELLO: Final = tuple(bytes((HANDSHAKE, 3, minor)) for minor in range(5))  # how a handshake record begins
 CLIENT_HELLO: Final = 1
 SERVER_HELLO: Final = 2
 RANDOM: Final = slice(11, 43)  # of a ClientHello's record
@@ -50,8 +51,8 @@ class Direction(NamedTuple):
         return self.data[int(self.ends[number - 1]) if number else 0 : int(self.ends[number])]
 
     def begins_with(self, message: int) -> bool:
-        """Whether the first record is a handshake record that begins with this message."""
-        return len(self.ends) > 0 and self.data[0] == HANDSHAKE and self.ends[0] > HEADER and self.data[HEADER] == message
+        """Whether the first record, which need not be whole, is a handshake record that begins with this message."""
+        return self.data[:3] in HELLO and self.data[HEADER : HEADER + 1] == bytes([message])
 
     @property
     def random(self) -> bytes:
