@@ -243,7 +243,6 @@ def test_names_that_yaml_takes_for_something_else(folder: Path, name: str, found
     [
         (settings(top="anonymize: true"), "anonymize"),
         (settings(top='anonymize: "True"'), "anonymize"),
-        (settings(site="tls_keylog: captures"), "experiments.run1.sites.edge.tls_keylog"),
     ],
 )
 def test_a_key_whose_feature_is_not_there_is_not_silently_ignored(folder: Path, given: dict[str, Any], key: str) -> None:
@@ -268,6 +267,53 @@ def test_a_sample_that_cannot_be(folder: Path, sample: str, found: str) -> None:
         message(settings(top=f"verify: {{sample: {sample}}}"))
         == f"verify.sample: found {found}, expected a number of packets from 1 on, or all."
     )
+
+
+KEY_LINES = {
+    "TLS 1.2": f"CLIENT_RANDOM {'ab' * 32} {'cd' * 48}",
+    "TLS 1.3": f"SERVER_TRAFFIC_SECRET_0 {'AB' * 32} {'CD' * 48}",
+    "session": f"RSA Session-ID:{'ab' * 32} Master-Key:{'cd' * 48}",
+}
+
+
+@pytest.mark.parametrize("line", KEY_LINES.values(), ids=KEY_LINES)
+def test_a_tls_key_log(folder: Path, line: str) -> None:
+    """By the rules of captures' paths; other lines may stand before the first key, and lines may end as on Windows."""
+    Path("keys with spaces.log").write_text(f"# comment\r\n\r\nEXPORTER_SECRET x\r\n{line}\r\n")
+    found = config.read(settings(site='tls_keylog: "./keys with spaces.log"')).experiments["run1"].sites["edge"].tls_keylog
+    assert isinstance(found, config.KeyLogFile)
+    assert found.path == "keys with spaces.log"
+    assert found.bytes == Path(found.path).stat().st_size
+
+
+def test_tls_keys_in_the_captures(folder: Path) -> None:
+    sites = [config.read(settings(site=site)).experiments["run1"].sites["edge"] for site in ("", "tls_keylog: captures")]
+    assert [site.tls_keylog for site in sites] == [None, "captures"]
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (None, "my.keys is not there (no such file or folder). Relative paths start at the working directory, "),
+        ("folder", "my.keys cannot be read: Is a directory. Expected a TLS key log."),
+        (
+            "",
+            "my.keys holds no TLS key; expected lines such as CLIENT_RANDOM or CLIENT_TRAFFIC_SECRET_0, each with two long hexadecimal numbers.",
+        ),
+        (f"CLIENT_RANDOM {'ab' * 31} {'cd' * 48}\n", "my.keys holds no TLS key; expected lines such as CLIENT_RANDOM"),
+        ("-----BEGIN PRIVATE KEY-----\nMIIBVwIBADANBgkqhkiG\n", "my.keys holds no TLS key; expected lines such as CLIENT_RANDOM"),
+    ],
+    ids=["missing", "folder", "empty", "malformed", "something else"],
+)
+def test_a_tls_key_log_that_is_none(folder: Path, made: str | None, said: str) -> None:
+    """One error, which shows nothing of what the file holds."""
+    if made == "folder":
+        Path("my.keys").mkdir()
+    elif made is not None:
+        Path("my.keys").write_text(made)
+    whole = message(settings(site="tls_keylog: my.keys"))
+    assert whole.startswith(f"experiments.run1.sites.edge.tls_keylog: {said}")
+    assert not any(word in whole for word in ("abab", "cdcd", "MIIB"))
 
 
 def test_the_decoder(folder: Path) -> None:

@@ -132,6 +132,25 @@ def test_another_number_of_shards_splits_nothing_again(bench: Workbench) -> None
     assert bench.planned() == downstream_of_merge("run1", "edge")
 
 
+KEY = f"CLIENT_RANDOM {'ab' * 32} {'cd' * 48}\n"
+
+
+def test_tls_keys_split_and_merge_again_when_they_come_or_go_and_merge_when_they_change(bench: Workbench) -> None:
+    everything = splits("run1", "edge", BOTH) | downstream_of_merge("run1", "edge")
+    bench.capture("my.keys", KEY)
+    bench.site("run1", "edge")["tls_keylog"] = "my.keys"
+    assert bench.planned() == everything
+    bench.run()
+    assert bench.planned() == set()
+    for content, date in ((2 * KEY, 1_800_000_000), (KEY, 1_600_000_000)):
+        bench.capture("my.keys", content, date)
+        assert bench.planned() == downstream_of_merge("run1", "edge")
+    bench.site("run1", "edge")["tls_keylog"] = "captures"
+    assert bench.planned() == downstream_of_merge("run1", "edge")
+    del bench.site("run1", "edge")["tls_keylog"]
+    assert bench.planned() == everything
+
+
 def test_what_only_the_table_of_sites_says(bench: Workbench) -> None:
     bench.site("run1", "edge")["clock_offset_ms"] = 1.5
     assert bench.planned() == TOGETHER

@@ -8,7 +8,7 @@ rule merge_site:
     """Follow one shard of a site's connections over all of its captures."""
     input:
         captures=folders_of_site,
-        keys=key_sources,
+        key_sources=key_sources,
     output:
         packets="results/packets/experiment={experiment}/site={site}/part-{part}.parquet",
         connections="results/connections/experiment={experiment}/site={site}/part-{part}.parquet",

@@ -540,5 +540,5 @@ if __name__ == "__main__":
             topics=snakemake.output.topics,
             notebook=snakemake.output.notebook,
             decryption=snakemake.output.decryption,
-            key_sources=list(snakemake.input.keys),
+            key_sources=list(snakemake.input.key_sources),
         )
