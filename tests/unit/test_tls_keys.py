@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from brokerlens.capture.reader import Capture
 from brokerlens.capture.secrets import read_secrets
 from brokerlens.capture.working import read_facts
 from brokerlens.errors import UserError
-from brokerlens.tls.keys import KeyLog, read_key_log
+from brokerlens.tls.keys import LABELS, KeyLog, read_key_log
+from brokerlens.tls.outcomes import OUTCOMES
 
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "tls.md").read_text(encoding="utf-8")
 ONE, OTHER = bytes(range(32)), bytes(range(1, 33))
 OF_ONE = [
     f"CLIENT_RANDOM {ONE.hex()} {'cd' * 48}".encode(),
@@ -82,6 +85,12 @@ def test_secrets_that_claim_more_than_their_block_or_are_cut(tmp_path: Path) -> 
     lying = block(10, struct.pack("<II", TLS, 500) + b"short")
     (tmp_path / "capture").write_bytes(section() + lying + secrets(b"good") + secrets(b"x" * 100)[:60])
     assert list(read_secrets(str(tmp_path / "capture"), 3)) == [b"good"]
+
+
+def test_the_page_has_every_label_and_every_outcome() -> None:
+    labels = re.search(r"Known are lines with the labels (.*), and", PAGE)
+    assert labels and re.findall(r"`(\w+)`", labels[1]) == [label.decode() for label in LABELS]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)) == sorted(OUTCOMES[1:])
 
 
 def test_a_capture_whose_keys_nobody_uses_says_so(tmp_path: Path) -> None:

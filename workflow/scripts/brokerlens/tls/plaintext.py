@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Column = NDArray[Any]
 
 BATCH_BYTES: Final = 64 << 20
-"""Of TLS records that one tshark gets: it takes about six times as much memory."""
+"""Of TLS records that one tshark gets, or one connection: it takes about three times as much memory."""
 BEGIN: Final = 1 << 32
 """Position of the first byte of plaintext."""
 
