@@ -228,6 +228,25 @@ def test_a_capture_that_begins_after_the_handshake(whole: Site, tmp_path: Path) 
     assert (row["framing"], row["encrypted"]) == ("none", True)
 
 
+def test_hellos_that_were_not_captured(whole: Site, tmp_path: Path) -> None:
+    """One of them, and both."""
+    _, records = packets()
+    with_data = [[one.place for one in segments(records, port) if one.size] for port in (PORT, 60596)]
+    lost = {with_data[0][0], *with_data[1][:2]}
+    found = run_site([capture(tmp_path, lambda place: place not in lost)], BROKER, tmp_path, keys=KEYS)
+    assert outcomes(found) == outcomes(whole) | {PORT: "hole", 60596: "hole"}
+    assert_frame_equal(requests_of(found), true_requests().filter(~pl.col("client_port").is_in([PORT, 60596])), check_dtypes=False)
+
+
+def test_a_client_alone(tmp_path: Path) -> None:
+    """Only packets to the broker: half a handshake, and nothing invented."""
+    _, records = packets()
+    answers = {one.place for port in (PORT, 60596) for one in segments(records, port) if one.side == 1}
+    found = run_site([capture(tmp_path, lambda place: place not in answers)], BROKER, tmp_path, keys=KEYS)
+    assert {outcomes(found)[port] for port in (PORT, 60596)} == {"hole"}
+    assert found.requests.filter(pl.col("client_port").is_in([PORT, 60596])).height == 0
+
+
 def test_a_syn_that_was_not_captured(whole: Site, tmp_path: Path) -> None:
     """The handshake is there all the same."""
     _, records = packets()

@@ -42,7 +42,7 @@ from brokerlens.tcp.segments import (
 )
 from brokerlens.tcp.stream import Streams, assemble
 from brokerlens.tls.keys import KeyLog, read_key_log
-from brokerlens.tls.outcomes import BEGAN_BEFORE, NOT_TLS, OUTCOMES
+from brokerlens.tls.outcomes import BEGAN_BEFORE, NOT_TLS, NOTHING, OUTCOMES
 from brokerlens.tls.plaintext import Plaintext, decrypt_streams
 from brokerlens.wireshark import tools
 
@@ -349,7 +349,8 @@ def decryption_table(connections: pl.DataFrame, facts: ConnectionFacts, streams:
     outcome = plaintext.outcome.copy()
     outcome[streams.encrypted & ~plaintext.is_tls] = BEGAN_BEFORE
     data = facts.payload_bytes[0::2] + facts.payload_bytes[1::2] > 0
-    outcome[~streams.encrypted & data] = NOT_TLS
+    has_frames = streams.frames[0::2] + streams.frames[1::2] > 0
+    outcome[~streams.encrypted & data & (has_frames | (outcome == NOTHING))] = NOT_TLS
     some = np.flatnonzero(outcome)
     unread = streams.skipped_bytes[0::2] + streams.skipped_bytes[1::2]
     return pa.table(

@@ -38,7 +38,7 @@ BATCH_BYTES: Final = 64 << 20
 BEGIN: Final = 1 << 32
 """Position of the first byte of plaintext."""
 
-OF_STOP: Final = {Stop.HOLE: HOLE, Stop.CUT: CUT, Stop.NO_RECORD: HOLE}
+OF_STOP: Final = {Stop.HOLE: HOLE, Stop.CUT: CUT}
 
 
 class Conversation(NamedTuple):
@@ -63,7 +63,8 @@ class _Opened:
 class Plaintext:
     """Streams in which decrypted directions are those of their plaintext.
 
-    ``is_tls`` [C]: the connection is TLS by its handshake; ``outcome`` [C]: what became of it (place in `OUTCOMES`). ``is_open`` [2C]: the direction's positions are those of plaintext.
+    ``is_tls`` [C]: the connection is TLS by its handshake; ``outcome`` [C]: what became of it, of others why their first bytes are not there (place in
+    `OUTCOMES`). ``is_open`` [2C]: the direction's positions are those of plaintext.
     ``unread`` [2C]: bytes of an open direction that could not be decrypted. Of the records with application data of all open directions, in order:
     ``direction``, ``begins`` and ``ends`` in plaintext, ``record_begins`` and ``record_ends`` (positions on the wire), ``first_time`` and ``last_time``
     (ns) of the record's first and last byte.
@@ -146,17 +147,26 @@ def _conversations(streams: Streams, keys: KeyLog, is_tls: NDArray[np.bool_], ou
             else:
                 outcome[connection] = NO_KEY
         elif asks or answers:
-            outcome[connection] = why_without_handshake(streams, connection, client, broker)
+            outcome[connection] = _why_no_handshake(streams, connection, client, broker)
+        else:
+            outcome[connection] = _why_no_start(client, broker)
 
 
-def why_without_handshake(streams: Streams, connection: int, client: Direction | None, broker: Direction | None) -> int:
-    """Why a TLS connection's handshake is not there."""
+def _why_no_handshake(streams: Streams, connection: int, client: Direction | None, broker: Direction | None) -> int:
+    """Why the handshake of a connection that is TLS is not there."""
     for side, direction in enumerate((client, broker)):
         known = streams.origin[2 * connection + side] >= 0
         if not known and (direction is None or not direction.begins_with((CLIENT_HELLO, SERVER_HELLO)[side])):
             if streams.seen_first[2 * connection + side] < streams.seen_first[2 * connection + side + 1]:
                 return BEGAN_BEFORE
-    return max(OF_STOP.get(direction.stop, NOTHING) for direction in (client, broker) if direction is not None and len(direction.ends) == 0)
+    went_on = any(direction is not None and direction.has_application_data for direction in (client, broker))
+    return _why_no_start(client, broker) or (HOLE if went_on else NOTHING)
+
+
+def _why_no_start(client: Direction | None, broker: Direction | None) -> int:
+    """Why the first record of a direction is not there."""
+    without = [direction for direction in (client, broker) if direction is not None and len(direction.ends) == 0]
+    return max((OF_STOP.get(direction.stop, NOTHING) for direction in without), default=NOTHING)
 
 
 def _batches(conversations: Iterable[Conversation]) -> Iterator[list[Conversation]]:
@@ -205,7 +215,8 @@ def _order(streams: Streams, talk: Conversation) -> list[tuple[int, int]]:
 
 def _outcome(talk: Conversation, found: Sequence[_Opened]) -> int:
     """What became of a conversation whose handshake is there."""
-    gap = min((OF_STOP[direction.stop] for direction in talk.sides if direction.stop in OF_STOP), default=NOTHING)
+    stops = [Stop.HOLE if direction.stop is Stop.NO_RECORD else direction.stop for direction in talk.sides]
+    gap = min((OF_STOP[stop] for stop in stops if stop in OF_STOP), default=NOTHING)
     is_opened, lacks_key = any(side.protected for side in found), any(side.blocked for side in found)
     if is_opened:
         return gap or (NO_KEY if lacks_key else DECRYPTED)

@@ -55,6 +55,11 @@ class Direction(NamedTuple):
         return self.data[:3] in HELLO and self.data[HEADER : HEADER + 1] == bytes([message])
 
     @property
+    def has_application_data(self) -> bool:
+        """Whether a handshake must have come before what is here."""
+        return any(self.data[at] == APPLICATION for at in self.starts.tolist())
+
+    @property
     def random(self) -> bytes:
         """The random number of the ClientHello with which the direction begins."""
         return self.data[RANDOM]
