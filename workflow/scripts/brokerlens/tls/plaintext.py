@@ -129,7 +129,7 @@ def decrypt_streams(streams: Streams, keys: KeyLog) -> Plaintext:
                 continue
             for side, (direction, of_side) in enumerate(zip(talk.sides, found, strict=True)):
                 d = 2 * talk.connection + side
-                opened[d] = direction, of_side
+                opened[d] = direction._replace(data=b""), of_side
                 if of_side.blocked or direction.stop is not Stop.END:
                     unread[d] = bytes_behind(streams, d, direction.begin + int(direction.ends[of_side.used - 1] if of_side.used else 0))
     return _assemble(streams, is_tls, outcome, unread, opened)
