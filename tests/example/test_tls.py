@@ -15,7 +15,7 @@ from typing import NamedTuple
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
-from sites import NOT_ABOUT_CAPTURES, ROOT, Site, read_pcap, run_site, write_pcap
+from sites import BROKERS, NOT_ABOUT_CAPTURES, ROOT, Site, read_pcap, run_site, shipped, write_pcap
 
 import merge_site
 from brokerlens.errors import UserError
@@ -73,6 +73,10 @@ def segments(records: Sequence[bytes], port: int) -> Iterator[Segment]:
         (total,) = struct.unpack_from(">H", packet, 2)
         if port in (source, target):
             yield Segment(place, int(target == port), seq, total - at - 4 * (packet[at + 12] >> 4))
+
+
+def is_of(record: bytes, port: int) -> bool:
+    return any(True for _ in segments([record], port))
 
 
 def capture(folder: Path, keep: Callable[[int], bool]) -> Path:
@@ -170,6 +174,36 @@ def test_without_keys_nothing_is_kept_of_tls(whole: Site, tmp_path: Path) -> Non
     assert kept < 1_000
     same = ["connection_id", "first_seen", "payload_bytes_to_broker", "retransmitted_segments_from_broker", "encrypted"]
     assert_frame_equal(found.connections.select(same), whole.connections.select(same))
+
+
+def test_plaintext_beside_keys(tmp_path: Path) -> None:
+    """What is not TLS is as without keys."""
+    captures = shipped("experiment08", "edge")[:2]
+    without = run_site(captures, BROKERS["edge"], tmp_path / "without")
+    found = run_site(captures, BROKERS["edge"], tmp_path / "with", keys=KEYS)
+    assert found.requests.height > 100
+    assert set(outcomes(found).values()) == {"not_tls"}
+    for name in ("requests", "connections", "packets"):
+        assert_frame_equal(getattr(found, name), getattr(without, name))
+
+
+def test_read_by_wireshark(whole: Site, tmp_path: Path) -> None:
+    assert_same(run_site([DATA / "client.pcap"], BROKER, tmp_path, decoder="wireshark", keys=KEYS), whole)
+
+
+def test_one_port_twice(tmp_path: Path) -> None:
+    """Two connections by one port, one after another."""
+    first, second = 60596, 60614
+    header, records = packets()
+    renamed = [
+        record.replace(struct.pack(">H", second), struct.pack(">H", first), 1) if is_of(record, second) else record for record in records
+    ]
+    found = run_site([write_pcap(tmp_path / "renamed.pcap", header, renamed)], BROKER, tmp_path, keys=KEYS)
+    of_port = found.decryption.filter(pl.col("connection_id").str.starts_with(f"192.0.2.25:{first}-")).sort("connection_id")
+    assert of_port["connection_id"].str.tail(2).to_list() == ["#1", "#2"]
+    assert of_port["outcome"].to_list() == ["decrypted", "decrypted"]
+    expected = true_requests().with_columns(pl.col("client_port").replace(second, first)).sort(FOUND)
+    assert_frame_equal(requests_of(found), expected, check_dtypes=False)
 
 
 def test_keys_of_other_connections(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
