@@ -345,7 +345,7 @@ def with_decryption(facts: StreamFacts, plaintext: Plaintext) -> StreamFacts:
 def decryption_table(connections: pl.DataFrame, facts: ConnectionFacts, streams: StreamFacts, plaintext: Plaintext | None) -> pa.Table:
     """Of a site with keys what became of each connection with payload: an outcome (`tls.plaintext.OUTCOMES`), and bytes that stayed unread."""
     if plaintext is None:
-        return pa.table({"connection_id": [], "outcome": [], "unread_bytes": []}, schema=DECRYPTION)
+        return DECRYPTION.empty_table()
     outcome = plaintext.outcome.copy()
     outcome[streams.encrypted & ~plaintext.is_tls] = BEGAN_BEFORE
     data = facts.payload_bytes[0::2] + facts.payload_bytes[1::2] > 0

@@ -61,7 +61,7 @@ class _Opened:
 
 @dataclass
 class Plaintext:
-    """Streams in which decrypted directions are those of their plaintext.
+    """Streams in which decrypted directions are those of their plaintext; only what was sent ``again`` stays in positions on the wire.
 
     ``is_tls`` [C]: the connection is TLS by its handshake; ``outcome`` [C]: what became of it, of others why their first bytes are not there (place in
     `OUTCOMES`). ``is_open`` [2C]: the direction's positions are those of plaintext.
@@ -103,7 +103,10 @@ class Plaintext:
 
 
 class Located(NamedTuple):
-    """Stretches on the wire: position and bytes, where ``is_plaintext`` those of whole records, with the time of the first byte of the first one (ns) and the number of bytes of plaintext that are there (else -1)."""
+    """Stretches on the wire: position and bytes.
+
+    Where ``is_plaintext`` they are those of whole records, with the time of the first one's first byte (ns) and how many bytes of plaintext are there; else -1.
+    """
 
     start: Int64s
     size: Int64s
@@ -192,8 +195,8 @@ def _open(streams: Streams, batch: Sequence[Conversation], keys: KeyLog) -> list
     found = [[_Opened([], []) for _ in talk.sides] for talk in batch]
     for (number, side, place), record, plaintext in zip(order, records, decrypt(lines, records), strict=True):
         of_side = found[number][side]
-        of_side.blocked |= plaintext is None
         if plaintext is None or of_side.blocked:
+            of_side.blocked = True
             continue
         of_side.used = place + 1
         of_side.protected += record.data[0] == APPLICATION
