@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from captures import BROKER, KINDS, PORT, ROOT, begin_of
 
 SCRIPTS = ROOT / "workflow" / "scripts"
 PAIRS = 10
+TRIES = 3
 FEW = 100  # packets of the capture that shows what starting costs
 TSHARK = (  # one row of header fields per packet, nothing dissected behind TCP
     "tshark -n -r {file} -o tcp.desegment_tcp_streams:FALSE -o tcp.analyze_sequence_numbers:FALSE -o tcp.relative_sequence_numbers:FALSE "
@@ -146,9 +147,9 @@ def measure(capture: Path, packets: int, folder: Path, python: str) -> Iterator[
     cats = [run(["cat", str(capture)]) for _ in range(PAIRS)]
     pairs = [[split(capture, working, broker, threads) for threads in (1, 2)] for _ in range(PAIRS)]
     ones, twos = zip(*pairs, strict=True)
-    start = middle([split(few, working, broker) for _ in range(PAIRS)])
-    alone = middle([split(capture, working, broker, frames=False) for _ in range(3)])
-    cat, one, two = middle(cats), middle(ones), middle(twos)
+    start = least(split(few, working, broker) for _ in range(PAIRS))
+    alone = least(split(capture, working, broker, frames=False) for _ in range(TRIES))
+    cat, one, two = least(cats), least(ones), least(twos)
     yield f"\n{capture.name}: {capture.stat().st_size / 1e6:,.0f} MB, {packets:,} packets; working files {sum(f.stat().st_size for f in working.iterdir()) / 1e6:,.0f} MB\n"
     yield "| | CPU s | elapsed s | packets per CPU s, without start-up | ns per packet | MB resident |\n|---|---|---|---|---|---|"
 
@@ -165,7 +166,7 @@ def measure(capture: Path, packets: int, folder: Path, python: str) -> Iterator[
     for reader in others(folder, python):
         count = min(reader.most or packets, packets)
         file = capture if count == packets else begin_of(capture, count, folder / "first.pcap")
-        idle, theirs = reader.read(few), reader.read(file)
+        idle, theirs = (least(reader.read(given) for _ in range(TRIES)) for given in (few, file))
         yield row(reader.name + ("" if count == packets else f" (the first {count:,})"), theirs, idle.cpu, count)
         goals.append(
             f"{reader.name}: {(theirs.cpu - idle.cpu) / (count - FEW) / ours:,.1f} × its packets per CPU second (goal {reader.goal:,})"
@@ -176,13 +177,13 @@ def measure(capture: Path, packets: int, folder: Path, python: str) -> Iterator[
     yield f"following frames / packets alone: {(one.cpu - alone.cpu) / (alone.cpu - start.cpu):.2f}"
     gains = [(a.wall - start.wall) / (b.wall - start.wall) for a, b in pairs]
     yield f"two threads, elapsed, median of {PAIRS} pairs: {statistics.median(gains):.2f} × one (goal 1.6), {min(gains):.2f} to {max(gains):.2f}"
-    imports = middle([run([sys.executable, "-c", IMPORTS], env=one_thread()) for _ in range(PAIRS)])
+    imports = least(run([sys.executable, "-c", IMPORTS], env=one_thread()) for _ in range(PAIRS))
     yield f"{FEW} packets: {start.cpu:.2f} CPU s, {start.wall:.2f} s; importing the libraries {imports.cpu:.2f} CPU s, {imports.wall:.2f} s (goal: 0.3 s over it)"
 
 
-def middle(runs: Sequence[Used]) -> Used:
-    """The median of each."""
-    return Used(*(statistics.median(values) for values in zip(*runs, strict=True)))
+def least(runs: Iterable[Used]) -> Used:
+    """The least disturbed of some runs, by each figure."""
+    return Used(*(min(values) for values in zip(*runs, strict=True)))
 
 
 def main() -> None:
