@@ -117,7 +117,7 @@ def others(folder: Path, python: str) -> Iterator[Reader]:
         environment = os.environ | {"WIRESHARK_CONFIG_DIR": str(profile), "LC_ALL": "C"}
         words = TSHARK.format(file="FILE", port=PORT).split()
         yield Reader(
-            "tshark -T fields", lambda file: run([str(file) if word == "FILE" else word for word in words], env=environment), goal=40
+            "tshark -T fields", lambda file: run([str(file) if word == "FILE" else word for word in words], env=environment), 500_000, 40
         )
     if shutil.which("pcap-toolkit"):
         command = ["pcap-toolkit", "export", "-F", "parquet", "-o", str(folder / "toolkit.parquet")]
