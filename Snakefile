@@ -27,10 +27,11 @@ localrules:
 
 
 rule all:
-    """The report, and every data set behind it."""
+    """The report with its figures, and every data set behind it."""
     default_target: True
     input:
         report=REPORT,
+        figures=FIGURES,
         metrics="results/metrics.csv",
         comparisons="results/comparisons/comparisons.parquet",
         sites="results/sites/sites.parquet",

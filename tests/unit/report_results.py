@@ -17,6 +17,7 @@ import polars as pl
 import pyarrow as pa
 
 from brokerlens import tables
+from brokerlens.report.results import Results, read_results
 from compare import compare
 from compute_metrics import compute_metrics
 from report import report
@@ -286,6 +287,7 @@ def write_tree(folder: Path, links: Sequence[Link] = EXAMPLE, **settings: Any) -
         "comparisons": str(comparison_file),
         "settings": chosen,
         "output": str(results / "report" / "index.html"),
+        "specifications": str(results / "report" / "figures.json"),
     }
 
 
@@ -352,6 +354,11 @@ def _site_row(link: Link, packets: pl.DataFrame) -> dict[str, Any]:
         "cluster": link.experiment, "clock_offset_ms": None, "captures": link.captures, "packets_kept": packets.height, "packets_skipped": 12 * link.captures,
         "first_seen": packets["timestamp"].min(), "last_seen": packets["timestamp"].max(), "capture_loss": 0.0 if packets.height else None,
     }  # fmt: skip
+
+
+def read_tree(arguments: Mapping[str, Any]) -> Results:
+    """What the report reads of such a tree."""
+    return read_results(**{key: value for key, value in arguments.items() if key not in ("output", "specifications")})
 
 
 def write_report(folder: Path, links: Sequence[Link] = EXAMPLE, **settings: Any) -> Path:

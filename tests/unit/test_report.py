@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup, escape
-from report_results import EXAMPLE, SECOND, START, TOPIC_ID, Link, write_report, write_tree
+from report_results import EXAMPLE, SECOND, START, TOPIC_ID, Link, read_tree, write_report, write_tree
 
 from brokerlens import tables
 from brokerlens.capture import layers
@@ -34,7 +34,7 @@ from brokerlens.report.headline import doubtful_loss
 from brokerlens.report.intervals import Comparison, comparisons
 from brokerlens.report.network import COLUMNS, network
 from brokerlens.report.page import build
-from brokerlens.report.results import Metric, Results, Site, read_results, shortened
+from brokerlens.report.results import Metric, Results, Site, shortened
 from brokerlens.report.scales import Symlog, ticks_125
 from brokerlens.report.states import why_no_latency
 from brokerlens.report.theme import PALETTE, SiteColours
@@ -52,7 +52,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def results(arguments: dict[str, Any]) -> Results:
-    return read_results(**{key: value for key, value in arguments.items() if key != "output"})
+    return read_tree(arguments)
 
 
 @pytest.fixture(scope="module")
@@ -416,7 +416,7 @@ def test_clients_with_trouble_are_not_among_those_that_wait_for_a_click(results:
 def test_a_topic_id_has_the_name_that_any_site_of_the_experiment_tells(tmp_path: Path) -> None:
     links = [dataclasses.replace(link, topic=TOPIC_ID) for link in EXAMPLE[1:]]
     arguments = write_tree(tmp_path, links)
-    found = read_results(**{key: value for key, value in arguments.items() if key != "output"})
+    found = read_tree(arguments)
     named = {group.site.key: [(text_of(row.name), row.small) for row in group.rows] for group in served(found).topics.groups}
     assert named["experiment08", "cloud"] == [("sensors", f"id {TOPIC_ID}")]
     assert named["experiment07", "cloud"] == [(TOPIC_ID, "")], "that experiment tells no name"
@@ -427,7 +427,7 @@ def test_a_name_of_another_cluster_is_not_taken(tmp_path: Path) -> None:
     path = Path(arguments["topics"][0])
     elsewhere = pl.read_parquet(path).with_columns(cluster=pl.lit("elsewhere"))
     tables.write(elsewhere.to_arrow(), path, "topics", {})
-    found = read_results(**{key: value for key, value in arguments.items() if key != "output"})
+    found = read_tree(arguments)
     assert [text_of(row.name) for row in served(found).topics.groups[0].rows] == [TOPIC_ID]
 
 
@@ -473,7 +473,7 @@ def test_a_window_between_requests_is_not_a_wrong_address(tmp_path: Path) -> Non
     window = START + 230 * SECOND, START + 231 * SECOND
     late = dataclasses.replace(EXAMPLE[2], per_second=0.05, window=window)
     arguments = write_tree(tmp_path, [late])
-    site = read_results(**{key: value for key, value in arguments.items() if key != "output"}).sites[0]
+    site = read_tree(arguments).sites[0]
     assert site.requests.height == 0
     assert why_no_latency(site) == f"No Kafka request inside the window; the captures hold {site.requests_captured} requests outside."
     assert site.requests_captured == 18
@@ -490,7 +490,7 @@ def test_data_that_is_not_kafka_is_called_so(results: Results) -> None:
 def test_packets_of_the_first_line_are_those_inside_the_window(tmp_path: Path) -> None:
     link = dataclasses.replace(EXAMPLE[2], window=(START + 60 * SECOND, START + 120 * SECOND))
     arguments = write_tree(tmp_path, [link])
-    found = read_results(**{key: value for key, value in arguments.items() if key != "output"})
+    found = read_tree(arguments)
     packets = pl.read_parquet(arguments["packets"])["timestamp"].cast(pl.Int64)
     inside = packets.is_between(START + 60 * SECOND, START + 120 * SECOND).sum()
     assert 0 < inside < len(packets)
@@ -558,7 +558,7 @@ def test_specifications_are_json_and_follow_the_theme(html: str) -> None:
 
 def test_the_same_results_give_the_same_bytes(arguments: dict[str, Any], html: str, tmp_path: Path) -> None:
     again = tmp_path / "index.html"
-    report(**arguments | {"output": str(again)})
+    report(**arguments | {"output": str(again), "specifications": str(tmp_path / "figures.json")})
     assert again.read_text(encoding="utf-8") == html
     assert len(html.encode()) < 5_000_000
 
@@ -761,7 +761,7 @@ def test_a_latency_of_zero_stands_at_the_floor(results: Results) -> None:
 
 def test_answers_name_a_baseline(arguments: dict[str, Any], tmp_path: Path) -> None:
     found = write_tree(tmp_path, EXAMPLE, baseline="experiment07")
-    page = build(read_results(**{key: value for key, value in found.items() if key != "output"}))
+    page = build(read_tree(found))
     assert page.answers[1].question == "What changed since <bdi>experiment07</bdi>?"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workbench import ROOT, Workbench, downstream_of_merge, jobs, splits
+from workbench import REPORTED, ROOT, TOGETHER, Workbench, downstream_of_merge, jobs, splits
 
 SHIPPED = {"experiment07", "experiment08"}
 MINE = {"experiments": {"mine": {"sites": {"edge": {"captures": "data/run1/edge", "brokers": ["192.0.2.0:9092"]}}}}}
@@ -44,10 +44,10 @@ def test_a_key_on_the_command_line_changes_the_shipped_example(fresh: Workbench)
 def test_a_key_on_the_command_line_changes_a_users_file(fresh: Workbench) -> None:
     fresh.run()
     fresh.config = MINE | {"report": {"title": "Mine"}}
-    assert fresh.planned() == {"report"}
+    assert fresh.planned() == REPORTED
     fresh.config = MINE
-    assert fresh.planned("--config", "report={title: Mine}") == {"report"}
-    assert fresh.planned("--config", "timezone=-05:00") == {"collect_sites", "compare", "report"}
+    assert fresh.planned("--config", "report={title: Mine}") == REPORTED
+    assert fresh.planned("--config", "timezone=-05:00") == TOGETHER
 
 
 def test_the_shipped_example_elsewhere_says_where_it_looked(bench: Workbench) -> None:

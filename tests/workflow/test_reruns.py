@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from workbench import ROOT, TOGETHER, Workbench, downstream_of_merge, downstream_of_topic_ids, splits
+from workbench import REPORTED, ROOT, TOGETHER, Workbench, downstream_of_merge, downstream_of_topic_ids, splits
 
 BOTH = ("a.pcap", "b.pcap")
 SITES = [(run, site) for run in ("run1", "run2") for site in ("edge", "cloud")]
@@ -164,9 +164,9 @@ def test_a_clusters_name_is_that_of_its_topics(bench: Workbench) -> None:
 @pytest.mark.parametrize(
     ("top", "expected"),
     [
-        ({"report": {"title": "Ours"}}, {"report"}),
-        ({"report": {"margin": 0.1}}, {"compare", "report"}),
-        ({"baseline": "run1"}, {"compare", "report"}),
+        ({"report": {"title": "Ours"}}, REPORTED),
+        ({"report": {"margin": 0.1}}, {"compare"} | REPORTED),
+        ({"baseline": "run1"}, {"compare"} | REPORTED),
         ({"report": {"share_over_ms": 100}}, ALL_METRICS | TOGETHER),
     ],
 )
@@ -177,13 +177,13 @@ def test_settings_of_comparisons_and_report(bench: Workbench, top: dict[str, obj
 
 def test_an_event(bench: Workbench) -> None:
     bench.config["experiments"]["run1"]["events"] = [{"at": "2025-12-24 14:30:00", "label": "link degraded"}]
-    assert bench.planned() == {"report"}
+    assert bench.planned() == REPORTED
 
 
 def test_experiments_in_another_order(bench: Workbench) -> None:
     """Their order is the order of comparisons and of the report, and of nothing else."""
     bench.config["experiments"] = dict(reversed(bench.config["experiments"].items()))
-    assert bench.planned() == {"collect_sites", "compare", "report"}
+    assert bench.planned() == TOGETHER
 
 
 def test_an_experiment_added(bench: Workbench) -> None:
@@ -220,14 +220,14 @@ def edit(bench: Workbench, module: str) -> None:
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("report.py", {"report"}),
-        ("compare.py", {"compare", "report"}),
+        ("report.py", REPORTED),
+        ("compare.py", {"compare"} | REPORTED),
         ("collect_sites.py", TOGETHER),
         ("compute_metrics.py", ALL_METRICS | TOGETHER),
-        ("merge_experiment.py", ALL_EXPERIMENTS | {"report"}),
+        ("merge_experiment.py", ALL_EXPERIMENTS | REPORTED),
         ("merge_site.py", ALL_MERGES | ALL_EXPERIMENTS | ALL_METRICS | TOGETHER),
         ("split_capture.py", ALL_SPLITS | ALL_MERGES | ALL_EXPERIMENTS | ALL_METRICS | TOGETHER),
-        ("brokerlens/report/__init__.py", {"report"}),
+        ("brokerlens/report/__init__.py", REPORTED),
         ("brokerlens/tcp/order.py", ALL_MERGES | ALL_EXPERIMENTS | ALL_METRICS | TOGETHER),
         ("brokerlens/capture/headers.py", ALL_SPLITS | ALL_MERGES | ALL_EXPERIMENTS | ALL_METRICS | TOGETHER),
         ("brokerlens/job.py", ALL_SPLITS | ALL_MERGES | ALL_EXPERIMENTS | ALL_METRICS | TOGETHER),
@@ -244,7 +244,7 @@ def test_a_template_of_the_report_edited(bench: Workbench) -> None:
     templates = bench.code / "workflow/scripts/brokerlens/report/templates"
     path = next(path for path in sorted(templates.rglob("*")) if path.is_file())
     path.write_text(path.read_text() + "\n")
-    assert bench.planned() == {"report"}
+    assert bench.planned() == REPORTED
 
 
 # After a failure, and what is left
@@ -267,7 +267,21 @@ def test_a_job_that_was_killed_is_done_again(bench: Workbench) -> None:
 
 def test_only_the_report_is_made_again_when_only_it_is_missing(bench: Workbench) -> None:
     (bench.work / "results/report/index.html").unlink()
-    assert bench.planned() == {"report"}
+    assert bench.planned() == REPORTED
+
+
+def test_the_page_can_be_had_without_its_figures(bench: Workbench) -> None:
+    shutil.rmtree(bench.work / "results/report")
+    assert bench.planned("results/report/index.html") == {"report"}
+
+
+def test_figures_of_an_earlier_run_do_not_stay(bench: Workbench) -> None:
+    stale = bench.work / "results/report/figures/timeline-gone.svg"
+    stale.write_text("of a site that is no more")
+    bench.config["report"] = {"title": "Ours"}
+    bench.run()
+    assert not stale.exists()
+    assert (bench.work / "results/report/figures/ecdf.svg").exists()
 
 
 def test_a_single_data_set_can_be_asked_for(bench: Workbench) -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from workbench import ROOT, Workbench
+from workbench import REPORTED, ROOT, Workbench
 
 CAPTURE = ROOT / "resources/example/experiment08/edge/experiment_capture_20251226_171400.pcap"
 needs_tshark = pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")
@@ -86,11 +86,11 @@ def test_the_report_follows_verify_but_never_runs_it(bench: Workbench) -> None:
     found = bench.work / "results/verify/differences.csv"
     found.parent.mkdir()
     found.write_text("found")
-    assert bench.planned() == {"report"}
+    assert bench.planned() == REPORTED
     bench.run()
     assert bench.planned() == set()
     os.utime(found, (1_600_000_000, 1_600_000_000))  # before the captures: they are not what was verified
-    assert bench.planned() == {"report"}
+    assert bench.planned() == REPORTED
 
 
 def test_what_is_verified_again(bench: Workbench) -> None:
@@ -100,4 +100,4 @@ def test_what_is_verified_again(bench: Workbench) -> None:
     assert {job for job in bench.planned("verify") if job.startswith("verify_capture")} == {
         f"verify_capture {run}/{site}/{name}" for run in ("run1", "run2") for site in ("edge", "cloud") for name in ("a.pcap", "b.pcap")
     }
-    assert bench.planned() <= {"report"}
+    assert bench.planned() <= REPORTED

@@ -29,6 +29,7 @@ from pathlib import Path
 if False:
 {imports}
 
+FOLDERS = {{"split_capture": "facts.json", "draw_figures": "ecdf.svg"}}
 with open(snakemake.log[0], "w") as log:
     captures = [snakemake.input.capture] if snakemake.rule == "split_capture" else []
     for capture in captures:
@@ -36,9 +37,9 @@ with open(snakemake.log[0], "w") as log:
             print(f"error: {{capture}} is broken", file=log, flush=True)
             raise SystemExit(1)
     for output in map(Path, snakemake.output):
-        if snakemake.rule == "split_capture":
+        if snakemake.rule in FOLDERS:
             output.mkdir(exist_ok=True)
-            output /= "facts.json"
+            output /= FOLDERS[snakemake.rule]
         output.write_text(snakemake.rule)
 '''
 
@@ -141,4 +142,5 @@ def downstream_of_topic_ids(experiment: str, site: str) -> set[str]:
     return of_site | {f"merge_experiment {experiment}"} | TOGETHER
 
 
-TOGETHER = {"collect_sites", "compare", "report"}
+REPORTED = {"report", "draw_figures"}
+TOGETHER = {"collect_sites", "compare"} | REPORTED

@@ -19,6 +19,7 @@ except configuration.ConfigError as fault:
     sys.exit(f"Configuration error in {fault}")
 
 REPORT = "results/report/index.html"
+FIGURES = "results/report/figures"
 VERIFICATION = "results/verify/differences.csv"
 # One look-up per job, however many captures there are.
 CAPTURES = {

@@ -1,5 +1,5 @@
 # What people read.
-# Needs: everything before. Makes: one HTML file that opens without a network.
+# Needs: everything before. Makes: one HTML file that opens without a network, and its figures as files.
 
 
 rule report:
@@ -16,6 +16,7 @@ rule report:
         facts=working_folders(),
     output:
         report="results/report/index.html",
+        specifications="results/report/figures.json",
     log:
         "results/logs/report.log",
     benchmark:
@@ -33,3 +34,27 @@ rule report:
         "report"
     script:
         "../scripts/report.py"
+
+
+rule draw_figures:
+    """The report's figures for papers, SVG and PNG: drawn after it, because fifty sites take longer to draw than to report."""
+    input:
+        specifications="results/report/figures.json",
+    output:
+        figures=directory(FIGURES),
+    log:
+        "results/logs/draw_figures.log",
+    benchmark:
+        "results/benchmarks/draw_figures.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        code=code("draw_figures.py"),
+    message:
+        "draw_figures"
+    script:
+        "../scripts/draw_figures.py"

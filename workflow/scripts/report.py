@@ -25,8 +25,9 @@ def report(
     facts: Sequence[str],
     settings: Mapping[str, Any],
     output: str,
+    specifications: str,
 ) -> None:
-    """Write the report.
+    """Write the report, and the specifications of its figures.
 
     ``metrics``, ``series``, ``requests``, ``connections``, ``packets`` and ``topics`` are the files of these data sets, ``facts`` the captures'
     working folders. ``settings`` has ``title``, ``baseline``, ``margin``, ``share_over_ms`` and ``events`` (``experiment``, ``at`` in ns, ``label``).
@@ -43,7 +44,7 @@ def report(
         facts=facts,
         settings=settings,
     )
-    write(results, output)
+    write(results, output, specifications)
 
 
 if __name__ == "__main__":
@@ -60,4 +61,5 @@ if __name__ == "__main__":
             facts=snakemake.input.facts,
             settings=snakemake.params.report,
             output=snakemake.output.report,
+            specifications=snakemake.output.specifications,
         )

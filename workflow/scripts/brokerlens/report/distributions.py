@@ -16,7 +16,7 @@ from brokerlens.report.bands import difference_band, percentile_band
 from brokerlens.report.figure import Figure
 from brokerlens.report.intervals import NEEDED, Comparison
 from brokerlens.report.latency import ApiSet, by_api, quantile
-from brokerlens.report.results import Key, Results, Site
+from brokerlens.report.results import Key, Results, Site, slug
 from brokerlens.report.scales import FLOOR_MS, log_domain
 from brokerlens.report.theme import SiteColours
 from brokerlens.report.words import count, listed, ms, name, percent, plural, visible
@@ -234,11 +234,10 @@ def _api(results: Results, one: ApiSet, colours: SiteColours) -> ApiFigures:
     domain = log_domain([value for site in sites for value in (quantile(one.values[site.key], 0.005), float(one.values[site.key][-1]))])
     lines = _lines(results, one.values, sites, colours)
     label = _API_WORDS.get(one.name, one.name)
-    slug = "".join(char if char.isalnum() else "-" for char in one.name)
     medians = listed([Markup("{} {}").format(name(site.label), ms(quantile(one.values[site.key], 0.5))) for site in sites[:4]])
     caption = "Waits by design: a long poll lasts until there is something to say." if one.waits else ""
     figure = Figure(
-        f"ecdf-{slug}",
+        f"ecdf-{slug(one.name)}",
         Markup("Medians: {}").format(medians),
         f"Share of {label} requests answered within … ms (log axis).{_dashes(results)}",
         "kafka_latency",

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 import altair as alt
@@ -43,7 +44,9 @@ class Figure:
         """The specification for a file: light colours, a font that exists everywhere, title inside, fixed width."""
         assert self.spec is not None
         spec: dict[str, Any] = resolved(self.spec, light_palette())
-        text = {"text": plain(self.title), "subtitle": plain(self.subtitle), "anchor": "start"}
+        # Vega breaks no lines; so many characters fit into this width.
+        lines = {"text": wrap(plain(self.title), width // 8), "subtitle": wrap(plain(self.subtitle), width // 7)}
+        text = lines | {"anchor": "start"}
         return spec | {"width": width, "background": "#ffffff", "title": text, "config": spec["config"] | {"font": _SAVED_FONT}}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -175,10 +176,16 @@ def render(page: Page) -> str:
     )
 
 
-def write(results: Results, output: str | Path) -> None:
-    """Write the report; it appears under its name only when it is complete."""
-    path = Path(output)
+def write(results: Results, output: str | Path, specifications: str | Path) -> None:
+    """Write the report, and the specifications of its figures for ``draw_figures``; each appears under its name only when it is complete."""
+    page = build(results)
+    figures = {figure.id: figure.saved() for figure in page.figures}
+    _write(json.dumps(figures, ensure_ascii=False, allow_nan=False, separators=(",", ":")), Path(specifications))
+    _write(render(page), Path(output))
+
+
+def _write(text: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(render(build(results)), encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     partial.rename(path)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -65,6 +67,8 @@ class Site:
     experiment: str
     name: str
     label: str
+    slug: str
+    """The site's part of an element's id and of a figure's file name: letters, digits and hyphens."""
     facts: Mapping[str, Any]
     zone: Zone
     metrics: Mapping[tuple[str, str, str], Metric]
@@ -87,11 +91,6 @@ class Site:
         """Where the capture was taken: as configured, else as found."""
         configured = str(self.facts["tap_configured"])
         return configured if configured in ("client", "broker") else str(self.facts["tap_found"])
-
-    @property
-    def slug(self) -> str:
-        """The site's part of an element's id."""
-        return re.sub(r"[^A-Za-z0-9]+", "-", f"{self.experiment}-{self.name}")
 
     @property
     def window(self) -> tuple[int | None, int | None]:
@@ -261,6 +260,7 @@ def read_results(
     by_facts, by_cluster = _facts_by_site(facts), _topic_names(topics)
     rows = _read([Path(sites)], "sites").to_dicts()
     short = shortened(sorted({row["experiment"] for row in rows}))
+    slugs = _slugs([(row["experiment"], row["site"]) for row in rows])
     one = len(short) == 1
     found: list[Site] = []
     for row in rows:
@@ -273,6 +273,7 @@ def read_results(
                 experiment=key[0],
                 name=key[1],
                 label=key[1] if one else f"{key[1]} {short[key[0]]}",
+                slug=slugs[key],
                 facts=row,
                 zone=Zone(row["timezone"]),
                 metrics=_metrics(_read(by_metric.get(key, []), "metrics")),
@@ -288,6 +289,21 @@ def read_results(
             )
         )
     return Results(found, _read([Path(comparisons)], "comparisons").to_dicts(), settings)
+
+
+def slug(text: str) -> str:
+    """The text as part of an element's id and of a file name on any system: other characters than letters and digits become hyphens."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", text)
+
+
+def _slugs(keys: Sequence[Key]) -> dict[Key, str]:
+    """Each site's slug; those that would be the same, upper and lower case alike, have a digest of the real names behind them."""
+    plain = {key: slug("-".join(key)) for key in keys}
+    seen = Counter(one.lower() for one in plain.values())
+    return {
+        key: one if seen[one.lower()] == 1 else f"{one}-{hashlib.sha256('/'.join(key).encode()).hexdigest()[:6]}"
+        for key, one in plain.items()
+    }
 
 
 def _by_site(paths: Iterable[str | Path]) -> dict[Key, list[Path]]:
