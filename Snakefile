@@ -11,6 +11,9 @@ if "experiments" not in config and not workflow.overwrite_configfiles:
     configfile: Path(workflow.current_basedir.get_path_or_uri(secret_free=False)) / "config" / "config.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/split.smk"
 include: "workflow/rules/merge.smk"

@@ -11,7 +11,12 @@ rule compare:
         connections=parts("connections"),
         metrics=per_site("metrics"),
     output:
-        comparisons="results/comparisons/comparisons.parquet",
+        comparisons=report(
+            "results/comparisons/comparisons.parquet",
+            caption="../report/comparisons.rst",
+            category="Tables",
+            labels={"what": "Comparisons", "format": "Parquet"},
+        ),
     log:
         "results/logs/compare.log",
     benchmark:

@@ -40,8 +40,12 @@ rule collect_sites:
         connections=parts("connections"),
         learned=learned(CONFIG.experiments.values()),
     output:
-        sites="results/sites/sites.parquet",
-        metrics_csv="results/metrics.csv",
+        sites=report(
+            "results/sites/sites.parquet", caption="../report/sites.rst", category="Tables", labels={"what": "Sites", "format": "Parquet"}
+        ),
+        metrics_csv=report(
+            "results/metrics.csv", caption="../report/metrics.rst", category="Tables", labels={"what": "Metrics", "format": "CSV"}
+        ),
     log:
         "results/logs/collect_sites.log",
     benchmark:

@@ -15,7 +15,9 @@ rule report:
         topics=topics(),
         facts=working_folders(),
     output:
-        report="results/report/index.html",
+        report=report(
+            "results/report/index.html", caption="../report/report.rst", category="Report", labels={"what": "The report", "format": "HTML"}
+        ),
         specifications="results/report/figures.json",
     log:
         "results/logs/report.log",
@@ -41,7 +43,13 @@ rule draw_figures:
     input:
         specifications="results/report/figures.json",
     output:
-        figures=directory(FIGURES),
+        figures=report(
+            directory(FIGURES),
+            patterns=["{figure}.svg"],
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}", "format": "SVG"},
+        ),
     log:
         "results/logs/draw_figures.log",
     benchmark:
