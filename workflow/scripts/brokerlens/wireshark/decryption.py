@@ -21,12 +21,13 @@ BROKER_PORT: Final = 9093
 """Ports of our own, whatever those of the broker are."""
 BROKER: Final = bytes((10, 0, 0, 1))
 FIRST_CLIENT: Final = 0x0A000100
-FIELDS: Final = ("frame.number", "tls.record.content_type", "tls.record.opaque_type", "data.data")
+FIELDS: Final = ("frame.number", "tls.record.content_type", "tls.record.opaque_type", "tls.app_data_proto", "data.data")
 COMMAND: Final = (
     *("-n", "-r", "-", "-d", f"tcp.port=={BROKER_PORT},tls", "-d", f"tls.port=={BROKER_PORT},data"),
     *("-T", "fields", "-E", "occurrence=a", "-E", "separator=/t", "-E", "aggregator=,"),
     *(option for field in FIELDS for option in ("-e", field)),
 )
+DATA: Final = "Data"  # no protocol
 APPLICATION: Final = 23
 EMPTY: Final = 5 + 24
 """A TLS 1.2 record of so many bytes holds nothing but what AES-GCM adds."""
@@ -92,8 +93,13 @@ def _packet(record: Record, seq: int, ack: int) -> bytes:
     return header + struct.pack(">HHIIBBHHH", *ports, seq, ack, 0x50, 0x18, 0xFFFF, 0, 0) + record.data
 
 
-def _plaintext(record: bytes, content_type: str, opaque_type: str, data: str) -> bytes | None:
-    """What tshark found in a record: plaintext of applications (none in records of other kinds), None where it could not open it."""
+def _plaintext(record: bytes, content_type: str, opaque_type: str, protocol: str, data: str) -> bytes | None:
+    """What tshark found in a record: plaintext of applications (none in records of other kinds), None where it could not open it.
+
+    Nor is a record open whose plaintext it took for a ``protocol`` that it knows, as ALPN may name one: of that it shows no bytes, or not all.
+    """
+    if protocol not in ("", DATA):
+        return None
     if data:
         return bytes.fromhex(data.replace(",", ""))
     if record[0] != APPLICATION:

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import IO, Any, Final
 
 from brokerlens.capture.layers import LEADS_TO, UDP_PORTS, VXLAN
@@ -33,6 +34,8 @@ OPTIONS: Final = [
     for option in ("-o", f"{preference}:{value}")
 ]
 INSTALL: Final = "`sudo apt-get install tshark` (Debian, Ubuntu) or `conda install -c conda-forge wireshark`"
+GUESSES: Final = ("http_tls", "http2_tls", "mq_tls", "fix_tls", "rdpmt_tls", "credssp_tls", "5gli_tls", "li5g_tls", "aim_tls")
+"""What tshark, of one version or another, would look for in the first plaintext of a TLS connection, whatever it was told of the port."""
 CUT_SHORT: Final = "cut short"  # what tshark says of a capture that ends within a packet
 
 
@@ -56,8 +59,12 @@ def find(tool: str) -> str:
 
 @contextlib.contextmanager
 def _environment() -> Iterator[dict[str, str]]:
-    """The environment of Wireshark's programs: a user's profile may disable protocols or decode ports otherwise, and plugins are looked for at home."""
+    """The environment of Wireshark's programs: a user's profile may disable protocols or decode ports otherwise, and plugins are looked for at home.
+
+    Ours says only what plaintext must not be taken for.
+    """
     with tempfile.TemporaryDirectory(prefix="brokerlens-wireshark-") as empty:
+        Path(empty, "heuristic_protos").write_text("".join(f"{name},0\n" for name in GUESSES), encoding="ascii")
         yield os.environ | {"HOME": empty, "WIRESHARK_CONFIG_DIR": empty, "XDG_CONFIG_HOME": empty, "LC_ALL": "C"}
 
 
