@@ -228,6 +228,19 @@ def test_keys_that_do_not_fit(tmp_path: Path) -> None:
     assert found.requests.height == 0
 
 
+def test_keys_of_one_direction(tmp_path: Path) -> None:
+    """Its requests are there, and nothing says that the keys open nothing."""
+    half = tmp_path / "half.keylog"
+    half.write_text("".join(line for line in KEYS.read_text(encoding="utf-8").splitlines(True) if line.startswith("CLIENT_")))
+    found = run_site([DATA / "client.pcap"], BROKER, tmp_path, keys=half)
+    assert outcomes(found)[PORT] == "in_part"
+    asked = [name for name in FOUND if not name.startswith("response")]
+    of_port = (frame.filter(pl.col("client_port") == PORT).select(asked) for frame in (requests_of(found), true_requests()))
+    assert_frame_equal(*of_port, check_dtypes=False)
+    said = found.requests.filter(pl.col("client_port") == PORT)["status_reason"].cast(pl.String)
+    assert set(said) <= {"response_not_decrypted", "no_response_expected"}
+
+
 def test_a_packet_that_was_not_captured(whole: Site, tmp_path: Path) -> None:
     """That direction ends there, the other one goes on."""
     _, records = packets()

@@ -300,15 +300,18 @@ def test_tls_keys_in_the_captures(folder: Path) -> None:
             "",
             "my.keys holds no TLS key; expected lines such as CLIENT_RANDOM or CLIENT_TRAFFIC_SECRET_0, each with two long hexadecimal numbers.",
         ),
+        ("pipe", "my.keys is not a file. Expected a TLS key log, which is read more than once."),
         (f"CLIENT_RANDOM {'ab' * 31} {'cd' * 48}\n", "my.keys holds no TLS key; expected lines such as CLIENT_RANDOM"),
         ("-----BEGIN PRIVATE KEY-----\nMIIBVwIBADANBgkqhkiG\n", "my.keys holds no TLS key; expected lines such as CLIENT_RANDOM"),
     ],
-    ids=["missing", "folder", "empty", "malformed", "something else"],
+    ids=["missing", "folder", "empty", "pipe", "malformed", "something else"],
 )
 def test_a_tls_key_log_that_is_none(folder: Path, made: str | None, said: str) -> None:
     """One error, which shows nothing of what the file holds."""
     if made == "folder":
         Path("my.keys").mkdir()
+    elif made == "pipe":
+        os.mkfifo("my.keys")
     elif made is not None:
         Path("my.keys").write_text(made)
     whole = message(settings(site="tls_keylog: my.keys"))

@@ -37,6 +37,7 @@ FRAME_ODDITIES = {
     "unkept_frames": "of which the split kept too little",
 }
 OUTCOME_WORDS = {
+    "in_part": "in part, without a key for the rest",
     "no_key": "without a key",
     "hole": "up to a hole in the capture",
     "cut_by_snaplen": "cut off by the snaplen",

@@ -5,7 +5,9 @@ The format is that of NSS (draft-ietf-tls-keylogfile): a label, the connection's
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final
@@ -76,6 +78,9 @@ def read_key_log(path: str) -> KeyLog:
 def check_key_log(path: str) -> str | None:
     """What is wrong with a key log, None if it has a key."""
     try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe could be read once, if ever; a folder cannot be opened
+            return f"{path} is not a file. Expected a TLS key log, which is read more than once."
         with open(path, "rb") as file:
             for line in iter(lambda: file.readline(LONGEST_LINE), b""):
                 if OF_CONNECTION.fullmatch(line.strip()) or OF_SESSION.fullmatch(line.strip()):

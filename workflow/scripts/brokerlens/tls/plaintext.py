@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brokerlens.tls.keys import KeyLog
-from brokerlens.tls.outcomes import BEGAN_BEFORE, CUT, DECRYPTED, HOLE, NO_KEY, NOTHING
+from brokerlens.tls.outcomes import BEGAN_BEFORE, CUT, DECRYPTED, HOLE, IN_PART, NO_KEY, NOTHING
 from brokerlens.tls.records import (
     APPLICATION,
     CLIENT_HELLO,
@@ -222,7 +222,7 @@ def _outcome(talk: Conversation, found: Sequence[_Opened]) -> int:
     gap = min((OF_STOP[stop] for stop in stops if stop in OF_STOP), default=NOTHING)
     is_opened, lacks_key = any(side.protected for side in found), any(side.blocked for side in found)
     if is_opened:
-        return gap or (NO_KEY if lacks_key else DECRYPTED)
+        return gap or (IN_PART if lacks_key else DECRYPTED)
     return NO_KEY if lacks_key else gap
 
 
