@@ -21,7 +21,7 @@ run: env
 	@echo 'Open results/report/index.html in a browser.'
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadgroup
 
 test-slow: env
 	$(BIN)/pytest -m slow

@@ -14,6 +14,14 @@ from workbench import ROOT, Workbench, copy_of_workflow
 assert job.PACKAGE.is_dir()
 
 CAPTURES = ("a.pcap", "b.pcap")
+DEAR = ("example_run", "fifty_sites", "finished")
+"""Fixtures that take long to make: with several processes (`pytest -n 2 --dist loadgroup`) all tests of one run in one process."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        wanted = [name for name in DEAR if name in getattr(item, "fixturenames", ())]
+        item.add_marker(pytest.mark.xdist_group(wanted[0] if wanted else item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(scope="session")

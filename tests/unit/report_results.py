@@ -53,6 +53,7 @@ class Link:
     capture: str = "tcp"
     topic: str = "sensors"
     brokers: Sequence[str] = field(default_factory=tuple)
+    condition: str | None = None
 
 
 MOST_COMPARED = 8
@@ -349,7 +350,7 @@ def _write_facts(link: Link, packets: pl.DataFrame, results: Path) -> list[str]:
 def _site_row(link: Link, packets: pl.DataFrame) -> dict[str, Any]:
     start, end = window_of(link)
     return {
-        "experiment": link.experiment, "site": link.site, "condition": link.experiment, "window_start": start, "window_end": end, "timezone": link.timezone,
+        "experiment": link.experiment, "site": link.site, "condition": link.condition or link.experiment, "window_start": start, "window_end": end, "timezone": link.timezone,
         "brokers": list(link.brokers) or [f"{link.broker}:{link.port}"], "tap_configured": "auto", "tap_found": link.tap if packets.height else "unknown",
         "cluster": link.experiment, "clock_offset_ms": None, "captures": link.captures, "packets_kept": packets.height, "packets_skipped": 12 * link.captures,
         "first_seen": packets["timestamp"].min(), "last_seen": packets["timestamp"].max(), "capture_loss": 0.0 if packets.height else None,
@@ -366,6 +367,15 @@ def write_report(folder: Path, links: Sequence[Link] = EXAMPLE, **settings: Any)
     arguments = write_tree(folder, links, **settings)
     report(**arguments)
     return Path(arguments["output"])
+
+
+def repeated_runs() -> tuple[Link, ...]:
+    """One site, four runs at a short distance and four at a longer one, each a little different."""
+    return tuple(
+        replace(EXAMPLE[0], experiment=f"{condition}{k}", condition=condition, delay_ms=delay + 0.3 * k, seconds=100)
+        for condition, delay in (("near", 8), ("far", 20))
+        for k in range(1, 5)
+    )
 
 
 def many_sites(count: int) -> tuple[Link, ...]:

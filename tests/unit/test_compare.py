@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ class Made:
     unseen: float = 0.0
     window: tuple[int, int] | None = (START, START + 600 * SECOND)
     begins: int = START
+    hidden: int = 0
     seed: int = 1
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -75,13 +77,14 @@ def make(root: Path, sites: Sequence[Made]) -> dict[str, Any]:
             "requests": blank("requests", n, {
                 "connection_id": ids, "api_key": [0] * n, "api_name": ["Produce"] * n, "status": ["answered"] * n, "request_first": at,
                 "request_last": at, "latency_ms": latency, "queue_ms": np.zeros(n), "service_ms": latency, "broker_ms": latency * 0.2,
-                "correlation_id": np.arange(n),
+                "correlation_id": np.arange(n), "total_ms": latency + 1.0, "record_bytes": np.full(n, 50),
+                "record_count": pa.array([None if k < made.hidden else 2 for k in range(n)], pa.uint32()),
             }),
             "packets": blank("packets", 2 * n, {
                 "timestamp": np.repeat(at, 2), "connection_id": np.repeat(ids, 2), "from_broker": np.tile([False, True], n),
                 "segment": np.column_stack([np.where(lost, "retransmitted", "new"), np.full(n, "new")]).ravel(),
                 "rtt_ms": pa.array(np.column_stack([np.full(n, np.nan), latency * 0.5]).ravel(), from_pandas=True),
-                "acked_bytes": np.tile([0, 100], n), "unseen_bytes": np.tile([0, int(100 * made.unseen)], n), "wire_len": np.full(2 * n, 100),
+                "payload_len": np.full(2 * n, 100), "acked_bytes": np.tile([0, 100], n), "unseen_bytes": np.tile([0, int(100 * made.unseen)], n), "wire_len": np.full(2 * n, 100),
             }),
             "connections": blank("connections", min(n, 10), {
                 "connection_id": sorted(set(ids)), "first_seen": np.full(min(n, 10), at.min() if n else 0),
@@ -251,6 +254,71 @@ def test_the_baseline_is_an_experiment_or_a_condition(tmp_path: Path, baseline: 
     sites = [Made("e1", "edge", 50.0, condition="before"), Made("e2", "edge", 60.0, seed=2), Made("e3", "edge", 80.0, seed=3)]
     rows = compared(tmp_path, sites, baseline=baseline).filter(scope="baseline")
     assert rows.select("experiment_a", "experiment_b").unique(maintain_order=True).rows() == [("e2", "e1"), ("e3", "e1")]
+
+
+def repeated(condition: str, medians: Sequence[float], seed: int, **more: Any) -> list[Made]:
+    """Runs of one condition, whose medians differ from run to run."""
+    return [
+        Made(f"{condition}{k}", "edge", median, requests=600, condition=condition, seed=seed + k, **more)
+        for k, median in enumerate(medians, 1)
+    ]
+
+
+def test_four_runs_of_each_condition_make_the_run_what_varies(tmp_path: Path) -> None:
+    sites = [*repeated("normal", [48.0, 50.0, 52.0, 50.0], 10), *repeated("degraded", [75.0, 85.0, 80.0, 82.0], 20)]
+    rows = compared(tmp_path, sites)
+    by_runs = rows.filter(scope="conditions")
+    p50 = one(by_runs, "kafka_latency", "p50")
+    assert (p50["condition_a"], p50["condition_b"], p50["experiment_a"], p50["runs_a"], p50["runs_b"]) == ("degraded", "normal", None, 4, 4)
+    assert (p50["n_a"], p50["sampling"], p50["verdict"]) == (2_400, "runs", "differs")
+    assert p50["difference_low"] < 30.5 < p50["difference_high"]
+    # As wide as runs differ (standard deviation about 4 and 2 ms), not as 2,400 requests of one run would have it (about 1 ms).
+    assert 6.0 < p50["difference_high"] - p50["difference_low"] < 20.0
+    sentence = difference_sentence(p50)
+    assert sentence.startswith("Kafka latency at edge in degraded is higher than in normal: p50 by ")
+    assert beside(p50) == "2,400 and 2,400 requests, 40 and 40 connections, 4 and 4 runs"
+    assert set(by_runs["statistic"]) == {"p50", "p90", "p95", "p99", "mean", "share_over", "ratio_of_sums"}
+    p99 = one(by_runs, "kafka_latency", "p99")
+    assert (p99["verdict"], p99["estimate_a"]) == ("too_few_samples", None)  # 600 requests: six beyond p99 in each run
+    # Runs of one condition are still set against each other, those of different conditions no more.
+    alone = rows.filter(scope="experiments").select("condition_a", "condition_b").unique()
+    assert sorted(alone.rows()) == [("degraded", "degraded"), ("normal", "normal")]
+
+
+def test_the_baseline_may_be_a_condition_of_many_runs(tmp_path: Path) -> None:
+    sites = [*repeated("normal", [48.0, 50.0, 52.0, 50.0], 10), *repeated("degraded", [75.0, 85.0, 80.0, 82.0], 20)]
+    rows = compared(tmp_path, sites, baseline="normal").filter(scope="baseline")
+    assert rows.select("condition_a", "condition_b", "experiment_a", "runs_b").unique().rows() == [("degraded", "normal", None, 4)]
+
+
+def test_three_runs_are_compared_one_by_one(tmp_path: Path) -> None:
+    sites = [*repeated("normal", [48.0, 50.0, 52.0], 10), *repeated("degraded", [75.0, 85.0, 80.0, 82.0], 20)]
+    assert set(compared(tmp_path, sites)["scope"]) == {"experiments"}
+
+
+def test_one_run_taken_elsewhere_makes_conditions_incomparable(tmp_path: Path) -> None:
+    runs = repeated("degraded", [75.0, 85.0, 80.0, 82.0], 20)
+    sites = [*repeated("normal", [48.0, 50.0, 52.0, 50.0], 10), *runs[:3], dataclasses.replace(runs[3], tap="broker")]
+    rows = compared(tmp_path, sites).filter(scope="conditions")
+    assert set(rows["verdict"]) == {"not_comparable"}
+    assert rows["reason"][0] == "edge in degraded1 was captured at the client, edge in degraded4 at the broker"
+
+
+def test_every_quantity_is_compared(tmp_path: Path) -> None:
+    dense: dict[str, Any] = {"seconds": 20, "window": (START, START + 20 * SECOND)}
+    rows = compared(tmp_path, [Made("e1", "edge", 80.0, seed=1, **dense), Made("e1", "cloud", 50.0, seed=2, **dense)])
+    parts = {"kafka_queue", "kafka_broker", "kafka_network", "kafka_transfer"}
+    rates = {"throughput", "goodput", "request_rate", "record_rate", "record_byte_rate"}
+    assert parts | rates | {"rtt", "iat_mas", "rtt_ipdv", "rtt_pdv", "retransmissions", "connections_reset"} <= set(rows["metric"])
+    # Two thousand requests of two records each in 20 s.
+    rate = one(rows, "record_rate", "mean", "api=Produce")
+    assert (rate["unit"], rate["estimate_a"]) == ("records/s", pytest.approx(4_000 / 20, rel=0.01))
+
+
+def test_records_that_were_not_all_captured_have_no_rate(tmp_path: Path) -> None:
+    rows = compared(tmp_path, [Made("e1", "edge", seed=1), Made("e1", "cloud", hidden=1, seed=2)])
+    assert "record_rate" not in set(rows["metric"])
+    assert "record_byte_rate" in set(rows["metric"])
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup, escape
-from report_results import EXAMPLE, SECOND, START, TOPIC_ID, Link, read_tree, write_report, write_tree
+from report_results import EXAMPLE, SECOND, START, TOPIC_ID, Link, read_tree, repeated_runs, write_report, write_tree
 
 from brokerlens import tables
 from brokerlens.capture import layers
@@ -138,6 +138,21 @@ def test_a_site_without_data_stands_beside_one_with(tmp_path: Path) -> None:
 
 def test_an_open_window_reaches_over_the_captures(tmp_path: Path) -> None:
     assert "26 December 2025, 14:14:20 to 14:18:1" in states(tmp_path, [dataclasses.replace(EXAMPLE[2], window=(None, None))])
+
+
+def test_repeated_runs_are_told_by_runs(tmp_path: Path) -> None:
+    page = build(read_tree(write_tree(tmp_path, repeated_runs())))
+    answer = next(one for one in page.answers if "near" in str(one.question))
+    assert text_of(str(answer.question)) == "What differs between far and near?"
+    said = text_of(str(answer.text))
+    assert re.match(r"edge slowed from \d+\.\d to \d+\.\d ms, \d+\.?\d* ms more \(\d+\.?\d* to \d+\.?\d*\).*Over 4 and 4 runs\.$", said), said
+    card = page.differences.cards[0]
+    assert text_of(str(card.title)) == "edge, far − near"
+    assert [lane.statistic for lane in card.lanes] == ["p50", "p90", "p95", "p99"]
+    assert card.lanes[0].sure
+    assert "4 and 4 runs" in card.words
+    assert any("at edge in far is higher than in near" in sentence for sentence in card.sentences)
+    assert card.figure is not None
 
 
 # What must not be said

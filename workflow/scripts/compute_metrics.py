@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from brokerlens import tables
 from brokerlens.metrics import connections as of_connections
-from brokerlens.metrics import contents, latency, round_trips, segments, traffic, variation
+from brokerlens.metrics import contents, latency, rates, round_trips, segments, traffic, variation
 from brokerlens.metrics import series as in_time
 from brokerlens.metrics.notebook_figures import add_notebook
 from brokerlens.metrics.rows import Rows
@@ -62,7 +62,7 @@ def compute_metrics(
     segments.add_duplicates(rows, packets, window)
     segments.add_capture_loss(rows, inside)
     latency.add_requests(rows, groups)
-    traffic.add_request_rate(rows, counted, groups.requests["time"].to_numpy())
+    rates.add_rates(rows, counted, groups.requests)
     latency.add_latency(rows, groups, float(measure["share_over_ms"]))
     contents.add_contents(rows, groups)
     contents.add_producers(rows, groups)

@@ -379,10 +379,24 @@ SITES: Final = (
     Column("capture_loss", FLOAT, "acknowledged bytes that were never captured, as a share of those acknowledged; null where nothing was"),
 )
 
-_COMPARED = "experiment_a", "site_a", "experiment_b", "site_b"
 COMPARISONS: Final = (
-    Column("scope", TEXT, "sites (of one experiment), experiments (of one site) or baseline", nullable=False),
-    *(Column(name, TEXT, f"{name[:-2]} of side {name[-1]}", nullable=False) for name in _COMPARED),
+    Column("scope", TEXT, "sites (of one experiment), experiments or conditions (of one site), or baseline", nullable=False),
+    *(
+        column
+        for side in ("a", "b")
+        for column in (
+            Column(f"experiment_{side}", TEXT, f"experiment of side {side}; null where the side is all runs of a condition"),
+            Column(f"condition_{side}", TEXT, f"condition of side {side}: the experiment's own name where it has none", nullable=False),
+            Column(f"site_{side}", TEXT, f"site of side {side}", nullable=False),
+            Column(
+                f"runs_{side}",
+                INT,
+                f"experiments that make up side {side}; from four on they are what varies",
+                "experiments",
+                nullable=False,
+            ),
+        )
+    ),
     Column("metric", TEXT, "name of the metric", nullable=False),
     Column("group", TEXT, "all, or key=value", nullable=False),
     Column(
@@ -394,7 +408,7 @@ COMPARISONS: Final = (
     Column("unit", TEXT, "unit of estimates and difference", nullable=False),
     Column("primary", BOOL, "in the family that is corrected for multiple comparisons", nullable=False),
     Column("paired", BOOL, "both sides by time: same clock bins", nullable=False),
-    Column("sampling", TEXT, "what varies: time, connections, or time_and_connections", nullable=False),
+    Column("sampling", TEXT, "what varies: time, connections, time_and_connections, or runs", nullable=False),
     *(
         Column(f"{part}_{side}", FLOAT, f"{text} of side {side}")
         for side in ("a", "b")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from brokerlens.comparisons.sides import Side
 from brokerlens.statistics.contrasts import common_stretch
+from brokerlens.statistics.runs import LEAST_RUNS
 
-Scope = Literal["sites", "experiments", "baseline"]
+Scope = Literal["sites", "experiments", "conditions", "baseline"]
 
 MOST_CAPTURE_LOSS: Final = 0.01
 MOST_UNCOVERED: Final = 0.2
@@ -29,14 +30,23 @@ class Pair:
     @property
     def family(self) -> tuple[str, str]:
         """The family of comparisons that are corrected together: a scope, and the experiment or site that it is about."""
-        return self.scope, {"sites": self.a.experiment, "experiments": self.a.site, "baseline": ""}[self.scope]
+        return self.scope, {"sites": self.a.experiment, "experiments": self.a.site}.get(self.scope, "")
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What the rows of the pair say of its sides."""
+        return {
+            f"{what}_{side}": value
+            for side, one in (("a", self.a), ("b", self.b))
+            for what, value in (("experiment", one.experiment), ("condition", one.condition), ("site", one.site), ("runs", 1))
+        }
 
     @property
     def labels(self) -> tuple[str, str]:
         """Both sides' names, as short as the scope allows."""
         if self.scope == "sites":
             return self.a.site, self.b.site
-        return f"{self.a.site} in {self.a.experiment}", f"{self.b.site} in {self.b.experiment}"
+        return _in_experiment(self.a), _in_experiment(self.b)
 
     @property
     def overlap_seconds(self) -> float | None:
@@ -56,53 +66,149 @@ class Pair:
 
     def obstacle(self) -> str | None:
         """Why the sides may not be compared, or ``None``."""
-        found = [
-            *_tap_obstacle(self),
-            *(text for side, label in zip((self.a, self.b), self.labels, strict=True) for text in _obstacles(side, label)),
-        ]
-        return "; ".join(found) or None
+        return _obstacle(list(zip(self.labels, (self.a, self.b), strict=True)))
 
     def caution(self) -> str | None:
         """What to bear in mind though they may be compared, or ``None``."""
-        unknown = [label for side, label in zip((self.a, self.b), self.labels, strict=True) if side.tap not in _TAPS]
-        return (
-            f"caution: it is not known where {' and '.join(unknown)} {'was' if len(unknown) == 1 else 'were'} captured" if unknown else None
-        )
+        return _caution(list(zip(self.labels, (self.a, self.b), strict=True)))
 
 
-def pairs_of(sides: Sequence[Side], baseline: str | None) -> list[Pair]:
+@dataclass(frozen=True)
+class Runs:
+    """The runs of a site under one condition, in the order of the experiments."""
+
+    sides: tuple[Side, ...]
+
+    @property
+    def condition(self) -> str:
+        """Name of the condition."""
+        return self.sides[0].condition
+
+    @property
+    def site(self) -> str:
+        """Name of the site."""
+        return self.sides[0].site
+
+
+@dataclass(frozen=True)
+class RunsPair:
+    """A site's runs under two conditions, a against the reference b: the run is what varies."""
+
+    scope: Scope
+    a: Runs
+    b: Runs
+
+    @property
+    def family(self) -> tuple[str, str]:
+        """As of two sides: conditions are corrected together per site."""
+        return self.scope, self.a.site if self.scope == "conditions" else ""
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What the rows of the pair say of its sides; no single experiment."""
+        return {
+            f"{what}_{side}": value
+            for side, runs in (("a", self.a), ("b", self.b))
+            for what, value in (("condition", runs.condition), ("site", runs.site), ("runs", len(runs.sides)))
+        }
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """Both sides' names."""
+        return f"{self.a.site} in {self.a.condition}", f"{self.b.site} in {self.b.condition}"
+
+    @property
+    def overlap_seconds(self) -> None:
+        """Runs have nothing of the clock in common."""
+        return
+
+    def obstacle(self) -> str | None:
+        """Why the conditions may not be compared, or ``None``: one run that may not is enough."""
+        return _obstacle([(_in_experiment(side), side) for runs in (self.a, self.b) for side in runs.sides])
+
+    def caution(self) -> str | None:
+        """What to bear in mind though they may be compared, or ``None``."""
+        return _caution([(_in_experiment(side), side) for runs in (self.a, self.b) for side in runs.sides])
+
+
+def pairs_of(sides: Sequence[Side], baseline: str | None) -> list[Pair | RunsPair]:
     """All comparisons, in a fixed order.
 
-    ``sites``: every two sites of an experiment. ``experiments``: each site against itself in the experiment before. ``baseline``: each
-    site against itself in the baseline, an experiment or every experiment of a condition. "Before" is the order of ``sides``.
+    ``sites``: every two sites of an experiment. ``experiments``: each site against itself in the experiment before. ``conditions``: each site's runs
+    under a condition against those under the condition before, where both have four; their experiments are not compared one by one then.
+    ``baseline``: each site against itself in the baseline, an experiment or every experiment of a condition, by runs where both have four. "Before"
+    is the order of ``sides``.
     """
     experiments = list(dict.fromkeys(side.experiment for side in sides))
     sites = list(dict.fromkeys(side.site for side in sides))
-    found = [
+    found: list[Pair | RunsPair] = [
         Pair("sites", a, b)
         for experiment in experiments
         for a, b in itertools.combinations([s for s in sides if s.experiment == experiment], 2)
     ]
     for site in sites:
         runs = [side for side in sides if side.site == site]
-        found += [Pair("experiments", later, earlier) for earlier, later in itertools.pairwise(runs)]
+        repeated = _repeated(runs)
+        alone = [(later, earlier) for earlier, later in itertools.pairwise(runs) if not _told_by_runs(later, earlier, repeated)]
+        found += [Pair("experiments", later, earlier) for later, earlier in alone]
+        found += [RunsPair("conditions", later, earlier) for earlier, later in itertools.pairwise(repeated.values())]
     if baseline is not None:
         for site in sites:
             runs = [side for side in sides if side.site == site]
-            found += [Pair("baseline", a, b) for a in runs if not _is_baseline(a, baseline) for b in runs if _is_baseline(b, baseline)]
+            repeated = _repeated(runs)
+            found += [
+                Pair("baseline", a, b)
+                for a in runs
+                if not _is_baseline(a, baseline)
+                for b in runs
+                if _is_baseline(b, baseline) and not _told_by_runs(a, b, repeated)
+            ]
+            reference = repeated.get(baseline)
+            found += [RunsPair("baseline", one, reference) for one in repeated.values() if reference is not None and one is not reference]
     return found
 
 
+def _repeated(runs: Sequence[Side]) -> dict[str, Runs]:
+    """The conditions with enough runs that the run can be what varies."""
+    conditions = dict.fromkeys(side.condition for side in runs)
+    grouped = {name: tuple(side for side in runs if side.condition == name) for name in conditions}
+    return {name: Runs(sides) for name, sides in grouped.items() if len(sides) >= LEAST_RUNS}
+
+
+def _told_by_runs(a: Side, b: Side, repeated: Mapping[str, Runs]) -> bool:
+    """Whether two experiments belong to conditions that are compared with runs as the outer level."""
+    return a.condition != b.condition and a.condition in repeated and b.condition in repeated
+
+
 def _is_baseline(side: Side, baseline: str) -> bool:
-    return baseline in (side.experiment, side.facts["condition"])
+    return baseline in (side.experiment, side.condition)
 
 
-def _tap_obstacle(pair: Pair) -> Iterator[str]:
-    a, b = pair.a.tap, pair.b.tap
-    if a in _TAPS and b in _TAPS and a != b:
-        first, second = pair.labels
-        other = _TAPS[b].removeprefix("captured ")
-        yield f"{first} was {_TAPS[a]}, {second} {other}"
+def _in_experiment(side: Side) -> str:
+    return f"{side.site} in {side.experiment}"
+
+
+Labelled = Sequence[tuple[str, Side]]
+
+
+def _obstacle(sides: Labelled) -> str | None:
+    found = [*_tap_obstacle(sides), *(text for label, side in sides for text in _obstacles(side, label))]
+    return "; ".join(found) or None
+
+
+def _caution(sides: Labelled) -> str | None:
+    unknown = [label for label, side in sides if side.tap not in _TAPS]
+    were = "was" if len(unknown) == 1 else "were"
+    return f"caution: it is not known where {' and '.join(unknown)} {were} captured" if unknown else None
+
+
+def _tap_obstacle(sides: Labelled) -> Iterator[str]:
+    known = [(label, side.tap) for label, side in sides if side.tap in _TAPS]
+    for label, tap in known[1:]:
+        first, of_first = known[0]
+        if tap != of_first:
+            yield f"{first} was {_TAPS[of_first]}, {label} {_TAPS[tap].removeprefix('captured ')}"
+            return
 
 
 def _obstacles(side: Side, label: str) -> Iterator[str]:

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import pyarrow as pa
 
 from brokerlens import tables
-from brokerlens.comparisons.pairs import Pair
-from brokerlens.comparisons.sides import Key
+from brokerlens.comparisons.pairs import Pair, Runs, RunsPair
+from brokerlens.comparisons.sides import Key, Side
 from brokerlens.statistics import effects
 from brokerlens.statistics.arms import Arm
 from brokerlens.statistics.contrasts import Contrast, common_bins
 from brokerlens.statistics.differences import Difference, interval_difference, mean_difference, quantile_difference, ratio_difference
 from brokerlens.statistics.effects import Effect
-from brokerlens.statistics.intervals import ALPHA, WEAK_BELOW, Interval, mean_of, quantile_of, ratio_of_clusters, refusal, share_over
+from brokerlens.statistics.intervals import (
+    ALPHA,
+    LEAST_BEYOND,
+    WEAK_BELOW,
+    Interval,
+    mean_of,
+    quantile_of,
+    ratio_of_clusters,
+    refusal,
+    share_over,
+)
 from brokerlens.statistics.multiplicity import holm
 from brokerlens.statistics.rounding import published
+from brokerlens.statistics.runs import over_runs, runs_difference
 
 Row = dict[str, Any]
 
@@ -38,7 +50,13 @@ STATISTICS: Final[Mapping[str, tuple[str, ...]]] = {
     "rtt": (*QUANTILES, "mean", *DISTRIBUTION),
 }
 OTHER_STATISTICS: Final = ("p50", "p95", "mean")
-UNITS: Final[Mapping[str, str]] = {"goodput": "bytes/s", "request_rate": "requests/s"}
+UNITS: Final[Mapping[str, str]] = {
+    "goodput": "bytes/s",
+    "throughput": "bytes/s",
+    "request_rate": "requests/s",
+    "record_rate": "records/s",
+    "record_byte_rate": "bytes/s",
+}
 
 NO_SAMPLES: Final = Interval(None, reason="no samples")
 
@@ -54,6 +72,7 @@ _METHODS: Final[Mapping[str, str]] = {
     "cliffs_delta": "placements; long-run variance of slow cosines, Student's t on atanh",
     "wasserstein1": "area between distribution functions; interval only above three noise floors",
     "ratio_of_sums": "jackknife over connections, Clopper-Pearson with the effective n; difference and ratio by MOVER",
+    "runs": "one estimate per run; Student's t over runs, difference by Welch's t, ratio of geometric means by Welch's t on logarithms",
     "rate": "mean of seconds; long-run variance of slow cosines, Student's t; difference and ratio by MOVER",
 }
 _EFFECTS: Final[Mapping[str, Callable[[Contrast], Effect]]] = {
@@ -64,7 +83,7 @@ _EFFECTS: Final[Mapping[str, Callable[[Contrast], Effect]]] = {
 }
 
 
-def compare_pairs(pairs: Sequence[Pair], *, margin: float, share_over_ms: float) -> list[Row]:
+def compare_pairs(pairs: Sequence[Pair | RunsPair], *, margin: float, share_over_ms: float) -> list[Row]:
     """All rows, in the order of the pairs, with their verdicts.
 
     ``margin`` is the share of the reference's figure within which two figures are called equivalent; ``share_over_ms`` the threshold of
@@ -73,7 +92,7 @@ def compare_pairs(pairs: Sequence[Pair], *, margin: float, share_over_ms: float)
     families: dict[tuple[str, str], list[Row]] = defaultdict(list)
     rows = []
     for pair in pairs:
-        found = list(_rows_of(pair, share_over_ms))
+        found = list(_rows_of_runs(pair, share_over_ms) if isinstance(pair, RunsPair) else _rows_of(pair, share_over_ms))
         obstacle, caution = pair.obstacle(), pair.caution()
         for row in found:
             _judge_alone(row, obstacle, caution, margin)
@@ -107,20 +126,61 @@ def _rows_of(pair: Pair, threshold: float) -> Iterator[Row]:
         yield _rate_row(pair, key)
 
 
+def _rows_of_runs(pair: RunsPair, threshold: float) -> Iterator[Row]:
+    """The figures that have one estimate per run: the distributions of different runs are not mixed."""
+    for key in _keys(_of_any_run(pair.a, "arms"), _of_any_run(pair.b, "arms")):
+        for statistic in STATISTICS.get(key[0], OTHER_STATISTICS):
+            if statistic not in _EFFECTS:
+                yield _runs_row(pair, key, statistic, "share" if statistic == "share_over" else "ms", threshold)
+    for key in _keys(_of_any_run(pair.a, "ratios"), _of_any_run(pair.b, "ratios")):
+        yield _runs_row(pair, key, "ratio_of_sums", "share", threshold)
+    for key in _keys(_of_any_run(pair.a, "rates"), _of_any_run(pair.b, "rates")):
+        yield _runs_row(pair, key, "mean", UNITS[key[0]], threshold)
+
+
+def _of_any_run(runs: Runs, what: str) -> dict[Key, Any]:
+    return {key: value for side in runs.sides for key, value in getattr(side, what).items()}
+
+
+def _runs_row(pair: RunsPair, key: Key, statistic: str, unit: str, threshold: float) -> Row:
+    row = _new_row(pair, key, statistic, unit=unit, sampling="runs", method="runs")
+    own, estimates = [], []
+    for side, runs in (("a", pair.a), ("b", pair.b)):
+        of_runs = [_of_run(one, key, statistic, threshold) for one in runs.sides]
+        estimates.append([one.estimate for one in of_runs if one.estimate is not None])
+        own.append(over_runs(estimates[-1], sum(one.n for one in of_runs)))
+        row[f"connections_{side}"] = sum(one.connections for one in runs.sides)
+    found = runs_difference(*estimates)
+    _put_estimates(row, pair, own[0], own[1], replace(found, p=found.p if row["primary"] else None))
+    return row
+
+
+def _of_run(side: Side, key: Key, statistic: str, threshold: float) -> Interval:
+    """The figure of one run, without an interval; no estimate of a percentile with less than ten values beyond it."""
+    if key in side.rates:
+        return side.rates[key]
+    if statistic == "ratio_of_sums":
+        return ratio_of_clusters(side.ratios.get(key))
+    arm = side.arm(key)
+    level = QUANTILES.get(statistic)
+    if arm.n == 0 or (level is not None and arm.n * min(level, 1.0 - level) < LEAST_BEYOND):
+        return Interval(None, n=arm.n)
+    if level is not None:
+        return Interval(arm.quantile(level), n=arm.n)
+    return Interval(arm.mean, n=arm.n) if statistic == "mean" else share_over(arm, threshold)
+
+
 def _keys(a: Mapping[Key, Any], b: Mapping[Key, Any]) -> list[Key]:
     """What both sides have, and what one lacks, so that its absence is said; an api that one side does not use is no absence."""
     return [key for key in {**a, **b} if (key in a and key in b) or not key[1].startswith("api=")]
 
 
-def _new_row(pair: Pair, key: Key, statistic: str, *, unit: str, sampling: str, method: str) -> Row:
+def _new_row(pair: Pair | RunsPair, key: Key, statistic: str, *, unit: str, sampling: str, method: str) -> Row:
     row: Row = dict.fromkeys(column.name for column in tables.COMPARISONS)
     metric, group = key
     return row | {
         "scope": pair.scope,
-        "experiment_a": pair.a.experiment,
-        "site_a": pair.a.site,
-        "experiment_b": pair.b.experiment,
-        "site_b": pair.b.site,
+        **pair.names,
         "metric": metric,
         "group": group,
         "statistic": statistic,
@@ -206,7 +266,7 @@ def _put_arms(row: Row, arms: tuple[Arm, Arm]) -> None:
         row[f"correlation_seconds_{side}"] = arm.correlation_seconds
 
 
-def _put_estimates(row: Row, pair: Pair, a: Interval, b: Interval, found: Difference) -> None:
+def _put_estimates(row: Row, pair: Pair | RunsPair, a: Interval, b: Interval, found: Difference) -> None:
     for side, own in (("a", a), ("b", b)):
         row[f"n_{side}"] = own.n
         row[f"estimate_{side}"], row[f"low_{side}"], row[f"high_{side}"] = own.estimate, own.low, own.high

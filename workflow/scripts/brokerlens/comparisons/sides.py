@@ -5,7 +5,7 @@ What counts is decided by `brokerlens.metrics`, so that a comparison speaks of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -15,14 +15,14 @@ import polars as pl
 
 from brokerlens.metrics import connections as of_connections
 from brokerlens.metrics import latency, traffic
+from brokerlens.metrics.rates import Rate, rates
 from brokerlens.metrics.round_trips import HALVES, round_trips_inside
 from brokerlens.metrics.uncertainty import Sample
-from brokerlens.metrics.variation import idle_gaps
+from brokerlens.metrics.variation import SMOOTHED, idle_gaps, variations
 from brokerlens.metrics.window import Window
 from brokerlens.statistics.arms import Arm
 from brokerlens.statistics.contrasts import over_clock, within
 from brokerlens.statistics.intervals import Clusters, Interval, mean_of_bins
-from brokerlens.tcp import variation
 
 Paths = Sequence[str | Path]
 Key = tuple[str, str]
@@ -34,6 +34,7 @@ _PARTS: Final[Mapping[str, pl.Expr]] = {
     "kafka_queue": pl.col("queue_ms"),
     "kafka_broker": pl.col("broker_ms"),
     "kafka_network": pl.col("latency_ms") - pl.col("queue_ms") - pl.col("broker_ms"),
+    "kafka_transfer": pl.col("total_ms") - pl.col("latency_ms"),
 }
 
 
@@ -62,10 +63,14 @@ class Side:
         return str(self.facts["site"])
 
     @property
+    def condition(self) -> str:
+        """Name of the condition that the experiment is a run of; the experiment's own without one."""
+        return str(self.facts["condition"])
+
+    @property
     def tap(self) -> str:
         """Where the capture was taken: as configured, else as found."""
-        configured = str(self.facts["tap_configured"])
-        return configured if configured in ("client", "broker") else str(self.facts["tap_found"])
+        return tap_of(self.facts)
 
     @property
     def stretch(self) -> tuple[int, int] | None:
@@ -103,6 +108,12 @@ class Side:
         return self._by_clock[asked]
 
 
+def tap_of(facts: Mapping[str, Any]) -> str:
+    """Where a site's captures were taken: as configured, else as found."""
+    configured = str(facts["tap_configured"])
+    return configured if configured in ("client", "broker") else str(facts["tap_found"])
+
+
 def clock_offset(facts: Mapping[str, Any]) -> int:
     """The site's clock minus the reference clock, ns; 0 where it is not known."""
     offset = facts["clock_offset_ms"]
@@ -120,12 +131,15 @@ def read_side(facts: Mapping[str, Any], *, packets: Paths, requests: Paths, conn
     trips, to_broker, _ = round_trips_inside(inside, counted.connections)
     asked = latency.requests_inside(requests, window)
     offset = clock_offset(facts)
-    samples = {**_latencies(asked), **_round_trips(trips, to_broker, len(counted.connections))}
+    samples = {**_latencies(asked), **_round_trips(trips, to_broker)}
+    idle = idle_gaps(trips, to_broker, len(counted.connections))
+    varied = variations(inside, counted.connections, trips, to_broker, idle, tap_of(facts))
+    samples |= {(one.metric, one.group): one.sample for one in varied if one.metric != SMOOTHED}
     return Side(
         facts=facts,
         arms={key: Arm(sample.times - offset, sample.values, sample.connections) for key, sample in samples.items() if sample.n},
         ratios=_ratios(counted, of_connections.connections_inside(connections, counted.connections)),
-        rates=_rates(counted, asked["time"].to_numpy()),
+        rates={(rate.metric, rate.group): mean_of_bins(rate.per_second) for rate in _compared(rates(counted, asked))},
         connections=len(counted.connections),
         capture_loss=_capture_loss(metrics),
     )
@@ -148,15 +162,8 @@ def _sample(asked: pl.DataFrame, values: pl.Series, chosen: np.ndarray) -> Sampl
     return Sample(times, values.to_numpy()[rows].astype(np.float64), connections)
 
 
-def _round_trips(trips: Sample, to_broker: np.ndarray, connections: int) -> dict[Key, Sample]:
-    idle = idle_gaps(trips, to_broker, connections)
-    found: dict[Key, Sample] = {}
-    for half, side in HALVES.items():
-        ended = trips.only(to_broker == side)
-        found["rtt", f"half={half}"] = ended
-        changes = variation.rtt_ipdv(ended.connections, ended.times, np.rint(ended.values * MS).astype(np.int64), idle)
-        found["rtt_ipdv", f"half={half}"] = Sample(changes.time, changes.value, changes.group)
-    return found
+def _round_trips(trips: Sample, to_broker: np.ndarray) -> dict[Key, Sample]:
+    return {("rtt", f"half={half}"): trips.only(to_broker == side) for half, side in HALVES.items()}
 
 
 def _ratios(counted: traffic.Traffic, connections: pl.DataFrame) -> dict[Key, Clusters | None]:
@@ -173,15 +180,9 @@ def _ratios(counted: traffic.Traffic, connections: pl.DataFrame) -> dict[Key, Cl
     return found | {("connections_reset", "all"): Clusters.of(reset, np.ones(len(reset)))}
 
 
-def _rates(counted: traffic.Traffic, asked: np.ndarray) -> dict[Key, Interval]:
-    if counted.bins.count == 0:
-        return {}
-    acked = counted.by_second["acked"]
-    found = {("goodput", "all"): acked.sum(axis=1)} | {
-        ("goodput", f"direction={name}"): acked[:, int(side)] for name, side in traffic.DIRECTIONS.items()
-    }
-    found["request_rate", "all"] = np.bincount(counted.bins.number(asked), minlength=counted.bins.count)
-    return {key: mean_of_bins(per_second) for key, per_second in found.items()}
+def _compared(found: Iterable[Rate]) -> Iterator[Rate]:
+    """The rates that are known; `goodput_captured` tells of the capture, not of the network."""
+    return (rate for rate in found if rate.per_second.size and rate.metric != "goodput_captured")
 
 
 def _capture_loss(metrics: Paths) -> float | None:

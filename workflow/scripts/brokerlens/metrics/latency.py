@@ -145,6 +145,7 @@ def add_latency(rows: Rows, groups: Groups, threshold: float) -> None:
         "kafka_service": requests["service_ms"],
         "kafka_broker": requests["broker_ms"],
         "kafka_network": requests["latency_ms"] - requests["queue_ms"] - requests["broker_ms"],
+        "kafka_transfer": requests["total_ms"] - requests["latency_ms"],
         "kafka_total": requests["total_ms"],
     }
     for metric, values in parts.items():

@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from brokerlens.metrics.rows import ALL, SHARE, Rows, describe, group
-from brokerlens.metrics.uncertainty import mean_of_bins, ratio_by_connection
+from brokerlens.metrics.rows import ALL, SHARE, Rows, group
+from brokerlens.metrics.uncertainty import ratio_by_connection
 from brokerlens.metrics.window import SECOND, Bins, Window, bins_over
 from brokerlens.tcp import evidence
 from brokerlens.tcp.content import RST
@@ -87,10 +87,10 @@ class Traffic:
 
     def total(self, counter: str, side: bool | None = None) -> int:
         """Sum of a counter, of both directions or of one."""
-        return int(_of_side(self.by_connection[counter], side).sum())
+        return int(of_side(self.by_connection[counter], side).sum())
 
 
-def _of_side(counts: np.ndarray, side: bool | None) -> np.ndarray:
+def of_side(counts: np.ndarray, side: bool | None) -> np.ndarray:
     """Counts per row, of both directions together or of one."""
     return np.asarray(counts.sum(axis=1) if side is None else counts[:, int(side)])
 
@@ -150,8 +150,8 @@ def _add_counts(rows: Rows, traffic: Traffic, metric: str, counter: str, unit: s
 
 def _add_shares(rows: Rows, traffic: Traffic, metric: str, counters: Sequence[str], name: str, side: bool | None) -> None:
     """Count, and the share of the data segments with its interval over connections."""
-    part = np.sum([_of_side(traffic.by_connection[counter], side) for counter in counters], axis=0)
-    whole = _of_side(traffic.by_connection["data_segments"], side)
+    part = np.sum([of_side(traffic.by_connection[counter], side) for counter in counters], axis=0)
+    whole = of_side(traffic.by_connection["data_segments"], side)
     n = int(whole.sum())
     rows.add(metric, name, "count", float(part.sum()), "segments", n)
     rows.add(metric, name, "ratio_of_sums", part.sum() / n if n else None, SHARE, n, ratio_by_connection(part, whole))
@@ -162,23 +162,10 @@ def add_packets(rows: Rows, traffic: Traffic) -> None:
     _add_counts(rows, traffic, "packets", "packets", "packets", "packets")
     for name, side in directions():
         rows.add("bytes", name, "sum", traffic.total("bytes", side), "bytes", traffic.total("packets", side))
-    for metric, counter in (("throughput", "bytes"), ("goodput", "acked"), ("goodput_captured", "new_bytes")):
-        for name, side in directions():
-            _add_rate(rows, metric, name, _of_side(traffic.by_second[counter], side), "bytes/s")
     for name, side in directions():
         acked = traffic.total("acked", side)
         loss = traffic.total("unseen", side) / acked if acked else None
         rows.add("capture_loss", name, "ratio_of_sums", loss, SHARE, acked)
-
-
-def _add_rate(rows: Rows, metric: str, name: str, per_second: np.ndarray, unit: str) -> None:
-    """Mean over all seconds (with its interval) and over those with any, the 95th percentile and the largest second."""
-    active = per_second[per_second > 0]
-    found = describe(per_second, ("mean", "p95", "max"))
-    rows.add(metric, name, "mean", found["mean"], unit, per_second.size, mean_of_bins(per_second))
-    rows.add(metric, name, "mean_active", describe(active, ("mean",))["mean"], unit, active.size)
-    for statistic in ("p95", "max"):
-        rows.add(metric, name, statistic, found[statistic], unit, per_second.size)
 
 
 def add_health(rows: Rows, traffic: Traffic) -> None:
@@ -201,9 +188,3 @@ def add_health(rows: Rows, traffic: Traffic) -> None:
     _add_counts(rows, traffic, "window_probes", "window_probe", "segments", "packets")
     _add_counts(rows, traffic, "zero_windows", "zero_windows", "episodes", "packets")
     _add_counts(rows, traffic, "resets", "resets", "packets", "packets")
-
-
-def add_request_rate(rows: Rows, traffic: Traffic, times: np.ndarray) -> None:
-    """`request_rate`: requests per second, by the times (ns) at which they began."""
-    per_second = np.bincount(traffic.bins.number(times), minlength=traffic.bins.count) if traffic.bins.count else np.zeros(0, np.int64)
-    _add_rate(rows, "request_rate", ALL, per_second, "requests/s")

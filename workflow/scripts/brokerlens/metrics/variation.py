@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -19,34 +20,60 @@ from brokerlens.tcp import variation
 
 STATISTICS: Final = ("count", "mean", "p50", "p95", "p99", "max")
 NS_PER_MS: Final = 1e6
+SMOOTHED: Final = "owdv_rfc3550"
 SENT_BY_TAPPED_HOST: Final = {"client": "to_broker", "broker": "from_broker"}
+
+
+@dataclass(frozen=True)
+class Variation:
+    """One of the named variations: its samples in ms, and what each is one of."""
+
+    metric: str
+    group: str
+    sample: Sample
+    of: str
+
+
+def variations(
+    packets: pl.LazyFrame, connections: Sequence[str], round_trips: Sample, to_broker: np.ndarray, idle: np.ndarray, tap: str
+) -> Iterator[Variation]:
+    """`iat_mas`, `owdv`, `owdv_rfc3550` by direction, `rtt_ipdv`, `rtt_pdv` by half.
+
+    ``idle`` is the gap (ns) per connection from which packets are no neighbours, ``tap`` client, broker, middle or unknown.
+    """
+    data = packets.filter(pl.col("payload_len") > 0, pl.col("segment") == "new").select("connection_id", "time", "from_broker", "tsval")
+    for direction, side in DIRECTIONS.items():
+        name = group("direction", direction)
+        sent = number_connections(data.filter(pl.col("from_broker") == side), connections).sort("connection", "time", "tsval").collect()
+        connection, time = sent["connection"].to_numpy(), sent["time"].to_numpy()
+        yield Variation("iat_mas", name, _sample(variation.iat_changes(connection, time, idle)), "pairs")
+        stamped = sent["tsval"].is_not_null().to_numpy() & (SENT_BY_TAPPED_HOST.get(tap) != direction)
+        tsval = sent["tsval"].cast(pl.Int64).fill_null(0).to_numpy()
+        one_way = variation.owdv(connection[stamped], time[stamped], tsval[stamped], idle)
+        yield Variation("owdv", name, _sample(one_way.changes), "pairs")
+        yield Variation(SMOOTHED, name, _sample(one_way.smoothed), "pairs")
+    for half, side in HALVES.items():
+        trips = round_trips.only(to_broker == side)
+        samples = trips.connections, trips.times, np.rint(trips.values * NS_PER_MS).astype(np.int64)
+        yield Variation("rtt_ipdv", group("half", half), _sample(variation.rtt_ipdv(*samples, idle)), "pairs")
+        yield Variation("rtt_pdv", group("half", half), _sample(variation.rtt_pdv(*samples)), "round trips")
+
+
+def _sample(found: variation.Values) -> Sample:
+    return Sample(found.time, found.value, found.group)
 
 
 def add_variation(
     rows: Rows, packets: pl.LazyFrame, connections: Sequence[str], round_trips: Sample, to_broker: np.ndarray, tap: str
 ) -> None:
-    """`idle_gap`, then `iat_mas`, `owdv`, `owdv_rfc3550` by direction, `rtt_ipdv`, `rtt_pdv` by half; ``tap`` is client, broker, middle or unknown."""
+    """`idle_gap`, then every variation; the smoothed one is an estimator, whose values are no sample."""
     idle = idle_gaps(round_trips, to_broker, len(connections))
     gaps = Sample(np.zeros(len(idle), np.int64), idle / NS_PER_MS, np.arange(len(idle)))
     add_sample(rows, "idle_gap", ALL, ("count", "min", "p50", "max"), gaps, unit="ms", of="connections", with_intervals=False)
-    data = packets.filter(pl.col("payload_len") > 0, pl.col("segment") == "new").select("connection_id", "time", "from_broker", "tsval")
-    for direction, side in DIRECTIONS.items():
-        sent = number_connections(data.filter(pl.col("from_broker") == side), connections).sort("connection", "time", "tsval").collect()
-        connection, time = sent["connection"].to_numpy(), sent["time"].to_numpy()
-        _add(rows, "iat_mas", group("direction", direction), variation.iat_changes(connection, time, idle), "pairs")
-        stamped = sent["tsval"].is_not_null().to_numpy() & (SENT_BY_TAPPED_HOST.get(tap) != direction)
-        tsval = sent["tsval"].cast(pl.Int64).fill_null(0).to_numpy()
-        one_way = variation.owdv(connection[stamped], time[stamped], tsval[stamped], idle)
-        _add(rows, "owdv", group("direction", direction), one_way.changes, "pairs")
-        sample = Sample(one_way.smoothed.time, one_way.smoothed.value, one_way.smoothed.group)
-        add_sample(
-            rows, "owdv_rfc3550", group("direction", direction), ("count", "mean"), sample, unit="ms", of="pairs", with_intervals=False
-        )
-    for half, side in HALVES.items():
-        trips = round_trips.only(to_broker == side)
-        samples = trips.connections, trips.times, np.rint(trips.values * NS_PER_MS).astype(np.int64)
-        _add(rows, "rtt_ipdv", group("half", half), variation.rtt_ipdv(*samples, idle), "pairs")
-        _add(rows, "rtt_pdv", group("half", half), variation.rtt_pdv(*samples), "round trips")
+    for one in variations(packets, connections, round_trips, to_broker, idle, tap):
+        smoothed = one.metric == SMOOTHED
+        statistics = ("count", "mean") if smoothed else STATISTICS
+        add_sample(rows, one.metric, one.group, statistics, one.sample, unit="ms", of=one.of, with_intervals=not smoothed)
 
 
 def idle_gaps(round_trips: Sample, to_broker: np.ndarray, connections: int) -> np.ndarray:
@@ -59,7 +86,3 @@ def idle_gaps(round_trips: Sample, to_broker: np.ndarray, connections: int) -> n
         for number, values in zip(connection, np.split(trips.values[order], first[1:]), strict=False):
             p95[number] = max(p95[number], round(quantile(values, 0.95) * NS_PER_MS))
     return variation.idle_gap(p95)
-
-
-def _add(rows: Rows, metric: str, name: str, found: variation.Values, of: str) -> None:
-    add_sample(rows, metric, name, STATISTICS, Sample(found.time, found.value, found.group), unit="ms", of=of)

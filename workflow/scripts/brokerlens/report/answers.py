@@ -8,7 +8,21 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from brokerlens.report.comparability import Judgement
-from brokerlens.report.intervals import Comparison, bounds, is_sure, less_or_more, margin_words, share_interval, share_words, times, too_few
+from brokerlens.report.intervals import (
+    Compared,
+    Comparison,
+    Row,
+    RunsComparison,
+    bounds,
+    is_sure,
+    less_or_more,
+    margin_words,
+    runs_comparisons,
+    share_interval,
+    share_words,
+    times,
+    too_few,
+)
 from brokerlens.report.latency import WorstMinute, parts
 from brokerlens.report.results import Key, Results, Site
 from brokerlens.report.words import count, digits_for, fixed, grey, listed, most, ms, name, percent, plural, sentences, short, strong
@@ -40,14 +54,16 @@ def four_answers(
     """The answers that the data allow: without a second site or experiment, those about the parts and the worst minute."""
     latest = results.experiments[0]
     within = [pair for pair in pairs if pair.scope == "sites" and pair.a.experiment == latest]
-    before = _earlier(results, pairs)
+    before, conditions = _earlier(results, pairs), _latest_condition(results)
     answers = [_which_is_better(results, within) if within else _how_fast(results, nothing)]
-    if before:
+    if conditions:
+        answers.append(_what_conditions_changed(conditions))
+    elif before:
         answers.append(_what_changed(results, before))
     else:
         answers.append(Answer("Where does the time go?", _where_it_goes(results), "#parts", "Where the time goes"))
     answers.append(_when_worst(worst))
-    if within or before:
+    if within or before or conditions:
         answers.append(Answer("May these be compared?", judgement.sentences, "#comparability", "Comparability"))
     else:
         answers.append(Answer("May I trust the captures?", judgement.captures, "#comparability", "Capture quality"))
@@ -231,22 +247,49 @@ def _how_fast(results: Results, nothing: Mapping[Key, str]) -> Answer:
     return Answer("How fast is it?", sentences(said), "#distributions", "Distributions")
 
 
+def _latest_condition(results: Results) -> list[RunsComparison]:
+    """The latest experiment's condition against the baseline, else against the condition before."""
+    latest = results.of(results.experiments[0])[0].facts["condition"]
+    mine = [pair for pair in runs_comparisons(results) if pair.condition == latest]
+    return [pair for pair in mine if pair.scope == "baseline"] or mine
+
+
+def _what_conditions_changed(pairs: Sequence[RunsComparison]) -> Answer:
+    ranked = sorted(pairs, key=lambda pair: -abs((pair.row("p50") or {}).get("difference") or 0.0))
+    said = [_change_words(pair, name(pair.site)) for pair in ranked[:AT_MOST]]
+    said.append(grey("Over {} and {} runs.".format(*ranked[0].runs)))
+    return Answer(
+        Markup("What differs between {} and {}?").format(name(ranked[0].condition), name(ranked[0].reference)),
+        sentences(said),
+        "#differences",
+        "Differences",
+    )
+
+
 def _what_changed(results: Results, pairs: Sequence[Comparison]) -> Answer:
     latest = results.experiments[0]
     other = next(pair.b.experiment if pair.a.experiment == latest else pair.a.experiment for pair in pairs)
     rest = len(pairs) - AT_MOST
     ranked = sorted(pairs, key=lambda pair: -abs((pair.row("p50") or {}).get("difference") or 0.0))
-    said = [_change(pair, latest) for pair in ranked[:AT_MOST]]
+    said = [_change(pair if pair.a.experiment == latest else pair.turned()) for pair in ranked[:AT_MOST]]
     if rest > 0:
         said.append(Markup("And {} more, see the table.").format(rest))
     return Answer(Markup("What changed since {}?").format(name(other)), sentences(said), "#parts", "Where the time goes")
 
 
-def _change(pair: Comparison, latest: str) -> Markup:
-    pair = pair if pair.a.experiment == latest else pair.turned()
-    new, old = pair.a, pair.b
+def _change(pair: Comparison) -> Markup:
+    words = _change_words(pair, name(pair.a.name))
     row = pair.row("p50")
-    who = name(new.name)
+    return sentences([words, _carried_by(pair.b, pair.a, row["difference"])]) if row is not None and _has_changed(row) else words
+
+
+def _has_changed(row: Row) -> bool:
+    return row["verdict"] in ("differs", "described") and is_sure(row)
+
+
+def _change_words(pair: Compared, who: Markup) -> Markup:
+    """By how much the median of the first side differs from that of the second."""
+    row = pair.row("p50")
     if pair.not_comparable:
         return Markup("{}: {}").format(strong(Markup("{} was not compared").format(who)), pair.not_comparable.rstrip(".") + ".")
     if row is None or row["verdict"] == "too_few_samples":
@@ -260,22 +303,20 @@ def _change(pair: Comparison, latest: str) -> Markup:
             fixed(difference, digits, sign=True),
             interval,
         )
-    if not is_sure(row) or row["verdict"] == "undecided":
+    if not _has_changed(row):
         return Markup("{}, {} ms {}.").format(
             strong(Markup("{}: no difference found").format(who)), fixed(difference, digits, sign=True), interval
         )
     before, after = row["estimate_b"], row["estimate_a"]
     verb = "slowed" if difference > 0 else "became faster"
-    size = f"{less_or_more(difference, digits)}"
     positive = grey(f"({bounds(low, high, digits) if difference > 0 else bounds(_negated(high), _negated(low), digits)})")
     ratio = times(after / before if before else None)
-    said = [
-        Markup("{}, {} {}{}.").format(
-            strong(Markup("{} {} from {} to {}").format(who, verb, short(before), ms(after))), size, positive, f", {ratio}" if ratio else ""
-        ),
-        _carried_by(old, new, difference),
-    ]
-    return sentences(said)
+    return Markup("{}, {} {}{}.").format(
+        strong(Markup("{} {} from {} to {}").format(who, verb, short(before), ms(after))),
+        less_or_more(difference, digits),
+        positive,
+        f", {ratio}" if ratio else "",
+    )
 
 
 def _carried_by(old: Site, new: Site, difference: float) -> Markup:

@@ -10,7 +10,17 @@ from markupsafe import Markup
 
 from brokerlens.report import charts
 from brokerlens.report.figure import Figure
-from brokerlens.report.intervals import LEVELS, Comparison, is_sure, signed, signed_bounds, too_few
+from brokerlens.report.intervals import (
+    LEVELS,
+    Compared,
+    Comparison,
+    RunsComparison,
+    is_sure,
+    runs_comparisons,
+    signed,
+    signed_bounds,
+    too_few,
+)
 from brokerlens.report.results import Results
 from brokerlens.report.scales import Symlog
 from brokerlens.report.spread import interval_lane
@@ -66,7 +76,7 @@ class TableRow:
 class Card:
     """One pair."""
 
-    pair: Comparison
+    slug: str
     title: Markup
     refused: str | None
     lanes: Sequence[Lane]
@@ -86,10 +96,11 @@ class Differences:
 
 
 def differences(results: Results, pairs: Sequence[Comparison]) -> Differences:
-    """Cards of all pairs on one scale, zero at the same place; where they are many, the eight that differ most at p95."""
+    """Cards of conditions by their runs, then of all pairs, on one scale, zero at the same place; of many pairs the eight that differ most at p95."""
+    by_runs = runs_comparisons(results)
     rows = [
         row
-        for pair in pairs
+        for pair in (*by_runs, *pairs)
         for level in LEVELS
         if (row := pair.row(level)) is not None and row["verdict"] not in ("not_comparable", "too_few_samples")
     ]
@@ -97,9 +108,10 @@ def differences(results: Results, pairs: Sequence[Comparison]) -> Differences:
     shown = list(pairs)
     if len(shown) > MOST_CARDS:
         shown.sort(key=lambda pair: -abs((pair.row("p95") or {}).get("difference") or 0.0))
-    cards = [_card(results, pair, scale) for pair in shown[:MOST_CARDS]]
-    families = sorted({pair.family for pair in pairs if pair.family})
-    return Differences(cards, len(pairs) - len(cards), families)
+    cards = [_card(pair, _runs_title(pair), _runs_words(pair), scale) for pair in by_runs]
+    cards += [_card(pair, pair_title(results, pair), _words(pair), scale) for pair in shown[:MOST_CARDS]]
+    families = sorted({pair.family for pair in (*by_runs, *pairs) if pair.family})
+    return Differences(cards, len(pairs) - min(len(pairs), MOST_CARDS), families)
 
 
 def pair_title(results: Results, pair: Comparison) -> Markup:
@@ -113,15 +125,23 @@ def pair_title(results: Results, pair: Comparison) -> Markup:
     return Markup("{} − {}").format(name(pair.a.label), name(pair.b.label))
 
 
-def _card(results: Results, pair: Comparison, scale: Symlog) -> Card:
-    title = pair_title(results, pair)
+def _runs_title(pair: RunsComparison) -> Markup:
+    """``edge, degraded − normal``."""
+    return Markup("{}, {} − {}").format(name(pair.site), name(pair.condition), name(pair.reference))
+
+
+def _runs_words(pair: RunsComparison) -> Markup:
+    return Markup("{} and {} runs, one estimate each: the intervals hold what differs from run to run.").format(*pair.runs)
+
+
+def _card(pair: Compared, title: Markup, words: Markup, scale: Symlog) -> Card:
     lanes = [] if pair.not_comparable else [_lane(row, scale) for level in LEVELS if (row := pair.row(level)) is not None]
     return Card(
-        pair=pair,
+        slug=pair.slug,
         title=title,
         refused=pair.not_comparable,
         lanes=lanes,
-        words=_words(pair),
+        words=words,
         sentences=_sentences(pair),
         table=[_table_row(row) for row in pair.rows],
         figure=None if pair.not_comparable or not lanes else _figure(pair, title),
@@ -136,7 +156,7 @@ def _lane(row: Any, scale: Symlog) -> Lane:
     return Lane(row["statistic"], signed(row), signed_bounds(row), picture, _VERDICTS.get(row["verdict"], ""), sure)
 
 
-def _figure(pair: Comparison, title: Markup) -> Figure:
+def _figure(pair: Compared, title: Markup) -> Figure:
     rows = []
     for level in LEVELS:
         row = pair.row(level)
@@ -177,7 +197,7 @@ def _words(pair: Comparison) -> Markup:
     return Markup("A random {} request is slower than a random {} request in {} % of pairs.").format(a, b, fixed(100 * chance))
 
 
-def _sentences(pair: Comparison) -> list[str]:
+def _sentences(pair: Compared) -> list[str]:
     """What was found in the primary rows, each in a sentence, and how much was measured."""
     primary = [row for row in pair.rows if row["primary"]]
     if pair.not_comparable or not primary:

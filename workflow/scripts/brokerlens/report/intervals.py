@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from brokerlens.report.results import Key, Metric, Results, Site
+from brokerlens.report.results import Key, Metric, Results, Site, slug
 from brokerlens.report.words import NONE, digits_for, fixed, grey, percent
 
 Row = Mapping[str, Any]
@@ -104,30 +104,16 @@ def turned(row: Row) -> Row:
     return {**row, **sides, **difference, **ratio}
 
 
-class Comparison:
-    """All rows about one pair."""
+class Compared:
+    """The rows about two sides."""
 
-    def __init__(self, scope: str, a: Site, b: Site, rows: Sequence[Row]) -> None:
-        self.scope, self.a, self.b = scope, a, b
+    def __init__(self, scope: str, slug: str, rows: Sequence[Row]) -> None:
+        self.scope, self.slug = scope, slug
         self._rows = {(row["metric"], row["group"], row["statistic"]): row for row in rows}
 
     def row(self, statistic: str, metric: str = "kafka_latency", group: str = "all") -> Row | None:
         """One row, if there is one."""
         return self._rows.get((metric, group, statistic))
-
-    @property
-    def groups(self) -> list[str]:
-        """Groups of the latency that were compared, ``all`` first."""
-        found = dict.fromkeys(group for metric, group, _ in self._rows if metric == "kafka_latency")
-        return sorted(found, key=lambda group: (group != "all", group))
-
-    def turned(self) -> Comparison:
-        """The pair with its sides exchanged."""
-        return Comparison(self.scope, self.b, self.a, [turned(row) for row in self._rows.values()])
-
-    @property
-    def same_experiment(self) -> bool:
-        return self.a.experiment == self.b.experiment
 
     @property
     def not_comparable(self) -> str | None:
@@ -147,16 +133,54 @@ class Comparison:
     def rows(self) -> list[Row]:
         return list(self._rows.values())
 
+
+class Comparison(Compared):
+    """All rows about one pair of sites or experiments."""
+
+    def __init__(self, scope: str, a: Site, b: Site, rows: Sequence[Row]) -> None:
+        super().__init__(scope, f"{scope}-{a.slug}-{b.slug}", rows)
+        self.a, self.b = a, b
+
     @property
-    def slug(self) -> str:
-        return f"{self.scope}-{self.a.slug}-{self.b.slug}"
+    def groups(self) -> list[str]:
+        """Groups of the latency that were compared, ``all`` first."""
+        found = dict.fromkeys(group for metric, group, _ in self._rows if metric == "kafka_latency")
+        return sorted(found, key=lambda group: (group != "all", group))
+
+    def turned(self) -> Comparison:
+        """The pair with its sides exchanged."""
+        return Comparison(self.scope, self.b, self.a, [turned(row) for row in self._rows.values()])
+
+    @property
+    def same_experiment(self) -> bool:
+        return self.a.experiment == self.b.experiment
+
+
+class RunsComparison(Compared):
+    """All rows about a site's runs under two conditions, where the run is what varies."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        first = rows[0]
+        self.site, self.condition, self.reference = str(first["site_a"]), str(first["condition_a"]), str(first["condition_b"])
+        self.runs = int(first["runs_a"]), int(first["runs_b"])
+        super().__init__(first["scope"], f"{first['scope']}-{slug('-'.join((self.site, self.condition, self.reference)))}", rows)
+
+
+def runs_comparisons(results: Results) -> list[RunsComparison]:
+    """The conditions compared by their runs, those of the latest first."""
+    pairs: dict[tuple[str, ...], list[Row]] = {}
+    for row in results.comparisons:
+        if row["experiment_a"] is None:
+            pairs.setdefault((row["scope"], row["site_a"], row["condition_a"], row["condition_b"]), []).append(row)
+    return [RunsComparison(rows) for rows in reversed(pairs.values())]
 
 
 def comparisons(results: Results) -> list[Comparison]:
     """The pairs, those of the latest experiment first, sites of an experiment before experiments of a site."""
     pairs: dict[tuple[str, Key, Key], list[Row]] = {}
     for row in results.comparisons:
-        pairs.setdefault((row["scope"], *pair_of(row)), []).append(row)
+        if row["experiment_a"] is not None:
+            pairs.setdefault((row["scope"], *pair_of(row)), []).append(row)
     found = []
     for (scope, a, b), rows in pairs.items():
         side_a, side_b = results.site(*a), results.site(*b)

@@ -105,7 +105,7 @@ def build(results: Results) -> Page:
         quality=quality(results),
         notebook=notebook_table(results, colours),
         methods=methods(results),
-        compared=bool(pairs),
+        compared=bool(results.comparisons),
     )
 
 

@@ -22,14 +22,20 @@ _NAMES: Final = {
     "kafka_service": "Service time",
     "kafka_broker": "Time in the broker",
     "kafka_network": "Time in the network",
+    "kafka_transfer": "Time in transfer",
     "kafka_total": "Total time",
     "rtt": "Round-trip time",
     "rtt_ipdv": "Variation of successive round trips",
+    "rtt_pdv": "Variation above the shortest round trip",
+    "iat_mas": "Variation of gaps between segments",
+    "owdv": "Variation of the way to the tap",
     "retransmissions": "Retransmitted share",
     "connections_reset": "Share of connections reset",
     "goodput": "Goodput",
     "throughput": "Throughput",
     "request_rate": "Requests per second",
+    "record_rate": "Records per second",
+    "record_byte_rate": "Record bytes per second",
 }
 _OF_REQUESTS: Final = "kafka_"
 _STATISTICS: Final = {"mean": "the mean", "share_over": "the share over the threshold", "ratio_of_sums": "the share"}
@@ -112,7 +118,8 @@ def beside(row: Row) -> str:
     if row.get("overlap_seconds"):
         minutes = row["overlap_seconds"] / 60.0
         parts.append(f"{number(minutes) if minutes < 10.0 else fixed(minutes, 0)} minutes in common")
-    return ", ".join([*parts, "one run per site"])
+    runs = row["runs_a"], row["runs_b"]
+    return ", ".join([*parts, "one run per site" if runs == (1, 1) else f"{runs[0]:,} and {runs[1]:,} runs"])
 
 
 def metric_name(row: Row) -> str:
@@ -141,9 +148,14 @@ def sides(row: Row) -> tuple[str, str]:
     """The two sides as they stand in a sentence: "at edge", "at cloud"; "at edge in experiment08", "in experiment07"."""
     if row["scope"] == "sites":
         return f"at {row['site_a']}", f"at {row['site_b']}"
-    if row["site_a"] == row["site_b"]:
-        return f"at {row['site_a']} in {row['experiment_a']}", f"in {row['experiment_b']}"
-    return f"at {row['site_a']} in {row['experiment_a']}", f"at {row['site_b']} in {row['experiment_b']}"
+    a, b = _settings(row)
+    return f"at {row['site_a']} in {a}", f"in {b}" if row["site_a"] == row["site_b"] else f"at {row['site_b']} in {b}"
+
+
+def _settings(row: Row) -> tuple[str, str]:
+    """The experiment of each side, or the condition whose runs it is."""
+    a, b = (row[f"experiment_{side}"] or row[f"condition_{side}"] for side in "ab")
+    return str(a), str(b)
 
 
 def _scaled(value: float | None, unit: str) -> float | None:
@@ -295,7 +307,8 @@ def _delta(row: Row) -> str:
 def _bare(row: Row) -> tuple[str, str]:
     if row["scope"] == "sites":
         return str(row["site_a"]), str(row["site_b"])
-    return f"{row['experiment_a']} {row['site_a']}", f"{row['experiment_b']} {row['site_b']}"
+    a, b = _settings(row)
+    return f"{a} {row['site_a']}", f"{b} {row['site_b']}"
 
 
 def _typical(row: Row) -> str:
