@@ -145,7 +145,9 @@ def test_repeated_runs_are_told_by_runs(tmp_path: Path) -> None:
     answer = next(one for one in page.answers if "near" in str(one.question))
     assert text_of(str(answer.question)) == "What differs between far and near?"
     said = text_of(str(answer.text))
-    assert re.match(r"edge slowed from \d+\.\d to \d+\.\d ms, \d+\.?\d* ms more \(\d+\.?\d* to \d+\.?\d*\).*Over 4 and 4 runs\.$", said), said
+    assert re.match(r"edge slowed from \d+\.\d to \d+\.\d ms, \d+\.?\d* ms more \(\d+\.?\d* to \d+\.?\d*\).*Over 4 and 4 runs\.$", said), (
+        said
+    )
     card = page.differences.cards[0]
     assert text_of(str(card.title)) == "edge, far − near"
     assert [lane.statistic for lane in card.lanes] == ["p50", "p90", "p95", "p99"]
