@@ -237,6 +237,19 @@ def test_a_window_that_the_captures_do_not_cover_forbids_the_comparison(tmp_path
     assert one(rows, "kafka_latency", "p50")["reason"] == "the captures of edge cover 50 % of its window"
 
 
+def test_a_site_has_the_same_figures_in_all_pairs_and_one_that_stopped_early_cuts_no_other(tmp_path: Path) -> None:
+    a, b, late = Made("e1", "a", seed=1), Made("e1", "b", seed=2), Made("e1", "late", seed=3, begins=START + SECOND)
+    rows = compared(tmp_path / "1", [a, b, late])
+    p95 = rows.filter(metric="kafka_latency", group="all", statistic="p95", site_a="a")
+    assert p95["n_a"].n_unique() == p95["estimate_a"].n_unique() == 1
+    assert p95["paired"].all()
+    early = Made("e1", "early", seed=3, seconds=500)
+    rows = compared(tmp_path / "2", [a, b, early]).filter(metric="kafka_latency", group="all", statistic="p95", site_a="a")
+    assert rows.select("site_b", "paired").rows() == [("b", True), ("early", True)]
+    assert rows["n_a"][0] == 2_000
+    assert rows["n_a"][1] < 1_750
+
+
 def test_experiments_are_compared_with_the_one_before_and_never_paired(tmp_path: Path) -> None:
     sites = [Made(name, "edge", median, seed=seed) for seed, (name, median) in enumerate([("e1", 50.0), ("e2", 60.0), ("e3", 80.0)])]
     rows = compared(tmp_path, sites)

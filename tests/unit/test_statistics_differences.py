@@ -24,6 +24,7 @@ from brokerlens.statistics.differences import (
     quantile_difference,
     ratio_difference,
 )
+from brokerlens.statistics.distances import share_above
 from brokerlens.statistics.intervals import Clusters, share_over
 from brokerlens.statistics.multiplicity import holm
 from brokerlens.statistics.sentences import MINUS, difference_sentence, interval_words, number
@@ -185,6 +186,16 @@ def test_sides_that_share_less_than_80_percent_are_independent() -> None:
     assert common_stretch((0, 100), (21, 100)) is None
     assert common_stretch((0, 100), (0, 200)) is None
     assert common_stretch((0, 100), (200, 300)) is None
+
+
+SORTED = st.lists(st.integers(-20, 20), min_size=1, max_size=30).map(lambda values: np.sort(np.array(values, np.float64)))
+
+
+@given(SORTED, SORTED, st.integers(-50, 50))
+def test_the_share_of_pairs_above_is_what_a_search_per_value_finds(a: np.ndarray, b: np.ndarray, shift: int) -> None:
+    twin = sum(x - shift > y for x in a.tolist() for y in b.tolist()) / (len(a) * len(b))
+    for counted in (share_above, share_above.py_func):
+        assert counted(a, b, float(shift)) == twin
 
 
 def test_within_keeps_both_ends() -> None:

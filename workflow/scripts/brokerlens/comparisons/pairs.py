@@ -15,6 +15,7 @@ Scope = Literal["sites", "experiments", "conditions", "baseline"]
 
 MOST_CAPTURE_LOSS: Final = 0.01
 MOST_UNCOVERED: Final = 0.2
+NEARLY_ALL: Final = 0.95
 SECOND: Final = 1e9
 _TAPS: Final = {"client": "captured at the client", "broker": "captured at the broker", "middle": "captured between client and broker"}
 
@@ -26,6 +27,8 @@ class Pair:
     scope: Scope
     a: Side
     b: Side
+    in_common: tuple[int, int] | None = None
+    """The stretch of the clock that all sites of their experiment share."""
 
     @property
     def family(self) -> tuple[str, str]:
@@ -59,10 +62,17 @@ class Pair:
 
     @property
     def common_stretch(self) -> tuple[int, int] | None:
-        """The stretch of the clock over which they are paired; ``None`` where they are independent. Experiments are never paired."""
+        """The stretch of the clock over which they are paired; ``None`` where they are independent. Experiments are never paired.
+
+        It is what all sites of the experiment share where that is nearly all that these two share: then a site has the same figures in all
+        of its pairs.
+        """
         if self.scope != "sites" or self.a.stretch is None or self.b.stretch is None:
             return None
-        return common_stretch(self.a.stretch, self.b.stretch)
+        own = common_stretch(self.a.stretch, self.b.stretch)
+        if own is None or self.in_common is None:
+            return own
+        return self.in_common if _length(self.in_common) >= NEARLY_ALL * _length(own) else own
 
     def obstacle(self) -> str | None:
         """Why the sides may not be compared, or ``None``."""
@@ -141,11 +151,11 @@ def pairs_of(sides: Sequence[Side], baseline: str | None) -> list[Pair | RunsPai
     """
     experiments = list(dict.fromkeys(side.experiment for side in sides))
     sites = list(dict.fromkeys(side.site for side in sides))
-    found: list[Pair | RunsPair] = [
-        Pair("sites", a, b)
-        for experiment in experiments
-        for a, b in itertools.combinations([s for s in sides if s.experiment == experiment], 2)
-    ]
+    found: list[Pair | RunsPair] = []
+    for experiment in experiments:
+        together = [side for side in sides if side.experiment == experiment]
+        in_common = _in_common(together)
+        found += [Pair("sites", a, b, in_common) for a, b in itertools.combinations(together, 2)]
     for site in sites:
         runs = [side for side in sides if side.site == site]
         repeated = _repeated(runs)
@@ -166,6 +176,19 @@ def pairs_of(sides: Sequence[Side], baseline: str | None) -> list[Pair | RunsPai
             reference = repeated.get(baseline)
             found += [RunsPair("baseline", one, reference) for one in repeated.values() if reference is not None and one is not reference]
     return found
+
+
+def _in_common(sides: Sequence[Side]) -> tuple[int, int] | None:
+    """What all sides that captured anything share of the clock."""
+    stretches = [side.stretch for side in sides if side.stretch is not None]
+    if not stretches:
+        return None
+    start, end = max(start for start, _ in stretches), min(end for _, end in stretches)
+    return (start, end) if end > start else None
+
+
+def _length(stretch: tuple[int, int]) -> int:
+    return stretch[1] - stretch[0]
 
 
 def _repeated(runs: Sequence[Side]) -> dict[str, Runs]:

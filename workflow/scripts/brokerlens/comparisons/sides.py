@@ -50,6 +50,7 @@ class Side:
     connections: int
     """Connections with a packet inside the window."""
     capture_loss: float | None
+    _within: dict[tuple[Key, int, int], Arm] = field(default_factory=dict)
     _by_clock: dict[tuple[Key, int, int, int], Arm] = field(default_factory=dict)
 
     @property
@@ -97,8 +98,10 @@ class Side:
         return self.arms.get(key) or Arm([], [])
 
     def arm_within(self, key: Key, start: int, end: int) -> Arm:
-        """The arm's values of a stretch of the clock."""
-        return within(self.arm(key), start, end)
+        """The arm's values of a stretch of the clock; kept, as many pairs ask for the same."""
+        if (asked := (key, start, end)) not in self._within:
+            self._within[asked] = within(self.arm(key), start, end)
+        return self._within[asked]
 
     def arm_over_clock(self, key: Key, start: int, end: int, bins: int) -> Arm:
         """The arm over equal bins of that stretch; kept, as many pairs ask for the same."""

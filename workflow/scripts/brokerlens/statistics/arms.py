@@ -88,6 +88,8 @@ class Arm:
         Number of the connection of each value, shape (n,); all in one where left out.
     bins
         Bin of each value where it is not by equal counts (pairs: equal stretches of the common clock), and ``bin_count`` of them.
+    ordered
+        The values sorted, where somebody has them.
 
     Attributes
     ----------
@@ -105,6 +107,7 @@ class Arm:
         *,
         bins: NDArray[np.int64] | None = None,
         bin_count: int | None = None,
+        ordered: Floats | None = None,
     ) -> None:
         when = np.asarray(times, dtype=np.int64)
         what = np.asarray(values, dtype=np.float64)
@@ -123,10 +126,10 @@ class Arm:
         self.times = when
         self.values = what
         self.connections = whose
-        self.bins = bins
+        self.bins = bins.astype(np.int32)
         self.bin_count = int(bin_count or 0)
         self.counts: Ints = np.bincount(bins, minlength=self.bin_count).astype(np.int64)
-        self.ordered: Floats = np.sort(what)
+        self.ordered: Floats = np.sort(what) if ordered is None else ordered
         self.seconds = float(when.max() - when.min()) / 1e9 if self.n else 0.0
 
     @cached_property
@@ -170,7 +173,7 @@ class Arm:
     @cached_property
     def histogram(self) -> Ints:
         """Values per cell, shape (CELLS,)."""
-        return np.bincount(self._cells, minlength=CELLS).astype(np.int64)
+        return np.bincount(self._cells(), minlength=CELLS).astype(np.int64)
 
     @cached_property
     def distribution(self) -> Floats:
@@ -182,7 +185,8 @@ class Arm:
         """Z, shape (dof, CELLS): for the mean of any g(cell), z = Z g and its variance is the mean of z squared."""
         weights = self._projector.weights
         # One pass per cosine instead of the matrix of bins times cells, which would be 68 MB of mostly zeros.
-        sums = np.stack([np.bincount(self._cells, weights=row[self.bins], minlength=CELLS) for row in weights])
+        cells = self._cells()
+        sums = np.stack([np.bincount(cells, weights=row[self.bins], minlength=CELLS) for row in weights])
         means = (weights @ self.counts) / self.n
         return np.asarray((sums - means[:, None] * self.histogram[None, :]) / self.n)
 
@@ -207,7 +211,7 @@ class Arm:
         """The same inflation where the connections, too, are a sample: jackknife over connections, at each level, at least 1."""
         _, number = np.unique(self.connections, return_inverse=True)
         connections = int(number.max()) + 1
-        counted = np.bincount(number * (len(LEVELS) + 1) + self._level_index, minlength=connections * (len(LEVELS) + 1))
+        counted = np.bincount(number * (len(LEVELS) + 1) + self._level_index(), minlength=connections * (len(LEVELS) + 1))
         at_most = np.cumsum(counted.reshape(connections, -1), axis=1)[:, : len(LEVELS)]
         sizes = np.bincount(number, minlength=connections)
         share = at_most.sum(axis=0) / self.n
@@ -234,7 +238,7 @@ class Arm:
         stretches = MOST_STRETCHES
         if self.tau_bins > 0.0:
             stretches = min(stretches, int(self.bin_count / (STRETCH_CORRELATION_TIMES * self.tau_bins)) // 2 * 2)
-        odd = (self.bins * stretches // max(self.bin_count, 1)) % 2 == 1
+        odd = (self.bins.astype(np.int64) * stretches // max(self.bin_count, 1)) % 2 == 1
         if not odd.any() or odd.all():
             return None
         return area_between(np.sort(self.values[odd]), np.sort(self.values[~odd]))
@@ -244,7 +248,6 @@ class Arm:
         """n over the largest design effect of p50, p90, p95 and p99: independent values that the arm is at least worth."""
         return float(self.n / max(np.interp(WORST_LEVELS, LEVELS, self.design_effects)))
 
-    @cached_property
     def _cells(self) -> Ints:
         return cells_of(self.values)
 
@@ -252,7 +255,6 @@ class Arm:
     def _projector(self) -> Projector:
         return Projector.over(self.counts, self.dof)
 
-    @cached_property
     def _level_index(self) -> Ints:
         thresholds = self.ordered[[rank(self.n, level) - 1 for level in LEVELS]]
         return np.searchsorted(thresholds, self.values, side="left").astype(np.int64)
@@ -261,7 +263,7 @@ class Arm:
     def _at_most_per_bin(self) -> Floats:
         """Values per bin that are at most each level's order statistic, shape (bins, levels)."""
         columns = len(LEVELS) + 1
-        counted = np.bincount(self.bins * columns + self._level_index, minlength=self.bin_count * columns)
+        counted = np.bincount(self.bins.astype(np.int64) * columns + self._level_index(), minlength=self.bin_count * columns)
         return np.cumsum(counted.reshape(self.bin_count, columns), axis=1)[:, : len(LEVELS)].astype(np.float64)
 
     def _sums(self, values: Floats) -> Floats:

@@ -74,10 +74,11 @@ def within(arm: Arm, start: int, end: int) -> Arm:
 
 
 def common_bins(a: Arm, b: Arm) -> int:
-    """How many bins of the clock a pair of arms is cut into."""
-    return min(a.n, b.n, BINS)
+    """How many bins of the clock a pair of arms is cut into: a power of two, so that an arm's bins serve most of its pairs."""
+    return min(BINS, 1 << (max(1, min(a.n, b.n)).bit_length() - 1))
 
 
 def over_clock(arm: Arm, start: int, end: int, bins: int) -> Arm:
     """The arm over equal bins of the clock from start to end (ns); all its values lie within."""
-    return Arm(arm.times, arm.values, arm.connections, bins=clock_bins(arm.times, start, end, bins), bin_count=bins)
+    numbers = clock_bins(arm.times, start, end, bins)
+    return Arm(arm.times, arm.values, arm.connections, bins=numbers, bin_count=bins, ordered=arm.ordered)

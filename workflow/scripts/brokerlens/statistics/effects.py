@@ -13,7 +13,7 @@ from scipy.special import stdtr
 from brokerlens.statistics.arms import CENTRES, EDGES, FIRST_EDGE
 from brokerlens.statistics.contrasts import Contrast
 from brokerlens.statistics.dependence import Floats
-from brokerlens.statistics.distances import area_between
+from brokerlens.statistics.distances import area_between, share_above
 from brokerlens.statistics.intervals import ALPHA, student
 
 POINTS: Final = 2048
@@ -89,7 +89,7 @@ def _shift(contrast: Contrast, a: Floats, b: Floats, centres: Floats) -> Effect:
 
     def delta(theta: float) -> float:
         # Ties need no half here: they are where the step is, which bisection finds either way.
-        return 2.0 * float(np.searchsorted(points_b, points_a - theta).mean()) / len(points_b) - 1.0
+        return 2.0 * share_above(points_a, points_b, theta) - 1.0
 
     reach = float(points_a[-1] - points_b[0]), float(points_a[0] - points_b[-1])
     span = min(reach) - 1.0, max(reach) + 1.0
