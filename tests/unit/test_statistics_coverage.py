@@ -19,7 +19,7 @@ from brokerlens.statistics import effects
 from brokerlens.statistics.arms import Arm
 from brokerlens.statistics.contrasts import Contrast
 from brokerlens.statistics.differences import mean_difference, quantile_difference, ratio_difference
-from brokerlens.statistics.intervals import Clusters, Interval, mean_of, quantile_of, ratio_interval
+from brokerlens.statistics.intervals import Clusters, Interval, Stretches, mean_of, quantile_of, ratio_interval, ratio_of_stretches
 
 Floats = NDArray[np.float64]
 Simulated = tuple[NDArray[np.int64], Floats]
@@ -231,3 +231,30 @@ def test_ratios_by_connection_cover(connections: int) -> None:
     print(f"ratio, {connections} connections", np.mean(kept), "difference", np.mean(differences))
     assert np.mean(kept) >= 0.95 - tolerance()
     assert np.mean(differences) >= 0.95 - tolerance()
+
+
+def bad_seconds(rng: np.random.Generator, seconds: int, stay: float, share: float) -> np.ndarray:
+    """Whether each second is bad: bad times last ``stay`` seconds and make up a ``share`` of all."""
+    bad = np.zeros(seconds, bool)
+    now = rng.random() < share
+    for second in range(seconds):
+        now = rng.random() > 1.0 / stay if now else rng.random() < share / (1.0 - share) / stay
+        bad[second] = now
+    return bad
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("seconds", "good", "worst"), [(240, 0.018, 0.018), (3_600, 0.002, 0.002), (1_200, 0.01, 0.09)], ids=["even", "rare", "burst"]
+)
+def test_shares_in_time_cover(seconds: int, good: float, worst: float) -> None:
+    kept = []
+    for run in range(runs()):
+        rng = np.random.default_rng([14, run])
+        sent = rng.poisson(24.0 * rng.lognormal(0.0, 0.3, seconds))
+        lost = rng.binomial(sent, np.where(bad_seconds(rng, seconds, 5.0, 0.1), worst, good))
+        found = ratio_of_stretches(Stretches.of(lost, sent))
+        if not found.too_few:
+            kept.append(covers(found, 0.9 * good + 0.1 * worst))
+    print(f"share in time, {seconds} s", np.mean(kept), "of", len(kept))
+    assert np.mean(kept) >= 0.95 - tolerance()

@@ -18,6 +18,7 @@ from brokerlens.statistics.dependence import clock_bins, correlation_time, cosin
 from brokerlens.statistics.intervals import (
     Clumping,
     Clusters,
+    Stretches,
     clopper_pearson,
     jeffreys,
     mean_interval,
@@ -26,6 +27,7 @@ from brokerlens.statistics.intervals import (
     quantile_interval,
     quantile_of,
     ratio_interval,
+    ratio_of_stretches,
     samples_needed,
     share_interval,
     share_over,
@@ -292,6 +294,31 @@ def test_a_ratio_that_differs_by_connection_is_wider_than_the_pooled_one() -> No
     found = ratio_interval(lost, sent)
     exact = stats.binomtest(int(lost.sum()), int(sent.sum())).proportion_ci(0.95, "exact")
     assert width(found) > 2.0 * (exact.high - exact.low)
+
+
+def test_a_share_in_time_of_independent_events_is_near_the_pooled_one() -> None:
+    rng = np.random.default_rng(9)
+    sent = rng.poisson(24.0, 600)
+    lost = rng.binomial(sent, 0.02)
+    found = ratio_of_stretches(Stretches.of(lost, sent))
+    exact = stats.binomtest(int(lost.sum()), int(sent.sum())).proportion_ci(0.95, "exact")
+    assert found.estimate == lost.sum() / sent.sum()
+    assert width(found) == pytest.approx(exact.high - exact.low, rel=0.35)
+    # What comes in bursts of ten seconds is known less well: the same events, each second's put ten times into the first of ten.
+    bursts = np.zeros(600, np.int64)
+    bursts[np.repeat(np.arange(0, 600, 100), 10) + np.tile(np.arange(10), 6)] = lost.sum() // 60
+    assert width(ratio_of_stretches(Stretches.of(bursts, sent))) > 1.5 * (exact.high - exact.low)
+
+
+def test_shares_in_time_that_get_no_interval() -> None:
+    assert ratio_of_stretches(None).reason == "no samples"
+    assert Stretches.of(np.zeros(100), np.zeros(100)) is None
+    assert ratio_of_stretches(Stretches.of(np.zeros(100), np.full(100, 5))).reason == "none in 500"
+    few = ratio_of_stretches(Stretches.of(np.arange(100) < 9, np.full(100, 5)))
+    assert (few.estimate, few.low, few.reason) == (9 / 500, None, "9 of 500; 10 needed")
+    once = ratio_of_stretches(Stretches.of(np.arange(100) < 50, np.full(100, 5)))
+    assert once.reason is not None
+    assert once.reason.startswith("fewer than 40 correlation times")
 
 
 def test_ratios_that_get_no_interval() -> None:

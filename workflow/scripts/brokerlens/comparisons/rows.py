@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from brokerlens import tables
 from brokerlens.comparisons.pairs import Pair, Runs, RunsPair
-from brokerlens.comparisons.sides import Key, Side
+from brokerlens.comparisons.sides import Key, Ratio, Side
 from brokerlens.statistics import effects
 from brokerlens.statistics.arms import Arm
 from brokerlens.statistics.contrasts import Contrast, common_bins
@@ -21,10 +21,13 @@ from brokerlens.statistics.intervals import (
     ALPHA,
     LEAST_BEYOND,
     WEAK_BELOW,
+    Clusters,
     Interval,
+    Stretches,
     mean_of,
     quantile_of,
     ratio_of_clusters,
+    ratio_of_stretches,
     refusal,
     share_over,
 )
@@ -71,7 +74,8 @@ _METHODS: Final[Mapping[str, str]] = {
     "hl_ratio": "Hodges-Lehmann of logarithms, interval by inverting Cliff's delta",
     "cliffs_delta": "placements; long-run variance of slow cosines, Student's t on atanh",
     "wasserstein1": "area between distribution functions; interval only above three noise floors",
-    "ratio_of_sums": "jackknife over connections, Clopper-Pearson with the effective n; difference and ratio by MOVER",
+    "ratio_by_time": "long-run variance of slow cosines over seconds, Clopper-Pearson with the effective n; difference and ratio by MOVER",
+    "ratio_by_connections": "jackknife over connections, Clopper-Pearson with the effective n; difference and ratio by MOVER",
     "runs": "one estimate per run; Student's t over runs, difference by Welch's t, ratio of geometric means by Welch's t on logarithms",
     "rate": "mean of seconds; long-run variance of slow cosines, Student's t; difference and ratio by MOVER",
 }
@@ -160,7 +164,7 @@ def _of_run(side: Side, key: Key, statistic: str, threshold: float) -> Interval:
     if key in side.rates:
         return side.rates[key]
     if statistic == "ratio_of_sums":
-        return ratio_of_clusters(side.ratios.get(key))
+        return ratio_of_clusters(side.ratios[key].by_connection if key in side.ratios else None)
     arm = side.arm(key)
     level = QUANTILES.get(statistic)
     if arm.n == 0 or (level is not None and arm.n * min(level, 1.0 - level) < LEAST_BEYOND):
@@ -236,18 +240,25 @@ def _contrast(pair: Pair, key: Key) -> tuple[tuple[Arm, Arm], Contrast]:
 
 
 def _ratio_row(pair: Pair, key: Key) -> Row:
-    a, b = pair.a.ratios.get(key), pair.b.ratios.get(key)
-    row = _new_row(pair, key, "ratio_of_sums", unit="share", sampling="connections", method="ratio_of_sums")
-    own = ratio_of_clusters(a), ratio_of_clusters(b)
+    """By connection; in time where either side's connections are too few to say anything, and both sides can be told in time."""
+    ratios = [side.ratios.get(key, Ratio(None, None)) for side in (pair.a, pair.b)]
+    clusters = [ratio.by_connection for ratio in ratios]
+    sampled: list[Clusters | Stretches | None] = [*clusters]
+    sampling, own = "connections", [ratio_of_clusters(one) for one in clusters]
+    in_time = [ratio_of_stretches(ratio.in_time) for ratio in ratios]
+    if any(one.too_few for one in own) and not any(one.too_few for one in in_time):
+        sampling, own, sampled = "time", in_time, [ratio.in_time for ratio in ratios]
+    row = _new_row(pair, key, "ratio_of_sums", unit="share", sampling=sampling, method=f"ratio_by_{sampling}")
+    a, b = sampled
     if own[0].too_few or own[1].too_few:
         found = (
             Difference() if a is None or b is None else Difference(a.ratio - b.ratio, ratio=a.ratio / b.ratio if b.ratio > 0.0 else None)
         )
     else:
         found = ratio_difference(a, b, with_p=row["primary"])
-    _put_estimates(row, pair, *own, found)
-    for side, clusters in (("a", a), ("b", b)):
-        row[f"connections_{side}"] = None if clusters is None else clusters.connections
+    _put_estimates(row, pair, own[0], own[1], found)
+    for side, one in zip("ab", clusters, strict=True):
+        row[f"connections_{side}"] = None if one is None else one.connections
     return row
 
 

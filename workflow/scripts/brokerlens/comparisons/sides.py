@@ -22,7 +22,7 @@ from brokerlens.metrics.variation import SMOOTHED, idle_gaps, variations
 from brokerlens.metrics.window import Window
 from brokerlens.statistics.arms import Arm
 from brokerlens.statistics.contrasts import over_clock, within
-from brokerlens.statistics.intervals import Clusters, Interval, mean_of_bins
+from brokerlens.statistics.intervals import Clusters, Interval, Stretches, mean_of_bins
 
 Paths = Sequence[str | Path]
 Key = tuple[str, str]
@@ -38,6 +38,14 @@ _PARTS: Final[Mapping[str, pl.Expr]] = {
 }
 
 
+@dataclass(frozen=True)
+class Ratio:
+    """A share by connection, and in time where it has a course; ``None`` where there is nothing that it is a share of."""
+
+    by_connection: Clusters | None
+    in_time: Stretches | None
+
+
 @dataclass
 class Side:
     """A site of an experiment as one side of comparisons; times are on the reference clock where the site's offset is configured."""
@@ -45,7 +53,7 @@ class Side:
     facts: Mapping[str, Any]
     """The site's row of the data set `sites`, times in ns."""
     arms: Mapping[Key, Arm]
-    ratios: Mapping[Key, Clusters | None]
+    ratios: Mapping[Key, Ratio]
     rates: Mapping[Key, Interval]
     connections: int
     """Connections with a packet inside the window."""
@@ -169,18 +177,20 @@ def _round_trips(trips: Sample, to_broker: np.ndarray) -> dict[Key, Sample]:
     return {("rtt", f"half={half}"): trips.only(to_broker == side) for half, side in HALVES.items()}
 
 
-def _ratios(counted: traffic.Traffic, connections: pl.DataFrame) -> dict[Key, Clusters | None]:
-    again = counted.by_connection["retransmitted"] + counted.by_connection["filled"]
-    sent = counted.by_connection["data_segments"]
-    groups: dict[str, tuple[np.ndarray, np.ndarray]] = {
-        "all": (again.sum(axis=1), sent.sum(axis=1)),
-        **{f"direction={name}": (again[:, int(side)], sent[:, int(side)]) for name, side in traffic.DIRECTIONS.items()},
-        "place=before_tap": (counted.by_connection["filled"].sum(axis=1), sent.sum(axis=1)),
-        "place=behind_tap": (counted.by_connection["retransmitted"].sum(axis=1), sent.sum(axis=1)),
+def _ratios(counted: traffic.Traffic, connections: pl.DataFrame) -> dict[Key, Ratio]:
+    again = ("retransmitted", "filled")
+    shares = {
+        "all": counted.share(again),
+        **{f"direction={name}": counted.share(again, side) for name, side in traffic.DIRECTIONS.items()},
+        "place=before_tap": counted.share(("filled",)),
+        "place=behind_tap": counted.share(("retransmitted",)),
     }
-    found = {("retransmissions", name): Clusters.of(part, whole) for name, (part, whole) in groups.items()}
+    found = {
+        ("retransmissions", name): Ratio(Clusters.of(share.part, share.whole), Stretches.of(share.part_by_second, share.whole_by_second))
+        for name, share in shares.items()
+    }
     reset = (connections["ended"] == "reset").to_numpy().astype(np.int64)
-    return found | {("connections_reset", "all"): Clusters.of(reset, np.ones(len(reset)))}
+    return found | {("connections_reset", "all"): Ratio(Clusters.of(reset, np.ones(len(reset))), None)}
 
 
 def _compared(found: Iterable[Rate]) -> Iterator[Rate]:

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from brokerlens.metrics.rows import ALL, SHARE, Rows, group
-from brokerlens.metrics.uncertainty import ratio_by_connection
+from brokerlens.metrics.uncertainty import ratio_by_connection_or_time
 from brokerlens.metrics.window import SECOND, Bins, Window, bins_over
 from brokerlens.tcp import evidence
 from brokerlens.tcp.content import RST
@@ -71,6 +71,16 @@ def number_connections(packets: pl.LazyFrame, connections: Sequence[str]) -> pl.
 
 
 @dataclass(frozen=True)
+class Share:
+    """Counts of some segments and of all data segments, by connection and by second."""
+
+    part: np.ndarray
+    whole: np.ndarray
+    part_by_second: np.ndarray
+    whole_by_second: np.ndarray
+
+
+@dataclass(frozen=True)
 class Traffic:
     """Counts of one site's packets inside the window."""
 
@@ -88,6 +98,16 @@ class Traffic:
     def total(self, counter: str, side: bool | None = None) -> int:
         """Sum of a counter, of both directions or of one."""
         return int(of_side(self.by_connection[counter], side).sum())
+
+    def share(self, counters: Sequence[str], side: bool | None = None) -> Share:
+        """What these counters count together among the data segments, of both directions or of one."""
+        return Share(
+            *(
+                np.sum([of_side(counted[counter], side) for counter in wanted], axis=0)
+                for counted in (self.by_connection, self.by_second)
+                for wanted in (counters, ("data_segments",))
+            )
+        )
 
 
 def of_side(counts: np.ndarray, side: bool | None) -> np.ndarray:
@@ -149,12 +169,12 @@ def _add_counts(rows: Rows, traffic: Traffic, metric: str, counter: str, unit: s
 
 
 def _add_shares(rows: Rows, traffic: Traffic, metric: str, counters: Sequence[str], name: str, side: bool | None) -> None:
-    """Count, and the share of the data segments with its interval over connections."""
-    part = np.sum([of_side(traffic.by_connection[counter], side) for counter in counters], axis=0)
-    whole = of_side(traffic.by_connection["data_segments"], side)
-    n = int(whole.sum())
-    rows.add(metric, name, "count", float(part.sum()), "segments", n)
-    rows.add(metric, name, "ratio_of_sums", part.sum() / n if n else None, SHARE, n, ratio_by_connection(part, whole))
+    """Count, and the share of the data segments with its interval."""
+    share = traffic.share(counters, side)
+    n = int(share.whole.sum())
+    rows.add(metric, name, "count", float(share.part.sum()), "segments", n)
+    interval = ratio_by_connection_or_time(share.part, share.whole, share.part_by_second, share.whole_by_second)
+    rows.add(metric, name, "ratio_of_sums", share.part.sum() / n if n else None, SHARE, n, interval)
 
 
 def add_packets(rows: Rows, traffic: Traffic) -> None:

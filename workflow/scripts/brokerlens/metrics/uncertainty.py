@@ -45,6 +45,16 @@ def ratio_by_connection(part: np.ndarray, whole: np.ndarray) -> Interval:
     return _bounds(intervals.ratio_interval(part, whole))
 
 
+def ratio_by_connection_or_time(part: np.ndarray, whole: np.ndarray, part_by_second: np.ndarray, whole_by_second: np.ndarray) -> Interval:
+    """Interval of the same share over connections; over time where these are too few to say anything: then for these connections alone."""
+    by_connection = intervals.ratio_interval(part, whole)
+    return _bounds(
+        by_connection
+        if not by_connection.too_few
+        else intervals.ratio_of_stretches(intervals.Stretches.of(part_by_second, whole_by_second))
+    )
+
+
 def _interval(arm: Arm, statistic: str, threshold: float | None) -> Interval:
     if statistic in QUANTILES:
         return _bounds(intervals.quantile_of(arm, QUANTILES[statistic]))

@@ -12,7 +12,7 @@ import numpy as np
 from brokerlens.statistics.arms import FIRST_EDGE, Arm
 from brokerlens.statistics.contrasts import Contrast
 from brokerlens.statistics.dependence import satterthwaite
-from brokerlens.statistics.intervals import ALPHA, Clumping, Clusters, Interval, Limits, mean_of, quantile_of, student
+from brokerlens.statistics.intervals import ALPHA, Clumping, Clusters, Interval, Limits, Stretches, mean_of, quantile_of, student
 
 LEAST_P: Final = 1e-12
 _BISECTIONS: Final = 24
@@ -103,12 +103,12 @@ def quantile_difference(contrast: Contrast, level: float, *, with_p: bool = Fals
     )
 
 
-def ratio_difference(a: Clusters | None, b: Clusters | None, *, with_p: bool = False) -> Difference:
-    """Difference and ratio of two shares that were sampled by connection; their intervals must exist on both sides."""
+def ratio_difference(a: Clusters | Stretches | None, b: Clusters | Stretches | None, *, with_p: bool = False) -> Difference:
+    """Difference and ratio of two shares that were sampled by connection or in time; their intervals must exist on both sides."""
     if a is None or b is None:
         return Difference(reason="no samples")
     points = _points(a.ratio, b.ratio)
-    return _differ(points, lambda alpha: (_clusters_bounded(a, alpha), _clusters_bounded(b, alpha)), with_p=with_p)
+    return _differ(points, lambda alpha: (_share_bounded(a, alpha), _share_bounded(b, alpha)), with_p=with_p)
 
 
 def interval_difference(a: Interval, b: Interval) -> Difference:
@@ -176,9 +176,9 @@ def _order_statistics(arm: Arm, level: float, limits: Limits, alpha: float, own:
     return Bounded(value, min(low, value), max(high, value))
 
 
-def _clusters_bounded(clusters: Clusters, alpha: float) -> Bounded:
-    low, high = clusters.limits(alpha)
-    return Bounded(clusters.ratio, low, high)
+def _share_bounded(share: Clusters | Stretches, alpha: float) -> Bounded:
+    low, high = share.limits(alpha)
+    return Bounded(share.ratio, low, high)
 
 
 def _interval_bounded(interval: Interval) -> Bounded:

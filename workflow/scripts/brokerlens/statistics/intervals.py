@@ -292,6 +292,63 @@ class Clusters:
         return self.ratio * math.exp(-half), self.ratio * math.exp(half)
 
 
+@dataclass(frozen=True)
+class Stretches:
+    """A share of sums over equal stretches of time: its value, and what its long-run variance says. For shares of few connections."""
+
+    ratio: float
+    units: float
+    n_eff: float
+    dof: int
+    correlation_times: float
+
+    @classmethod
+    def of(cls, numerators: ArrayLike, denominators: ArrayLike) -> Stretches | None:
+        """From the two counts per stretch in order of time, empty ones too, shape (stretches,); ``None`` where the denominators sum to nothing."""
+        above, below = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+        units = float(below.sum())
+        if units <= 0.0:
+            return None
+        ratio = float(above.sum()) / units
+        # What a stretch adds to the deviation of the whole: the ratio's linear part.
+        deviations = above - ratio * below
+        tau = max(correlation_time(deviations), correlation_time(above))
+        dof = degrees_of_freedom(len(below), tau)
+        lasts = len(below) / max(tau, 1.0)
+        if dof < LEAST_DOF:
+            return cls(ratio, units, units, dof, lasts)
+        z = Projector.over(np.ones(len(below), dtype=np.int64), dof).transform(deviations)
+        variance = float(np.mean(z**2)) * (len(below) / units) ** 2
+        binomial = ratio * (1.0 - ratio) / units
+        effect = max(1.0, variance / binomial) if binomial > 0.0 else 1.0
+        return cls(ratio, units, units / effect, dof, lasts)
+
+    @property
+    def df(self) -> float:
+        """Degrees of freedom: few events make the variance itself uncertain."""
+        return 1.0 / (1.0 / self.dof + 1.0 / max(self.n_eff * min(self.ratio, 1.0 - self.ratio), 1e-9))
+
+    def limits(self, alpha: float = ALPHA) -> tuple[float, float]:
+        """Limits of the share (Clopper-Pearson with the effective sample)."""
+        return clopper_pearson(self.ratio, effective_sample(self.n_eff, self.df, alpha), alpha)
+
+
+def ratio_of_stretches(stretches: Stretches | None) -> Interval:
+    """A share of sums with its 95 % interval over time; the point alone with fewer than ten events or 40 correlation times."""
+    if stretches is None:
+        return Interval(None, reason="no samples")
+    n = round(stretches.units)
+    if stretches.ratio <= 0.0:
+        return Interval(0.0, n=n, reason=f"none in {n:,}")
+    events = round(stretches.ratio * stretches.units)
+    if min(events, n - events) < LEAST_BEYOND:
+        return Interval(stretches.ratio, n=n, reason=f"{events:,} of {n:,}; {LEAST_BEYOND} needed")
+    if stretches.dof < LEAST_DOF:
+        return Interval(stretches.ratio, n=n, reason=f"fewer than 40 correlation times (about {stretches.correlation_times:.0f})")
+    low, high = stretches.limits()
+    return Interval(stretches.ratio, low, high, n=n, n_eff=stretches.n_eff, df=stretches.df)
+
+
 def ratio_of_clusters(clusters: Clusters | None, *, is_share: bool = True) -> Interval:
     """A ratio of sums with its 95 % interval over connections; the point alone with fewer than four effective connections."""
     if clusters is None:
