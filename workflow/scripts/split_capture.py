@@ -11,7 +11,7 @@ import numpy as np
 
 from brokerlens import __version__
 from brokerlens.capture.columns import Array, new_columns
-from brokerlens.capture.headers import END_COLUMNS, read_headers
+from brokerlens.capture.headers import END_COLUMNS, FIELDS, read_headers
 from brokerlens.capture.layers import OTHER_ENDPOINT, SKIPPED, UNKNOWN_LINK
 from brokerlens.capture.lookup import ConnectionTable, broker_table, busiest, count_endpoint, new_endpoints
 from brokerlens.capture.reader import CHUNK_BYTES, SCRATCH, Capture, Chunk
@@ -52,6 +52,7 @@ class Splitter:
         self._keeper = keeper
         self._columns, self._spare_columns = new_columns(GROUP_ROWS), new_columns(GROUP_ROWS)
         self._ends = np.zeros((GROUP_ROWS, END_COLUMNS), np.int64)
+        self._fields = np.zeros(FIELDS, np.int64)
         self._directions = np.zeros(GROUP_ROWS, np.int64)
         self._payload_at = np.zeros(GROUP_ROWS, np.int64)
         self._runs, self._spare_runs = KeptRuns(), KeptRuns()
@@ -81,6 +82,7 @@ class Splitter:
                 self._ends,
                 self._payload_at,
                 self.skipped,
+                self._fields,
             )
             self.kept_rows += end - begin
             self.connections.find(self._ends, end - begin, self._columns, begin, self._directions)

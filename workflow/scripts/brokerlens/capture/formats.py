@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
-from numba import njit
+
 
 from brokerlens.capture.columns import Array, Int
+from brokerlens.capture.compiled import kernel
 
 LONGEST_PACKET: Final = 262_144  # the longest snaplen of libpcap and Wireshark
 LONGEST_BLOCK: Final = (
@@ -67,7 +68,7 @@ def new_packets(count: int) -> Packets:
     return Packets(*(np.zeros(count, np.int64) for _ in Packets._fields))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def u16(buffer: Array, at: Int, big: bool) -> Int:
     """Two bytes as a number, in the file's byte order."""
     first, second = np.int64(buffer[at]), np.int64(buffer[at + 1])
@@ -76,7 +77,7 @@ def u16(buffer: Array, at: Int, big: bool) -> Int:
     return second << 8 | first
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def u32(buffer: Array, at: Int, big: bool) -> Int:
     """Four bytes as a number, in the file's byte order."""
     a, b, c, d = np.int64(buffer[at]), np.int64(buffer[at + 1]), np.int64(buffer[at + 2]), np.int64(buffer[at + 3])
@@ -85,7 +86,7 @@ def u32(buffer: Array, at: Int, big: bool) -> Int:
     return d << 24 | c << 16 | b << 8 | a
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def index_pcap(
     buffer: Array, at: Int, end: Int, big: bool, header: Int, unit: Int, link: Int, packets: Packets, count: Int
 ) -> tuple[Int, Int, Int]:
@@ -110,7 +111,7 @@ def index_pcap(
     return at, count, MORE
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def nanoseconds(high: Int, low: Int, base: Int, exponent: Int, offset: Int) -> Int:
     """A pcapng time stamp (64 bits in two halves, in units of ``base`` ** -``exponent`` s, plus ``offset`` s) as ns since 1970, cut, not rounded.
 
@@ -151,7 +152,7 @@ def nanoseconds(high: Int, low: Int, base: Int, exponent: Int, offset: Int) -> I
     return max(time + shift, NO_TIME)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def index_pcapng(
     buffer: Array, at: Int, end: Int, big: bool, interfaces: Array, known: Int, packets: Packets, count: Int, secrets: Array
 ) -> tuple[Int, Int, Int]:

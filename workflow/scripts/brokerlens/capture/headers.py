@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
+
 
 from brokerlens.capture.columns import (
     HAS_MSS,
@@ -24,6 +24,7 @@ from brokerlens.capture.columns import (
     Columns,
     Int,
 )
+from brokerlens.capture.compiled import inlined, kernel
 from brokerlens.capture.formats import Packets
 from brokerlens.capture.layers import (
     CUT_HEADER,
@@ -56,8 +57,7 @@ BROKER_LOW: Final = 3
 PORTS: Final = 4
 END_COLUMNS: Final = 5
 
-# Places in `fields`, what was found in one packet. One small array, because a tuple of arrays handed from kernel to kernel costs a count of
-# references per array and packet: ten times the work itself.
+# Places in `fields`, what was found in one packet.
 IP_AT: Final = 0
 TCP_AT: Final = 1
 SEGMENT_END: Final = 2
@@ -79,7 +79,7 @@ SACK: Final = 17  # eight places
 FIELDS: Final = 25
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def be32(buffer: Array, at: Int) -> Int:
     """Four bytes, big endian."""
     if at < 0:  # never: see ``be16``
@@ -87,13 +87,13 @@ def be32(buffer: Array, at: Int) -> Int:
     return np.int64(buffer[at]) << 24 | np.int64(buffer[at + 1]) << 16 | np.int64(buffer[at + 2]) << 8 | np.int64(buffer[at + 3])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def be64(buffer: Array, at: Int) -> Int:
     """Eight bytes, big endian, as a signed number."""
     return be32(buffer, at) << 32 | be32(buffer, at + 4)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def behind_ipv4(buffer: Array, at: Int, end: Int, wire_end: Int) -> tuple[Int, Int, Int, Int]:
     """Place of what an IPv4 header carries (or -1 - reason), where it ends on the wire, whether more fragments come, and its protocol."""
     if end - at < 20:
@@ -114,7 +114,7 @@ def behind_ipv4(buffer: Array, at: Int, end: Int, wire_end: Int) -> tuple[Int, I
     return at + header, packet_end, fragment >> 13 & 1, protocol
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def behind_ipv6(buffer: Array, at: Int, end: Int, wire_end: Int) -> tuple[Int, Int, Int, Int]:
     """Like ``behind_ipv4`` for IPv6 and its extension headers."""
     if end - at < 40:
@@ -144,7 +144,7 @@ def behind_ipv6(buffer: Array, at: Int, end: Int, wire_end: Int) -> tuple[Int, I
     return at, packet_end, more, protocol
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def hash_headers(buffer: Array, at: Int, end: Int) -> Int:
     """A 32-bit hash of ``buffer[at:end]``, whose length is a multiple of 4."""
     value = 0x811C9DC5
@@ -155,7 +155,7 @@ def hash_headers(buffer: Array, at: Int, end: Int) -> Int:
     return value ^ value >> 13
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_tcp(buffer: Array, at: Int, captured: Int, wire: Int, link: Int, fields: Array) -> Int:
     """Find a packet's TCP header, through any tunnels, and write what it and the IP header before it say to ``fields``; returns 0 or -1 - reason."""
     end = at + captured
@@ -182,7 +182,7 @@ def find_tcp(buffer: Array, at: Int, captured: Int, wire: Int, link: Int, fields
     return -1 - TUNNEL
 
 
-@njit(cache=True, nogil=True, inline="always")  # a call would cost an eighth of the time of `read_headers`
+@inlined  # a call would cost an eighth of the time of `read_headers`
 def read_ends(buffer: Array, ip_at: Int, tcp_at: Int, end: Int, segment_end: Int, more: Int, fields: Array) -> Int:
     """Write addresses, ports and length of a TCP segment, of which the bytes before ``end`` are captured, to ``fields``; returns 0 or -1 - reason."""
     if end - tcp_at < 20:
@@ -210,7 +210,7 @@ def read_ends(buffer: Array, ip_at: Int, tcp_at: Int, end: Int, segment_end: Int
     return 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def read_options(buffer: Array, at: Int, end: Int, header_end: Int, fields: Array) -> None:
     """Write the TCP options in ``buffer[at:header_end]``, of which those before ``end`` are captured, to ``fields``."""
     for place in range(OPTIONS, FIELDS):
@@ -248,7 +248,7 @@ def read_options(buffer: Array, at: Int, end: Int, header_end: Int, fields: Arra
     fields[OPTIONS] = found
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def read_headers(
     buffer: Array,
     packets: Packets,
@@ -263,16 +263,16 @@ def read_headers(
     ends: Array,
     payload_at: Array,
     skipped: Array,
+    fields: Array,
 ) -> tuple[Int, Int]:
     """Write rows for the packets ``first`` to ``count`` that are TCP to or from a broker, from ``row`` on, until the columns are full.
 
     ``frame_number`` is that of packet 0. ``ends`` is i64[:, END_COLUMNS] and ``payload_at`` i64[:], one entry per new row, from 0: the addresses
     (two words) and ports of client and broker, and the place of the payload in the buffer. ``skipped`` counts the others by reason; the endpoints
-    of other TCP packets are counted if ``counting``. Returns the first packet not looked at and the first row not used.
+    of other TCP packets are counted if ``counting``. ``fields`` is i64[FIELDS], to work with. Returns the first packet not looked at and the first row not used.
     """
     begin = row
     room = len(columns.seq)
-    fields = np.zeros(FIELDS, np.int64)
     while first < count and row < room:
         packet = first
         first += 1
@@ -348,7 +348,7 @@ def read_headers(
     return first, row
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def packet_type(buffer: Array, at: Int, link: Int) -> Int:
     """The packet type of a cooked capture (0 to us, 4 sent by us, others), else ``NO_PACKET_TYPE``."""
     if link == LINK_COOKED_2:

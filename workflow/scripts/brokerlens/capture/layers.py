@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
+
 
 from brokerlens.capture.columns import Array, Int
+from brokerlens.capture.compiled import kernel
 
 # Why a packet gives no row: the place in the array of counts, and in SKIPPED its name in the capture's facts (docs/formats.md).
 UNKNOWN_LINK: Final = 0
@@ -112,7 +113,7 @@ HEADERS: Final = np.array(
 )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def be16(buffer: Array, at: Int) -> Int:
     """Two bytes, big endian."""
     if at < 0:  # never; but told so, the compiler joins the loads instead of counting from the end for each byte
@@ -120,7 +121,7 @@ def be16(buffer: Array, at: Int) -> Int:
     return np.int64(buffer[at]) << 8 | np.int64(buffer[at + 1])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def header_of(kind: Int, number: Int) -> Int:
     """The header that a number leads to, or -1 - reason."""
     for row in range(KINDS[kind], KINDS[kind + 1]):
@@ -129,14 +130,14 @@ def header_of(kind: Int, number: Int) -> Int:
     return -1 - UNKNOWN[kind]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def behind_family(buffer: Array, at: Int) -> tuple[Int, Int]:
     """What follows a loopback header: the family, a small number in the capturing machine's byte order or in the network's."""
     family = np.int64(buffer[at] | buffer[at + 3]) | np.int64(buffer[at + 1] | buffer[at + 2]) << 8
     return header_of(FAMILIES, family), at + 4
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def behind_ppp(buffer: Array, at: Int, end: Int) -> tuple[Int, Int]:
     """What follows a PPP header, its address and protocol fields compressed or not."""
     if buffer[at] == 0xFF and buffer[at + 1] == 0x03:
@@ -148,7 +149,7 @@ def behind_ppp(buffer: Array, at: Int, end: Int) -> tuple[Int, Int]:
     return header_of(PPP_PROTOCOLS, be16(buffer, at)), at + 2
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def is_ethernet(buffer: Array, at: Int, end: Int) -> bool:
     """Whether an Ethernet header may stand here: behind its EtherType and tags begins the IP header that it announces, as far as it is captured."""
     at += 12
@@ -162,7 +163,7 @@ def is_ethernet(buffer: Array, at: Int, end: Int) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def behind_labels(buffer: Array, at: Int, end: Int) -> tuple[Int, Int]:
     """What follows a stack of MPLS labels, which does not say it: Ethernet, behind a control word or not, where that fits, else IP.
 
@@ -183,7 +184,7 @@ def behind_labels(buffer: Array, at: Int, end: Int) -> tuple[Int, Int]:
     return -1 - NOT_IP, at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def behind_gre(buffer: Array, at: Int) -> tuple[Int, Int]:
     """What follows a GRE header with its checksum, key, sequence and (PPTP's) acknowledgement number, where it has them."""
     flags, number = be16(buffer, at), be16(buffer, at + 2)
@@ -196,7 +197,7 @@ def behind_gre(buffer: Array, at: Int) -> tuple[Int, Int]:
     return header, at + 4 + 4 * fields
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def behind_erspan(buffer: Array, at: Int, end: Int) -> tuple[Int, Int]:
     """What follows an ERSPAN header of type II or III."""
     version = buffer[at] >> 4
@@ -212,7 +213,7 @@ def behind_erspan(buffer: Array, at: Int, end: Int) -> tuple[Int, Int]:
     return header, at + 12 + 8 * (bits & 1)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def behind_header(buffer: Array, header: Int, at: Int) -> tuple[Int, Int]:
     """What follows a header that ``HEADERS`` describes: the header, or -1 - reason, and its place."""
     size, number_at, following = HEADERS[header, LEAST], HEADERS[header, NUMBER_AT], HEADERS[header, FOLLOWING]
@@ -225,7 +226,7 @@ def behind_header(buffer: Array, header: Int, at: Int) -> tuple[Int, Int]:
     return (following if number_at < 0 else header_of(following, be16(buffer, at + number_at))), at + size
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def behind_headers(buffer: Array, header: Int, at: Int, end: Int) -> Int:
     """Place of the next IP header from ``header`` at ``at`` on, or -1 - reason. ``header`` may be a reason already."""
     while header > IP:
@@ -246,7 +247,7 @@ def behind_headers(buffer: Array, header: Int, at: Int, end: Int) -> Int:
     return at if header == IP else header
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def behind_link(buffer: Array, at: Int, end: Int, link: Int) -> Int:
     """Place of the first IP header behind the link layer's header at ``at``, or -1 - reason."""
     # Nearly all packets are these, and need no look at the tables.

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
+
 
 from brokerlens.capture.columns import Array, Columns, Int
+from brokerlens.capture.compiled import kernel
 from brokerlens.errors import UserError
 
 BUCKETS: Final = 1024
@@ -33,7 +34,7 @@ def new_endpoints() -> Endpoints:
     return Endpoints(np.zeros((ENDPOINT_SLOTS, 3), np.int64), np.zeros(ENDPOINT_SLOTS, np.int64), np.zeros(1, np.int64))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def mix(value: Int, word: Int) -> Int:
     """Add a 64-bit word to a 32-bit hash; no product exceeds 63 bits."""
     value = (value ^ word & 0xFFFFFFFF) * 0x01000193 & 0xFFFFFFFF
@@ -42,7 +43,7 @@ def mix(value: Int, word: Int) -> Int:
     return value ^ value >> 15
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def finish(value: Int) -> Int:
     """Spread a hash over all of its 32 bits."""
     value = value * 0x2C1B3C6D & 0xFFFFFFFF
@@ -51,7 +52,7 @@ def finish(value: Int) -> Int:
     return value ^ value >> 15
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def hash_ends(ends: Array, row: Int) -> Int:
     """The 32-bit hash of a connection's addresses and ports; modulo ``BUCKETS`` it is the bucket, so it may never change."""
     value = 0x811C9DC5
@@ -60,7 +61,7 @@ def hash_ends(ends: Array, row: Int) -> Int:
     return finish(value)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def is_broker(brokers: Array, high: Int, low: Int, port: Int) -> Int:
     """The place of an endpoint among ``brokers`` (i64[:, 3]), from 1, or 0."""
     for place in range(len(brokers)):
@@ -69,7 +70,7 @@ def is_broker(brokers: Array, high: Int, low: Int, port: Int) -> Int:
     return 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def count_endpoint(endpoints: Endpoints, high: Int, low: Int, port: Int) -> None:
     """Count a packet of this endpoint, unless it is new and the table is full."""
     slots = len(endpoints.packets)
@@ -85,7 +86,7 @@ def count_endpoint(endpoints: Endpoints, high: Int, low: Int, port: Int) -> None
         endpoints.packets[slot] = 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_connections(
     ends: Array, first: Int, count: Int, slots: Array, known: Array, connections: Int, columns: Columns, row: Int, directions: Array
 ) -> tuple[Int, Int]:
@@ -118,7 +119,7 @@ def find_connections(
     return first, connections
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def same_ends(ends: Array, row: Int, known: Array, connection: Int) -> bool:
     """Whether the ends are those of this connection."""
     for word in range(WORDS):
@@ -127,7 +128,7 @@ def same_ends(ends: Array, row: Int, known: Array, connection: Int) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def place_connections(slots: Array, known: Array, connections: Int) -> None:
     """Enter all connections into empty slots."""
     last = len(slots) - 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from brokerlens.kafka.compiled import kernel
+from brokerlens.capture.compiled import kernel
 from brokerlens.kafka.machine import CLIENT_LIMIT, REQUEST_LIMIT, Bytes, Int64s, known_api, signed
 
 # Steps that a client's correlation id may take: Java counts once for all its connections.

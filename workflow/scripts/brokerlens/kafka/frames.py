@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from brokerlens.kafka.compiled import kernel
+from brokerlens.capture.compiled import kernel
 from brokerlens.kafka import machine as m
 from brokerlens.kafka.chain import (
     HEAD_BYTES,

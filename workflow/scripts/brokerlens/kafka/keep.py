@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from brokerlens.kafka.compiled import inlined, kernel
+from brokerlens.capture.compiled import inlined, kernel
 from brokerlens.kafka import machine as m
 from brokerlens.kafka.chain import (
     HEADER_FACTS,

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from brokerlens.kafka.compiled import inlined, kernel
+from brokerlens.capture.compiled import inlined, kernel
 from brokerlens.kafka import layouts
 from brokerlens.kafka.layouts import PACKED_NEWEST
 

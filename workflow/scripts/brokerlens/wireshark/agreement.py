@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from brokerlens.capture.columns import OPTIONS_DAMAGED, ROW_COLUMNS, new_columns
-from brokerlens.capture.headers import END_COLUMNS, read_headers
+from brokerlens.capture.headers import END_COLUMNS, FIELDS, read_headers
 from brokerlens.capture.layers import OTHER_ENDPOINT, SKIPPED, UNKNOWN_LINK
 from brokerlens.capture.lookup import address, broker_table, endpoint, new_endpoints
 from brokerlens.capture.reader import Capture, Chunk
@@ -233,6 +233,7 @@ class Native:
         self._columns = new_columns(1)
         self._ends = np.zeros((1, END_COLUMNS), np.int64)
         self._payload_at = np.zeros(1, np.int64)
+        self._fields = np.zeros(FIELDS, np.int64)
 
     def decode(self, chunk: Chunk, place: int) -> Decoded:
         """The chunk's packet at this place."""
@@ -240,7 +241,7 @@ class Native:
         frame = (chunk.packets.time, None, chunk.packets.wire, chunk.packets.captured)
         _, rows = read_headers(
             chunk.buffer, chunk.packets, place, place + 1, chunk.frame_number, self._brokers, self._endpoints, False, self._columns, 0,
-            self._ends, self._payload_at, skipped,
+            self._ends, self._payload_at, skipped, self._fields,
         )  # fmt: skip
         if rows == 0:
             values = (chunk.frame_number + place if array is None else int(array[place]) for array in frame)

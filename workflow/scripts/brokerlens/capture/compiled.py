@@ -1,4 +1,4 @@
-"""How this room's kernels are compiled."""
+"""How kernels are compiled that allocate nothing."""
 
 from __future__ import annotations
 
