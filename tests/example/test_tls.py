@@ -170,7 +170,7 @@ def test_shards_parts_and_batches(whole: Site, tmp_path: Path, monkeypatch: pyte
 def test_without_keys_nothing_is_kept_of_tls(whole: Site, tmp_path: Path) -> None:
     found = run_site([DATA / "client.pcap"], BROKER, tmp_path)
     assert found.requests.height == found.decryption.height == 0
-    kept = sum(pl.read_parquet(path)["data"].bin.size().sum() for path in tmp_path.glob("captures/*/kept.parquet"))
+    kept = sum(pl.read_parquet(path)["data"].bin.size().sum() for path in tmp_path.glob("captures/*/kept_bytes.parquet"))
     assert kept < 1_000
     same = ["connection_id", "first_seen", "payload_bytes_to_broker", "retransmitted_segments_from_broker", "encrypted"]
     assert_frame_equal(found.connections.select(same), whole.connections.select(same))

@@ -41,9 +41,9 @@ def rows_of(records: list[Record]) -> tuple[list[dict[str, Any]], dict[str, int]
     for column in columns:
         column[:] = 1  # what an earlier use may have left
     ends, payload_at = np.zeros((len(records), END_COLUMNS), np.int64), np.zeros(len(records), np.int64)
-    skipped, directions, fields = np.zeros(len(SKIPPED), np.int64), np.zeros(len(records), np.int64), np.zeros(FIELDS, np.int64)
+    skipped, directions, scratch = np.zeros(len(SKIPPED), np.int64), np.zeros(len(records), np.int64), np.zeros(FIELDS, np.int64)
     done, count = read_headers(
-        buffer, packets, 0, len(records), 1, broker_table(BROKERS), new_endpoints(), True, columns, 0, ends, payload_at, skipped, fields
+        buffer, packets, 0, len(records), 1, broker_table(BROKERS), new_endpoints(), True, columns, 0, ends, payload_at, skipped, scratch
     )
     assert done == len(records)
     table = ConnectionTable()

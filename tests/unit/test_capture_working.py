@@ -99,13 +99,11 @@ def test_shards_together_hold_what_was_written(tmp_path: Path, first: list[Group
 @given(written=groups(1))
 def test_rows_are_ordered_by_bucket_and_frame_in_each_group(tmp_path: Path, written: list[Group]) -> None:
     write(tmp_path / "x", "x", 1, written)
-    packets, kept = pq.ParquetFile(tmp_path / "x" / "packets.parquet"), pq.ParquetFile(tmp_path / "x" / "kept.parquet")
-    assert packets.num_row_groups == kept.num_row_groups == len(written)
+    packets = pq.ParquetFile(tmp_path / "x" / "packets.parquet")
+    assert packets.num_row_groups == len(written)
     for group in range(len(written)):
         rows = packets.read_row_group(group, columns=["bucket", "frame_number"]).to_pylist()
         assert rows == sorted(rows, key=lambda row: (row["bucket"], row["frame_number"]))
-        runs = kept.read_row_group(group).to_pylist()
-        assert runs == sorted(runs, key=lambda run: (run["bucket"], run["frame_number"], run["offset"]))
     assert all(not field.nullable for field in packets.schema_arrow)
 
 
@@ -113,7 +111,7 @@ def test_only_the_owner_may_read(tmp_path: Path) -> None:
     write(tmp_path / "new" / "x", "x", 1, [])
     assert stat.S_IMODE((tmp_path / "new" / "x").stat().st_mode) == 0o700
     files = sorted(path.name for path in (tmp_path / "new" / "x").iterdir())
-    assert files == ["connections.parquet", "facts.json", "kept.parquet", "packets.parquet"]
+    assert files == ["connections.parquet", "facts.json", "kept.parquet", "kept_bytes.parquet", "packets.parquet"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "new" / "x").iterdir()} == {0o600}
     assert read_facts(tmp_path / "new" / "x") == {"capture": "x", "kept": 0}
     assert next(read_rows([tmp_path / "new" / "x"])).n == 0

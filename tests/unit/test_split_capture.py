@@ -87,7 +87,7 @@ def without_footer(path: Path) -> bytes:
 
 def same_files(one: Path, other: Path) -> None:
     """Fail unless two working folders hold the same, provenance and format aside."""
-    for name in ("packets.parquet", "kept.parquet", "connections.parquet"):
+    for name in ("packets.parquet", "kept.parquet", "kept_bytes.parquet", "connections.parquet"):
         assert without_footer(one / name) == without_footer(other / name), name
     facts = [{key: value for key, value in read_facts(folder).items() if key != "format"} for folder in (one, other)]
     assert facts[0] == facts[1]

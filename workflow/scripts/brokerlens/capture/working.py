@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numba import njit
 
-from brokerlens.capture.columns import ROW_COLUMNS, Array, new_columns
+from brokerlens.capture.columns import ROW_COLUMNS, Array, Int, new_columns
 from brokerlens.capture.lookup import BUCKETS
 from brokerlens.errors import UserError
 
 CONNECTIONS: Final = "connections.parquet"
 PACKETS: Final = "packets.parquet"
 KEPT: Final = "kept.parquet"
+KEPT_BYTES: Final = "kept_bytes.parquet"
 FACTS: Final = "facts.json"
 
 ARROW_TYPES: Final = {name: pa.bool_() if kind is np.bool_ else pa.from_numpy_dtype(kind) for name, kind in ROW_COLUMNS.items()}
@@ -43,28 +44,42 @@ CONNECTION_SCHEMA: Final = _schema(
         "bucket": pa.uint16(),
     }
 )
-KEPT_SCHEMA: Final = _schema({"bucket": pa.uint16(), "frame_number": pa.uint32(), "offset": pa.uint32(), "data": pa.binary()})
+KEPT_SCHEMA: Final = _schema({"row": pa.uint32(), "offset": pa.uint32(), "length": pa.uint32()})
+KEPT_BYTES_SCHEMA: Final = _schema({"data": pa.binary()})
+PIECE: Final = 1 << 16  # bytes of a value of `data`: a value for each run would take half as long again
 
 # Numbers with many values: their bytes one column each, which compress faster and to three quarters of the size.
-SPLIT_BYTES: Final = ("timestamp", "frame_number", "ip_id", "header_hash", "seq", "ack", "notebook_id", "tsval", "tsecr")
+SPLIT_BYTES: Final = (
+    "timestamp",
+    "frame_number",
+    "ip_id",
+    "header_hash",
+    "seq",
+    "ack",
+    "notebook_id",
+    "tsval",
+    "tsecr",
+    *KEPT_SCHEMA.names,
+)
 
 CONNECTION_FIELDS: Final = ("client_ip", "client_port", "broker_ip", "broker_port")
 
 
 @njit(cache=True, nogil=True)
-def order_by_bucket(bucket: Array) -> Array:
-    """The rows in order of bucket, rows of one bucket as they were: i64[n]."""
+def order_by_bucket(bucket: Array) -> tuple[Array, Array]:
+    """The rows in order of bucket, rows of one bucket as they were, and each row's place in that order: i64[n] both."""
     starts = np.zeros(BUCKETS + 1, np.int64)
     for row in range(len(bucket)):
         starts[np.int64(bucket[row]) + 1] += 1
-    for place in range(BUCKETS):
-        starts[place + 1] += starts[place]
-    order = np.empty(len(bucket), np.int64)
+    for before in range(BUCKETS):
+        starts[before + 1] += starts[before]
+    order, place = np.empty(len(bucket), np.int64), np.empty(len(bucket), np.int64)
     for row in range(len(bucket)):
         number = np.int64(bucket[row])
         order[starts[number]] = row
+        place[row] = starts[number]
         starts[number] += 1
-    return order
+    return order, place
 
 
 @njit(cache=True, nogil=True)
@@ -75,23 +90,19 @@ def gather(values: Array, order: Array, gathered: Array) -> None:
 
 
 @njit(cache=True, nogil=True)
-def order_runs(order: Array, row: Array, offset: Array) -> Array:
-    """The kept runs in the order of their rows (``order``, i64[rows]), those of one row by offset: i64[runs]."""
-    starts = np.zeros(len(order) + 1, np.int64)
-    place = np.empty(len(order), np.int64)
-    for position in range(len(order)):
-        place[order[position]] = position
+def order_runs(rows: Int, row: Array, offset: Array) -> Array:
+    """The kept runs in the order of their rows, of which there are so many, those of one row by offset: i64[runs]."""
+    starts = np.zeros(rows + 1, np.int64)
     for run in range(len(row)):
-        starts[place[row[run]] + 1] += 1
-    for position in range(len(order)):
-        starts[position + 1] += starts[position]
+        starts[row[run] + 1] += 1
+    for place in range(rows):
+        starts[place + 1] += starts[place]
     filled = starts.copy()
     runs = np.empty(len(row), np.int64)
     for run in range(len(row)):
-        position = place[row[run]]
-        at = filled[position]
-        filled[position] += 1
-        while at > starts[position] and offset[runs[at - 1]] > offset[run]:
+        at = filled[row[run]]
+        filled[row[run]] += 1
+        while at > starts[row[run]] and offset[runs[at - 1]] > offset[run]:
             runs[at] = runs[at - 1]
             at -= 1
         runs[at] = run
@@ -99,30 +110,15 @@ def order_runs(order: Array, row: Array, offset: Array) -> Array:
 
 
 @njit(cache=True, nogil=True)
-def gather_bytes(data: Array, start: Array, length: Array, runs: Array, ends: Array, gathered: Array) -> None:
-    """Copy the runs' bytes one behind another into ``gathered``; ``ends`` i32[runs + 1] gets their borders."""
+def gather_bytes(data: Array, start: Array, length: Array, gathered: Array) -> None:
+    """Copy the runs, of which each has so many bytes from ``data[start]`` on, one behind another into ``gathered``."""
     at = np.int64(0)
-    ends[0] = 0
-    for place in range(len(runs)):
-        source, count = start[runs[place]], length[runs[place]]
+    for run in range(len(start)):
+        source, count = start[run], length[run]
         if at >= 0 and source >= 0:  # always; being told so, the compiler copies many bytes at a time
             for byte in range(count):
                 gathered[at + byte] = data[source + byte]
             at += count
-        ends[place + 1] = at
-
-
-@njit(cache=True, nogil=True)
-def rows_of_runs(frame_number: Array, bucket: Array, run_frame: Array, run_bucket: Array, rows: Array) -> bool:
-    """The row of each run, both in order of bucket and frame number within one row group; False if a run has none."""
-    row = 0
-    for run in range(len(run_frame)):
-        while row < len(frame_number) and (bucket[row] != run_bucket[run] or frame_number[row] != run_frame[run]):
-            row += 1
-        if row == len(frame_number):
-            return False
-        rows[run] = row
-    return True
 
 
 def _arrow(array: Array, kind: pa.DataType) -> pa.Array:
@@ -134,7 +130,8 @@ def _arrow(array: Array, kind: pa.DataType) -> pa.Array:
 
 def _in_order(values: Array, order: Array, gathered: Array) -> Array:
     """The values in another order, in ``gathered``. Constant columns, of which there are many, are in order already."""
-    if len(values) == 0 or (values[0] == values).all():
+    few = values[:: max(len(values) // 8, 1)]  # most others show here that they are none
+    if len(values) == 0 or ((few[0] == few).all() and (values[0] == values).all()):
         return values
     unsigned = f"u{values.itemsize}"  # so that four compiled kernels serve all types
     gather(values.view(unsigned), order, gathered.view(unsigned))
@@ -169,7 +166,8 @@ class Writer:
         metadata = {"brokerlens": json.dumps(dict(provenance or {}), sort_keys=True)}
         self._packet_schema = _schema(ARROW_TYPES, metadata)
         self._packets = self._open(PACKETS, self._packet_schema, compression="lz4")  # half of zstd's time, a twelfth more bytes
-        self._kept = self._open(KEPT, KEPT_SCHEMA, compression="zstd", compression_level=1)
+        self._kept = self._open(KEPT, KEPT_SCHEMA, compression="lz4")
+        self._kept_bytes = self._open(KEPT_BYTES, KEPT_BYTES_SCHEMA, compression="zstd", compression_level=1)
         self._gathered = new_columns(0)
         self._others = ThreadPoolExecutor(threads - 1) if threads > 1 else None
         self._begun: list[Future[None]] = []
@@ -187,7 +185,7 @@ class Writer:
             **compression,
             use_dictionary=False,
             write_statistics=["bucket"],
-            column_encoding={name: "BYTE_STREAM_SPLIT" for name in SPLIT_BYTES if schema is not KEPT_SCHEMA},
+            column_encoding={name: "BYTE_STREAM_SPLIT" for name in schema.names if name in SPLIT_BYTES},
         )
 
     def add_group(self, columns: Mapping[str, Array], row: Array, offset: Array, length: Array, data: Array) -> None:
@@ -197,13 +195,13 @@ class Writer:
         behind run. All arrays must stay as they are until the next call of this or of ``close`` returns.
         """
         self._wait()
-        order = order_by_bucket(columns["bucket"])
+        order, place = order_by_bucket(columns["bucket"])
         self.rows += len(order)
-        for write, *arrays in ((self._write_rows, columns), (self._write_runs, columns, row, offset, length, data)):
+        for write, *arrays in ((self._write_rows, order, columns), (self._write_runs, place, row, offset, length, data)):
             if self._others:
-                self._begun.append(self._others.submit(write, order, *arrays))
+                self._begun.append(self._others.submit(write, *arrays))
             else:
-                write(order, *arrays)
+                write(*arrays)
 
     def _wait(self) -> None:
         """Until all row groups are written."""
@@ -219,19 +217,13 @@ class Writer:
         arrays = [_arrow(_in_order(columns[name], order, places[name][:count]), kind) for name, kind in ARROW_TYPES.items()]
         self._packets.write_table(pa.Table.from_arrays(arrays, schema=self._packet_schema), row_group_size=max(count, 1))
 
-    def _write_runs(self, order: Array, columns: Mapping[str, Array], row: Array, offset: Array, length: Array, data: Array) -> None:
-        runs = order_runs(order, row, offset)
-        rows = row[runs]
-        ends = np.zeros(len(runs) + 1, np.int32)
-        gathered = np.empty(int(length.sum()), np.uint8)
-        gather_bytes(data, np.cumsum(length) - length, length, runs, ends, gathered)
-        arrays = [
-            _arrow(columns["bucket"][rows], pa.uint16()),
-            _arrow(columns["frame_number"][rows], pa.uint32()),
-            _arrow(offset[runs].astype(np.uint32), pa.uint32()),
-            pa.Array.from_buffers(pa.binary(), len(runs), [None, pa.py_buffer(ends), pa.py_buffer(gathered)]),
-        ]
-        self._kept.write_table(pa.Table.from_arrays(arrays, schema=KEPT_SCHEMA), row_group_size=max(len(runs), 1))
+    def _write_runs(self, place: Array, row: Array, offset: Array, length: Array, data: Array) -> None:
+        """Write runs and their bytes in the capture's order: what is read in another takes the bytes in that one, so that they are copied once."""
+        arrays = [_arrow(values.astype(np.uint32), pa.uint32()) for values in (place[row], offset, length)]
+        self._kept.write_table(pa.Table.from_arrays(arrays, schema=KEPT_SCHEMA), row_group_size=max(len(row), 1))
+        borders = np.append(np.arange(0, len(data), PIECE), len(data)).astype(np.int32)
+        pieces = pa.Array.from_buffers(pa.binary(), len(borders) - 1, [None, pa.py_buffer(borders), pa.py_buffer(data)])
+        self._kept_bytes.write_table(pa.Table.from_arrays([pieces], schema=KEPT_BYTES_SCHEMA), row_group_size=len(borders))
 
     def close(self, facts: Mapping[str, Any], connections: Sequence[tuple[str, int, str, int, int]]) -> None:
         """Write connections and facts, and give all files their names, the facts last.
@@ -249,20 +241,20 @@ class Writer:
         _private(self._temporary(FACTS)).write_text(
             json.dumps(dict(facts), indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
         )
-        for name in (CONNECTIONS, PACKETS, KEPT, FACTS):
+        for name in (CONNECTIONS, PACKETS, KEPT, KEPT_BYTES, FACTS):
             self._temporary(name).rename(self._folder / name)
 
     def _end(self) -> None:
         """Let the other threads come to their end, and close the files."""
         if self._others:
             self._others.shutdown()
-        for writer in (self._packets, self._kept):
+        for writer in (self._packets, self._kept, self._kept_bytes):
             writer.close()
 
     def abandon(self) -> None:
         """Take the half-written files away."""
         self._end()
-        for name in (CONNECTIONS, PACKETS, KEPT, FACTS):
+        for name in (CONNECTIONS, PACKETS, KEPT, KEPT_BYTES, FACTS):
             self._temporary(name).unlink(missing_ok=True)
 
 
@@ -315,17 +307,17 @@ def _numpy(column: pa.ChunkedArray) -> Array:
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [np.empty(0, np.int64)])
 
 
-def _runs(column: pa.ChunkedArray) -> tuple[Array, Array]:
-    """Lengths and bytes of a binary column."""
-    lengths, data = [np.empty(0, np.int64)], [np.empty(0, np.uint8)]
+def _bytes(column: pa.ChunkedArray) -> Array:
+    """All bytes of a binary column."""
+    data = [np.empty(0, np.uint8)]
     for chunk in column.chunks:
         _, ends, values = chunk.buffers()
-        if len(chunk) == 0:
-            continue
-        borders = np.frombuffer(ends, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1].astype(np.int64)
-        lengths.append(np.diff(borders))
-        data.append(np.frombuffer(values, np.uint8)[borders[0] : borders[-1]] if values is not None else np.empty(0, np.uint8))
-    return np.concatenate(lengths), np.concatenate(data)
+        if len(chunk):
+            borders = np.frombuffer(ends, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+            data.append(np.frombuffer(values, np.uint8)[borders[0] : borders[-1]])
+    found = data[-1] if len(data) <= 2 else np.concatenate(data)
+    found.flags.writeable = False  # as most are, so that kernels are compiled for one type
+    return found
 
 
 def _block(kinds: Mapping[str, type[np.generic]], count: int) -> dict[str, Array]:
@@ -347,14 +339,14 @@ class _Part:
         self.data = np.empty(size, np.uint8)
         self.rows = self.runs = self.bytes = 0
 
-    def add(self, rows: Mapping[str, Array], kept: Mapping[str, Array], data: Array) -> None:
-        """Copy the rows of a row group behind those before."""
+    def add(self, rows: Mapping[str, Array], kept: Mapping[str, Array], data: Array, start: Array) -> None:
+        """Copy the rows of a row group behind those before, and its kept runs, whose bytes begin at ``data[start]``."""
         for name, values in rows.items():
             self.columns[name][self.rows : self.rows + len(values)] = values
         for name, values in kept.items():
             self.kept[name][self.runs : self.runs + len(values)] = values
-        self.data[self.bytes : self.bytes + len(data)] = data
-        self.rows, self.runs, self.bytes = self.rows + len(rows["capture"]), self.runs + len(kept["row"]), self.bytes + len(data)
+        gather_bytes(data, start, kept["length"], self.data[self.bytes :])
+        self.rows, self.runs, self.bytes = self.rows + len(rows["capture"]), self.runs + len(start), self.bytes + int(kept["length"].sum())
 
     def filled(self, captures: Sequence[str], connections: dict[str, list[Any]]) -> Rows:
         """The rows."""
@@ -379,10 +371,11 @@ def _room(folders: Sequence[str], ranges: Sequence[tuple[int, int]]) -> list[_Pa
         with pq.ParquetFile(Path(folder) / PACKETS) as packets, pq.ParquetFile(Path(folder) / KEPT) as kept:
             for group in _groups(packets, low, high):
                 rows = _numpy(packets.read_row_group(group, columns=["bucket"], use_threads=False).column("bucket"))
-                table = kept.read_row_group(group, columns=["bucket", "data"], use_threads=False)
-                ends = np.concatenate([[0], np.cumsum(_runs(table.column("data"))[0])])
-                within, runs = (np.searchsorted(bucket, ranges) for bucket in (rows, _numpy(table.column("bucket"))))
-                counts += np.stack([np.diff(places)[:, 0] for places in (within, runs, ends[runs])], axis=1)
+                table = kept.read_row_group(group, columns=["row", "length"], use_threads=False)
+                row, length = (_numpy(table.column(name)) for name in ("row", "length"))
+                for part, within in enumerate(np.searchsorted(rows, ranges)):
+                    mine = length[(row >= within[0]) & (row < within[1])]
+                    counts[part] += within[1] - within[0], len(mine), mine.sum(dtype=np.int64)
     return [_Part(buckets, *count) for buckets, count in zip(ranges, counts.tolist(), strict=True)]
 
 
@@ -415,9 +408,13 @@ def read_rows(folders: Sequence[str | Path], ranges: Sequence[tuple[int, int]] =
     low, high = _reach(ranges)
     for capture, (_, folder) in enumerate(facts):
         renumbered = np.array([numbers.get(row[:4], 0) for row in tables[capture]], np.uint32)
-        with pq.ParquetFile(Path(folder) / PACKETS) as packets, pq.ParquetFile(Path(folder) / KEPT) as kept:
+        with (
+            pq.ParquetFile(Path(folder) / PACKETS) as packets,
+            pq.ParquetFile(Path(folder) / KEPT) as kept,
+            pq.ParquetFile(Path(folder) / KEPT_BYTES) as kept_bytes,
+        ):
             for group in _groups(packets, low, high):
-                if not _read_group(packets, kept, group, parts, renumbered, capture):
+                if not _read_group(packets, kept, kept_bytes, group, parts, renumbered, capture):
                     raise UserError(
                         f"{folder}: kept payload without its packet; expected working files of one run. Remove the folder and run again."
                     )
@@ -427,8 +424,16 @@ def read_rows(folders: Sequence[str | Path], ranges: Sequence[tuple[int, int]] =
         yield parts.pop().filled(names, {name: [row[place] for row in ends] for place, name in enumerate(CONNECTION_FIELDS)})
 
 
-def _read_group(packets: pq.ParquetFile, kept: pq.ParquetFile, group: int, parts: Sequence[_Part], renumbered: Array, capture: int) -> bool:
-    """Add one row group's rows and kept runs to the parts that their buckets belong to; False if a run has no row."""
+def _read_group(
+    packets: pq.ParquetFile,
+    kept: pq.ParquetFile,
+    kept_bytes: pq.ParquetFile,
+    group: int,
+    parts: Sequence[_Part],
+    renumbered: Array,
+    capture: int,
+) -> bool:
+    """Add one row group's rows and kept runs to the parts that their buckets belong to; False if a run has no row or its bytes are not there."""
     table = packets.read_row_group(group, use_threads=False)
     rows = {name: _numpy(table.column(name)) for name in ROW_COLUMNS}
     rows["connection"] = renumbered[rows["connection"]]
@@ -436,15 +441,17 @@ def _read_group(packets: pq.ParquetFile, kept: pq.ParquetFile, group: int, parts
     bucket = rows.pop("bucket")
 
     table = kept.read_row_group(group, use_threads=False)
-    run_bucket, run_frame, offset = (_numpy(table.column(name)) for name in ("bucket", "frame_number", "offset"))
-    length, data = _runs(table.column("data"))
-    ends = np.concatenate([[0], np.cumsum(length)])
+    row, offset, length = (_numpy(table.column(name)).astype(np.int64) for name in KEPT_SCHEMA.names)
+    data = _bytes(kept_bytes.read_row_group(group, use_threads=False).column("data"))
+    if (row >= len(bucket)).any() or length.sum() != len(data):
+        return False
+    order = order_runs(len(bucket), row, offset)
+    start = np.cumsum(length) - length
+    ordered = row[order]
     for part in parts:
         begin, end = np.searchsorted(bucket, part.buckets).tolist()
-        first, last = np.searchsorted(run_bucket, part.buckets).tolist()
-        place = np.empty(last - first, np.int64)
-        if not rows_of_runs(rows["frame_number"][begin:end], bucket[begin:end], run_frame[first:last], run_bucket[first:last], place):
-            return False
-        runs = {"row": place + part.rows, "offset": offset[first:last], "length": length[first:last]}
-        part.add({name: values[begin:end] for name, values in rows.items()}, runs, data[ends[first] : ends[last]])
+        first, last = np.searchsorted(ordered, (begin, end)).tolist()
+        mine = order[first:last]
+        runs = {"row": row[mine] - begin + part.rows, "offset": offset[mine], "length": length[mine]}
+        part.add({name: values[begin:end] for name, values in rows.items()}, runs, data, start[mine])
     return True
