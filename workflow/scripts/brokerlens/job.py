@@ -7,9 +7,11 @@ puts into ``__main__`` and tells them to numba, polars, Arrow and BLAS by the en
 from __future__ import annotations
 
 import __main__
+import atexit
 import contextlib
 import errno
 import fcntl
+import gc
 import hashlib
 import logging
 import os
@@ -39,6 +41,12 @@ def limit_threads(threads: int) -> None:
     """Tell every library of the job how many threads it may use; to be called before they are imported."""
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)
+
+
+def collect_less_garbage() -> None:
+    """Look for garbage less often, and not at the end: the libraries' objects, of which there are hundreds of thousands, all live until then."""
+    gc.set_threshold(100_000)
+    atexit.register(gc.freeze)
 
 
 def kernel_digest() -> str:
@@ -127,6 +135,7 @@ def logged(snakemake: Any) -> Iterator[None]:
 _job = getattr(__main__, "snakemake", None)
 if _job is not None:
     limit_threads(_job.threads)
+collect_less_garbage()
 use_kernel_cache()
 if _job is not None:
     compile_kernels_once()
