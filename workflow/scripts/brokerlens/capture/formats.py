@@ -132,21 +132,20 @@ def nanoseconds(high: Int, low: Int, base: Int, exponent: Int, offset: Int) -> I
         if seconds >= LATEST // NANOSECONDS:
             return NO_TIME
         time = seconds * NANOSECONDS + ((low & ((1 << exponent) - 1)) * NANOSECONDS >> exponent)
+    elif exponent > 9:
+        half = 5  # of the units in a nanosecond, since 64 bits without a sign are too many; half the time by half of them is the same
+        for _ in range(min(exponent - 10, 19)):
+            if half > LATEST // 10:
+                return max(shift, NO_TIME)
+            half *= 10
+        time = (high << 31 | low >> 1) // half
     else:
-        if high >= 1 << 31:
-            return NO_TIME
-        ticks = high << 32 | low
         factor = 1
-        for _ in range(min(abs(9 - exponent), 19)):
-            if factor > LATEST // 10:
-                return NO_TIME if exponent < 9 else max(shift, NO_TIME)
+        for _ in range(9 - exponent):
             factor *= 10
-        if exponent > 9:
-            time = ticks // factor
-        elif ticks > LATEST // factor:
+        if high >= 1 << 31 or (high << 32 | low) > LATEST // factor:
             return NO_TIME
-        else:
-            time = ticks * factor
+        time = (high << 32 | low) * factor
     if time > LATEST - max(shift, 0):
         return NO_TIME
     return max(time + shift, NO_TIME)

@@ -11,10 +11,11 @@ import numpy as np
 from brokerlens.capture.columns import Array
 from brokerlens.capture.errors import CaptureError
 from brokerlens.capture.formats import FEWEST_BYTES_PER_PACKET, LONGEST_BLOCK, NO_TIME, Format, Packets, new_packets, recognise
-from brokerlens.capture.streams import open_stream
+from brokerlens.capture.streams import Pieces, open_stream
 
 CHUNK_BYTES: Final = 1 << 20  # 1 to 4 MB stay in the second-level cache; larger ones cost three times as much per packet
 SCRATCH: Final = 64  # bytes in front of the chunk that its readers may use to put a cut field together
+FRONT: Final = SCRATCH + LONGEST_BLOCK + 65_536  # room for a cut packet, which is put before the piece that it goes on in
 
 OTHER_FILES: Final = {  # what a file may be instead: its first bytes, its name, what to do
     b"\x04\x22\x4d\x18": ("lz4 data", "Decompress it, or compress it with zstd."),
@@ -46,7 +47,7 @@ class Capture:
     """A capture opened by its content. After ``chunks()`` ran to its end, the other attributes tell what it was."""
 
     def __init__(self, path: str, chunk_bytes: int = CHUNK_BYTES, *, ahead: bool = False) -> None:
-        """Open and recognise the file; with ``ahead`` another thread decompresses it.
+        """Open and recognise the file; with ``ahead`` another thread reads and decompresses it.
 
         Raises CaptureError where it is empty, not a capture, or damaged before its first packet.
         """
@@ -59,17 +60,18 @@ class Capture:
         self.backsteps = 0
         self.truncated: str | None = None
         self._previous = NO_TIME
-        self._buffer = np.zeros(SCRATCH + max(chunk_bytes, 64), np.uint8)
         self._room = max(chunk_bytes, 64)
-        self._base = 0  # bytes of the (decompressed) file before the buffer
-        self._stream, self.compression = open_stream(path, ahead=ahead)
+        self._base = 0  # bytes of the (decompressed) file before the buffer's beginning
+        self._begin = self._end = FRONT
+        self._ended = False
+        self._stream, self.compression = open_stream(path)
+        self._pieces = Pieces(self._stream, FRONT, self._room, ahead=ahead)
         self.size = Path(path).stat().st_size
         try:
-            self._end = SCRATCH
-            self._fill(SCRATCH + 24)
-            self._format = self._recognise(self._buffer[SCRATCH : self._end].tobytes())
+            self._buffer = self._next_piece()
+            self._format = self._recognise(self._buffer[FRONT : min(self._end, FRONT + 24)].tobytes())
         except BaseException:
-            self._stream.close()
+            self._pieces.close()
             raise
 
     @property
@@ -87,63 +89,53 @@ class Capture:
 
         Raises CaptureError where the data are bad before the first packet.
         """
-        packets = new_packets(self._room // FEWEST_BYTES_PER_PACKET + 1)
-        at = SCRATCH + self._format.header_bytes
+        packets = new_packets((FRONT + self._room) // FEWEST_BYTES_PER_PACKET + 1)
+        at = FRONT + self._format.header_bytes
         try:
             while True:
-                ended = not self._fill(SCRATCH + self._room)
                 used, count = self._format.index(self._buffer, at, self._end, packets, 0)
-                at = SCRATCH
                 if count:
                     self._note(packets, count)
                     yield Chunk(self._buffer, packets, count, self.packets - count + 1)
                 if self._format.damage:
                     return self._stop(self._format.damage, used)
-                if ended:
-                    return self._finish(cut=used < self._end or self._format.skip > 0)
-                if not self._skip(used):
+                if self._ended and not self._format.skip:
+                    return self._finish(cut=used < self._end)
+                if not self._go_on(used):
                     return self._finish(cut=True)
-                if self._end == SCRATCH + self._room:
-                    packets = self._grow()
+                at = self._begin
         finally:
-            self._stream.close()
+            self._pieces.close()
 
-    def _fill(self, until: int) -> bool:
-        """Read until the buffer is filled to ``until``; False at the end of the file."""
-        view = self._buffer.data
+    def _next_piece(self) -> Array:
+        """The buffer with the next piece of the file from ``FRONT`` on."""
         try:
-            while self._end < until:
-                got = self._stream.readinto(view[self._end : until])
-                if got == 0:
-                    return False
-                self._end += got
+            buffer, size = self._pieces.next()
         except OSError as error:
             raise CaptureError(self.path, f"that reading failed ({error.strerror})", "a readable file") from error
-        return True
+        self._begin, self._end = FRONT, FRONT + size
+        self._ended = size < self._room
+        return buffer
 
-    def _skip(self, used: int) -> bool:
-        """Drop what is used and move the cut packet to the front; pass over ``skip`` more bytes. False where the file ends before that."""
+    def _go_on(self, used: int) -> bool:
+        """Pass over what is used and what is to be skipped, and put the cut packet before the next piece. False where the file ends before that."""
         used += self._format.skip
         self._format.skip = 0
         while used > self._end:
-            used -= self._end - SCRATCH
-            self._base += self._end - SCRATCH
-            self._end = SCRATCH
-            if not self._fill(SCRATCH + min(self._room, used - SCRATCH)):
-                return self._end == used
-        rest = self._end - used
-        self._buffer[SCRATCH : SCRATCH + rest] = self._buffer[used : self._end].copy()
-        self._base += used - SCRATCH
-        self._end = SCRATCH + rest
+            if self._ended:
+                return False
+            used -= self._end - FRONT
+            self._base += self._end - self._begin
+            self._buffer = self._next_piece()
+        self._base += used - self._begin
+        self._begin = used
+        if self._ended:
+            return True
+        rest = self._buffer[used : self._end].copy()
+        self._buffer = self._next_piece()
+        self._begin = FRONT - len(rest)
+        self._buffer[self._begin : FRONT] = rest
         return True
-
-    def _grow(self) -> Packets:
-        """Make the buffer hold the longest legal packet; happens once."""
-        self._room = LONGEST_BLOCK + 65_536
-        buffer = np.zeros(SCRATCH + self._room, np.uint8)
-        buffer[: self._end] = self._buffer[: self._end]
-        self._buffer = buffer
-        return new_packets(self._room // FEWEST_BYTES_PER_PACKET + 1)
 
     def _note(self, packets: Packets, count: int) -> None:
         """Count a chunk's packets, and what their times tell."""
@@ -161,7 +153,7 @@ class Capture:
 
     def _stop(self, damage: str, at: int) -> None:
         """End at data that cannot be used: an error before the first packet, else a sentence."""
-        place = f"at byte {self._base + at - SCRATCH:,}{' of the decompressed data' if self.compression else ''}"
+        place = f"at byte {self._base + at - self._begin:,}{' of the decompressed data' if self.compression else ''}"
         if self.packets == 0:
             raise CaptureError(self.path, f"{damage} {place}, before the first packet")
         self.truncated = f"{damage} {place}: used are the {self.packets:,} packets before it."

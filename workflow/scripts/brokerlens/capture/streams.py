@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bz2
-import contextlib
 import lzma
 import queue
 import threading
@@ -12,14 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from brokerlens.capture.errors import CaptureError
 
 PIECE: Final = 65_536  # bytes decompressed at a time: fixed, so that where damaged data ends does not depend on the caller's buffer
 ZSTD_PIECE: Final = 16_384  # Arrow loses the piece in which it finds damage, so these are smaller
-AHEAD_BYTES: Final = 1 << 18
-AHEAD_PIECES: Final = 4
+AHEAD_PIECES: Final = 2  # more than that leave the cache before they are used
+Bytes = NDArray[np.uint8]
+
 XZ_MEMORY: Final = 256 << 20  # the window of xz -9 is 64 MiB
 
 MAGICS: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"}
@@ -179,58 +181,64 @@ class _Zstd(_Pieces):
         self._file.close()
 
 
-class _Ahead:
-    """The bytes of another stream, which a thread makes before they are asked for."""
+class Pieces:
+    """A stream in pieces of one size, the last one shorter, each in an array that has ``front`` bytes of room before it.
 
-    def __init__(self, stream: Stream) -> None:
+    With ``ahead`` another thread reads the next pieces, into arrays that change places with the one in use: nothing is copied.
+    """
+
+    def __init__(self, stream: Stream, front: int, size: int, *, ahead: bool = False) -> None:
         self._stream = stream
-        self._made: queue.Queue[memoryview | Exception] = queue.Queue(AHEAD_PIECES)
-        self._piece = memoryview(b"")
-        self._closed = self._ended = False
-        self._thread = threading.Thread(target=self._make, daemon=True)
-        self._thread.start()
+        self._front = front
+        self._free: queue.SimpleQueue[Bytes | None] = queue.SimpleQueue()
+        self._made: queue.SimpleQueue[tuple[Bytes, int] | Exception] = queue.SimpleQueue()
+        self._used = np.zeros(front + size, np.uint8)
+        self._closed = False
+        self._thread = threading.Thread(target=self._make, daemon=True) if ahead else None
+        if self._thread:
+            for _ in range(AHEAD_PIECES):
+                self._free.put(np.zeros(front + size, np.uint8))
+            self._thread.start()
 
-    @property
-    def damage(self) -> str:
-        """See ``Stream``."""
-        return self._stream.damage if self._ended else ""
+    def _fill(self, piece: Bytes) -> int:
+        """Fill an array behind its front room; returns the number of bytes, less than there is room for at the stream's end."""
+        view, end = piece.data, self._front
+        while end < len(view) and (got := self._stream.readinto(view[end:])):
+            end += got
+        return end - self._front
 
     def _make(self) -> None:
         try:
-            size = 1
-            while size and not self._closed:
-                room = memoryview(bytearray(AHEAD_BYTES))
-                size = 0
-                while size < len(room) and (got := self._stream.readinto(room[size:])):
-                    size += got
-                self._made.put(room[:size])
+            while (piece := self._free.get()) is not None and not self._closed:
+                size = self._fill(piece)
+                self._made.put((piece, size))
+                if self._front + size < len(piece):
+                    break
         except Exception as error:  # whatever it is, the reader shall raise it
             self._made.put(error)
 
-    def readinto(self, view: memoryview) -> int:
-        """See ``Stream``."""
-        if not self._piece and not self._ended:
-            made = self._made.get()
-            if isinstance(made, Exception):
-                self._ended = True
-                raise made
-            self._piece, self._ended = made, not made
-        count = min(len(view), len(self._piece))
-        view[:count] = self._piece[:count]
-        self._piece = self._piece[count:]
-        return count
+    def next(self) -> tuple[Bytes, int]:
+        """The next piece's array, to be used until the next call, and the piece's size. Not to be called behind the last one."""
+        if not self._thread:
+            return self._used, self._fill(self._used)
+        made = self._made.get()
+        if isinstance(made, Exception):
+            raise made
+        self._free.put(self._used)
+        self._used = made[0]
+        return made
 
     def close(self) -> None:
-        """See ``Stream``."""
-        self._closed = True
-        while self._thread.is_alive():
-            with contextlib.suppress(queue.Empty):
-                self._made.get(timeout=0.01)
+        """Close the stream, once the thread that reads it has ended."""
+        if self._thread:
+            self._closed = True
+            self._free.put(None)
+            self._thread.join()
         self._stream.close()
 
 
-def open_stream(path: str, *, ahead: bool = False) -> tuple[Stream, str]:
-    """Open a file by what it contains; returns its bytes and the name of its compression ("" for none); with ``ahead`` another thread decompresses it."""
+def open_stream(path: str) -> tuple[Stream, str]:
+    """Open a file by what it contains; returns its bytes and the name of its compression ("" for none)."""
     try:
         if not Path(path).is_file():
             raise CaptureError(path, "no file of that name" if not Path(path).exists() else "something that is not a file")
@@ -244,5 +252,4 @@ def open_stream(path: str, *, ahead: bool = False) -> tuple[Stream, str]:
         kind = "zstd"
     if not kind:
         return _Plain(file), ""
-    stream = _Zstd(file) if kind == "zstd" else _Members(file, kind)
-    return (_Ahead(stream) if ahead else stream), kind
+    return _Zstd(file) if kind == "zstd" else _Members(file, kind), kind
