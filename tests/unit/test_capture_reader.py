@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from capture_files import COMPRESSIONS, Record, pcap, pcapng, zstd
 
 from brokerlens.capture.errors import CaptureError
 from brokerlens.capture.reader import Capture
-from brokerlens.capture.streams import open_stream
+from brokerlens.capture.streams import Pieces, open_stream
 
 RECORDS = [Record(10**9 * n, os.urandom(40 + n % 90), 200) for n in range(3000)]
 
@@ -147,3 +148,51 @@ def test_a_decompression_bomb_takes_little_memory(tmp_path: Path, kind: str) -> 
     assert most <= 65_536
     assert total == 24 + (64 << 20)
     stream.close()
+
+
+class ShortReads(io.BytesIO):
+    """Bytes that come a few at a time, and an error behind them if there is one."""
+
+    damage = ""
+
+    def __init__(self, data: bytes, error: OSError | None = None) -> None:
+        super().__init__(data)
+        self._error = error
+
+    def readinto(self, view: memoryview) -> int:  # type: ignore[override]
+        got = super().readinto(view[:7])
+        if not got and self._error:
+            raise self._error
+        return got
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 1000])
+def test_pieces_are_the_stream_with_room_in_front(ahead: bool, size: int) -> None:
+    data = os.urandom(size)
+    pieces, found, got = Pieces(ShortReads(data), 16, 100, ahead=ahead), b"", 100
+    while got == 100:
+        piece, got = pieces.next()
+        piece[:16] = 255
+        found += piece[16 : 16 + got].tobytes()
+    pieces.close()
+    assert found == data
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_an_error_while_reading_is_the_callers(ahead: bool) -> None:
+    pieces = Pieces(ShortReads(bytes(150), OSError("gone")), 16, 100, ahead=ahead)
+    assert pieces.next()[1] == 100
+    with pytest.raises(OSError, match="gone"):
+        pieces.next()
+    pieces.close()
+
+
+def test_pieces_may_be_given_up_before_the_end() -> None:
+    for taken in range(3):
+        stream = ShortReads(bytes(1000))
+        pieces = Pieces(stream, 16, 100, ahead=True)
+        for _ in range(taken):
+            pieces.next()
+        pieces.close()
+        assert stream.closed

@@ -8,7 +8,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from brokerlens.capture.columns import Array
+from brokerlens.capture.columns import Array, Int
+from brokerlens.capture.compiled import kernel
 from brokerlens.capture.errors import CaptureError
 from brokerlens.capture.formats import FEWEST_BYTES_PER_PACKET, LONGEST_BLOCK, NO_TIME, Format, Packets, new_packets, recognise
 from brokerlens.capture.streams import Pieces, open_stream
@@ -28,6 +29,24 @@ OTHER_FILES: Final = {  # what a file may be instead: its first bytes, its name,
     b"\x1f\x9d": ("compress (.Z) data", "Decompress it."),
     b"\x5d\x00\x00": ("old lzma data", "Decompress it."),
 }
+
+
+@kernel
+def note_times(packets: Packets, count: Int, previous: Int) -> tuple[Int, Int, Int, Int, bool]:
+    """First and last time of the first ``count`` packets, how often one is before the one in front of it (at first: ``previous``), the last one's, and whether all have one link type.
+
+    Packets without time are left out; first and last are -1 if none has one.
+    """
+    first, last, backsteps, alike = NO_TIME, NO_TIME, 0, True
+    for packet in range(count):
+        time = packets.time[packet]
+        if time >= 0:
+            first = time if first < 0 else min(first, time)
+            last = max(last, time)
+            backsteps += time < previous
+            previous = time
+        alike &= packets.link[packet] == packets.link[0]
+    return first, last, backsteps, previous, alike
 
 
 class Chunk(NamedTuple):
@@ -140,16 +159,13 @@ class Capture:
     def _note(self, packets: Packets, count: int) -> None:
         """Count a chunk's packets, and what their times tell."""
         self.packets += count
-        links = packets.link[:count]
-        self.links.update([int(links[0])] if (links == links[0]).all() else np.unique(links).tolist())
-        times = packets.time[:count]
-        times = times[times >= 0]
-        if len(times):
-            first, last = int(times.min()), int(times.max())
+        first, last, backsteps, self._previous, alike = map(int, note_times(packets, count, self._previous))
+        links = packets.link[: 1 if alike else count]
+        self.links.update(np.unique(links).tolist() if len(links) > 1 else [int(links[0])])
+        if first >= 0:
             self.first_time = first if self.first_time < 0 else min(self.first_time, first)
             self.last_time = max(self.last_time, last)
-            self.backsteps += int(np.count_nonzero(times[1:] < times[:-1])) + int(times[0] < self._previous)
-            self._previous = int(times[-1])
+            self.backsteps += backsteps
 
     def _stop(self, damage: str, at: int) -> None:
         """End at data that cannot be used: an error before the first packet, else a sentence."""
