@@ -67,6 +67,7 @@ def raw_of(paths: Sequence[Path]) -> list[Raw]:
 class Found:
     paths: pl.DataFrame
     packets: pl.DataFrame
+    requests: pl.DataFrame
 
     def delays(self, direction: str) -> np.ndarray:
         """One-way delays of a direction, ms."""
@@ -89,9 +90,9 @@ def run_both(at_client: Sequence[Path], at_broker: Sequence[Path], folder: Path,
                 target.parent.mkdir(parents=True, exist_ok=True)
                 found.append(part.rename(target))
     sites = [{"site": site, "tap": "auto", "clock_offset_ms": None} for site in ("edge", "edge-at-broker")]
-    output, packets = folder / "paths.parquet", folder / "working" / "packets.parquet"
-    match_paths(**files, sites=sites, paths_output=output, packets_output=packets)
-    return Found(pl.read_parquet(output), pl.read_parquet(packets))
+    output, working = folder / "paths.parquet", {name: folder / "working" / f"{name}.parquet" for name in ("packets", "requests")}
+    match_paths(**files, sites=sites, paths_output=output, working=working)
+    return Found(pl.read_parquet(output), pl.read_parquet(working["packets"]), pl.read_parquet(working["requests"]))
 
 
 @pytest.fixture(scope="module")
@@ -195,3 +196,4 @@ def test_cuts_and_shards_change_nothing(found: Found, tmp_path: Path) -> None:
     again = run_both(shipped("experiment08", "edge"), pieces, tmp_path, shards=2)
     assert again.paths.equals(found.paths)
     assert again.packets.equals(found.packets)
+    assert again.requests.equals(found.requests)

@@ -36,6 +36,7 @@ rule match_paths:
     output:
         paths="results/paths/experiment={experiment}/paths.parquet",
         packets="results/intermediate/paths/{experiment}/packets.parquet",
+        requests="results/intermediate/paths/{experiment}/requests.parquet",
     log:
         "results/logs/match_paths/{experiment}.log",
     benchmark:

@@ -17,18 +17,11 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 Files = Sequence[str | Path]
-PACKETS: Mapping[str, Any] = {
-    "client_site": pl.String,
-    "broker_site": pl.String,
-    "connection_id": pl.String,
-    "direction": pl.String,
-    "fate": pl.Enum(FATES),
-    "at_client": pl.Int64,
-    "at_broker": pl.Int64,
-    "payload_len": pl.Int64,
-    "one_way_ms": pl.Float64,
-}
-"""Columns of the working file behind the data set: a row per packet, for the metrics."""
+_ROUTE: Mapping[str, Any] = {"client_site": pl.String, "broker_site": pl.String, "connection_id": pl.String, "time": pl.Int64}
+PACKETS = {**_ROUTE, "direction": pl.String, "fate": pl.Enum(FATES), "payload_len": pl.Int64, "one_way_ms": pl.Float64}
+"""Columns of the working file of packets; ``time`` in ns at the client's tap, or by its clock where that is known."""
+REQUESTS = {**_ROUTE, "measured_ms": pl.Float64, "inferred_ms": pl.Float64}
+"""Columns of the working file of requests."""
 
 
 def match_paths(
@@ -38,27 +31,30 @@ def match_paths(
     requests: Files,
     sites: Sequence[Mapping[str, Any]],
     paths_output: str | Path,
-    packets_output: str | Path,
+    working: Mapping[str, str | Path],
 ) -> None:
-    """Write the data set `paths` of one experiment, and its packets for the metrics of routes.
+    """Write the data set `paths` of one experiment, and the working files ``packets`` and ``requests``, which the metrics of routes are made of.
 
     ``packets``, ``connections`` and ``requests`` are the files of all of its sites; ``sites`` has ``site``, ``tap`` (client, broker or auto) and ``clock_offset_ms``
     (None: not configured) of each. Sites whose tap is client or broker, as configured, else as found, are compared each with each.
     """
     sides = {site["site"]: _Side(site, *(_of_site(files, site["site"]) for files in (packets, connections, requests))) for site in sites}
-    rows, found = [], []
+    rows, found_packets, found_requests = [], [pl.DataFrame(schema=PACKETS)], [pl.DataFrame(schema=REQUESTS)]
     for client in (side for side in sides.values() if side.tap == "client"):
         for broker in (side for side in sides.values() if side.tap == "broker"):
             ends = _both_ends(client, broker)
             if ends is not None:
+                named = {"client_site": pl.lit(client.name), "broker_site": pl.lit(broker.name)}
                 times = paths.broker_times(ends.pairs, client.requests(), broker.requests())
-                rows.append(paths.rows(ends, client.name, broker.name, times))
-                found.append(_packets(ends, client.name, broker.name))
+                rows.append(paths.rows(ends, times).with_columns(**named))
+                found_packets.append(ends.named_packets().with_columns(**named).select(*PACKETS))
+                found_requests.append(times.with_columns(**named).select(*REQUESTS))
     provenance = {"sites": [dict(site) for site in sites]}
     names = [column.name for column in tables.PATHS]
     table = pl.concat([part.select(names) for part in rows]).to_arrow() if rows else tables.schema("paths").empty_table()
     tables.write(table, paths_output, "paths", provenance)
-    tables.write_working(pl.concat([pl.DataFrame(schema=PACKETS), *found]).to_arrow(), packets_output, provenance)
+    for name, found in (("packets", found_packets), ("requests", found_requests)):
+        tables.write_working(pl.concat(found).to_arrow(), working[name], provenance)
 
 
 class _Side:
@@ -98,13 +94,6 @@ def _both_ends(client: _Side, broker: _Side) -> paths.BothEnds | None:
     return paths.both_ends(candidates, client.packets(candidates["client_id"]), broker.packets(candidates["broker_id"]), configured)
 
 
-def _packets(ends: paths.BothEnds, client_site: str, broker_site: str) -> pl.DataFrame:
-    """The packets as the working file has them."""
-    directions = pl.when("from_broker").then(pl.lit(paths.DIRECTIONS[1])).otherwise(pl.lit(paths.DIRECTIONS[0]))
-    named = ends.packets.join(ends.pairs.select("pair", connection_id="client_id"), on="pair", maintain_order="left")
-    return named.with_columns(direction=directions, client_site=pl.lit(client_site), broker_site=pl.lit(broker_site)).select(*PACKETS)
-
-
 def _of_site(files: Files, site: str) -> list[str]:
     return [str(path) for path in files if Path(path).parent.name == f"site={site}"]
 
@@ -117,5 +106,5 @@ if __name__ == "__main__":
             requests=snakemake.input.requests,
             sites=snakemake.params.sites,
             paths_output=snakemake.output.paths,
-            packets_output=snakemake.output.packets,
+            working={"packets": snakemake.output.packets, "requests": snakemake.output.requests},
         )

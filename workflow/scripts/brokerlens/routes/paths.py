@@ -14,9 +14,10 @@ from brokerlens.routes.one_way import MS, Clock, estimate_clock
 DIRECTIONS: Final = ("to_broker", "from_broker")
 """By ``from_broker``."""
 QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-REQUEST_COLUMNS: Final = ("connection_id", "api_key", "correlation_id", "status", "waits_by_design", "broker_ms")
+REQUEST_COLUMNS: Final = ("connection_id", "api_key", "correlation_id", "status", "waits_by_design", "request_first", "broker_ms")
 """What `broker_times` needs of the data set `requests`."""
 _OF_PACKET: Final = ("timestamp", "seq", "ack", "payload_len", "tcp_flags", "segment", "is_retransmission")
+_DIRECTION: Final = pl.when("from_broker").then(pl.lit(DIRECTIONS[1])).otherwise(pl.lit(DIRECTIONS[0]))
 _OF_ROUTE: Final = ("pair", "from_broker", "fate", "at_client", "at_broker", "payload_len", "one_way_ms", "overtaken", "repair", "sure")
 
 
@@ -31,6 +32,17 @@ class BothEnds:
     was not captured), ``payload_len``, ``one_way_ms`` (null unless it arrived, is told apart from others, and the clock is known), ``overtaken`` (it
     arrived behind one that was sent later), ``repair`` (of retransmissions: one of `fates.REPAIRS`), ``sure`` (told apart from others)."""
     clock: Clock
+
+    def named_packets(self) -> pl.DataFrame:
+        """The packets with ``connection_id`` of the client's site, ``direction``, and ``time``: at the client's tap, else at the broker's by the client's clock."""
+        at_broker = self.packets["at_broker"].fill_null(0).to_numpy()
+        offset = self.clock.offset_at(at_broker)
+        moved = at_broker if offset is None else at_broker - np.rint(offset).astype(np.int64)
+        named = self.packets.join(self.pairs.select("pair", connection_id="client_id"), on="pair", how="left", maintain_order="left")
+        return named.with_columns(
+            direction=_DIRECTION,
+            time=pl.coalesce("at_client", pl.Series(moved)),
+        )
 
 
 def both_ends(
@@ -89,12 +101,8 @@ def _one_way(packets: pl.DataFrame, clock: Clock) -> pl.Series:
     return pl.DataFrame({"delay": delay, "known": known}).select(pl.when("known").then("delay").alias("one_way_ms")).to_series()
 
 
-def rows(found: BothEnds, client_site: str, broker_site: str, broker_times: pl.DataFrame) -> pl.DataFrame:
-    """Rows of the data set `paths`: one per connection and direction, in the order of connections.
-
-    ``broker_times`` has ``client_id`` and, of the requests that both taps captured and that do not wait by design, ``measured_ms`` (time in the broker at
-    its own tap) and ``inferred_ms`` (what the client's tap makes of it, null where it cannot).
-    """
+def rows(found: BothEnds, in_broker: pl.DataFrame) -> pl.DataFrame:
+    """Rows of the data set `paths` but for the sites: one per connection and direction, in the order of connections. ``in_broker`` is from `broker_times`."""
     fate, one_way = pl.col("fate"), pl.col("one_way_ms")
     only = {"client": pl.col("at_broker").is_null(), "broker": pl.col("at_client").is_null()}
     within = fate != "outside"
@@ -117,7 +125,7 @@ def rows(found: BothEnds, client_site: str, broker_site: str, broker_times: pl.D
     }
     counted = found.packets.group_by("pair", "from_broker").agg(**wanted)
     measured, inferred = pl.col("measured_ms"), pl.col("inferred_ms")
-    waited = broker_times.group_by("client_id").agg(
+    waited = in_broker.group_by(client_id="connection_id").agg(
         broker_n=measured.count(),
         broker_p50_ms=quantile(measured, 0.5),
         broker_p95_ms=quantile(measured, 0.95),
@@ -133,13 +141,11 @@ def rows(found: BothEnds, client_site: str, broker_site: str, broker_times: pl.D
         "clock_drift_ppm": (clock.drift_ppm, pl.Float64),
         "clock_uncertainty_ms": (clock.uncertainty_ms, pl.Float64),
         "clock_scatter_ms": (clock.scatter_ms, pl.Float64),
-        "client_site": (client_site, pl.String),
-        "broker_site": (broker_site, pl.String),
     }
     table = counted.join(found.pairs, on="pair").join(waited, on="client_id", how="left").sort("client_id", "from_broker")
     return table.with_columns(
         pl.col("broker_n", "broker_inferred_n").fill_null(0),
-        direction=pl.when("from_broker").then(pl.lit(DIRECTIONS[1])).otherwise(pl.lit(DIRECTIONS[0])),
+        direction=_DIRECTION,
         connection_id=pl.col("client_id"),
         broker_connection_id=pl.col("broker_id"),
         **{name: pl.lit(value, kind) for name, (value, kind) in said.items()},
@@ -147,7 +153,8 @@ def rows(found: BothEnds, client_site: str, broker_site: str, broker_times: pl.D
 
 
 def broker_times(pairs: pl.DataFrame, client_requests: pl.DataFrame, broker_requests: pl.DataFrame) -> pl.DataFrame:
-    """Time in the broker of the requests that both taps captured: ``client_id``, ``measured_ms`` at the broker's tap, ``inferred_ms`` at the client's.
+    """Time in the broker of the requests that both taps captured: ``connection_id`` of the client's site, ``time`` (ns, when its tap saw it), ``measured_ms`` at
+    the broker's tap, ``inferred_ms`` at the client's (null where it cannot tell).
 
     The requests have `REQUEST_COLUMNS`, in the order of time. Long polls, and those that are not answered, have no such time; ids that come again in a
     connection are told apart by their order.
@@ -156,13 +163,15 @@ def broker_times(pairs: pl.DataFrame, client_requests: pl.DataFrame, broker_requ
 
     def numbered(requests: pl.DataFrame) -> pl.DataFrame:
         text = requests.with_columns(pl.col("connection_id").cast(pl.String))
-        counted = text.with_columns(time=pl.int_range(pl.len()).over(key))
+        counted = text.with_columns(again=pl.int_range(pl.len()).over(key))
         return counted.filter(pl.col("status").cast(pl.String) == "answered", ~pl.col("waits_by_design"))
 
     of_broker = pairs.select("client_id", connection_id="broker_id").join(numbered(broker_requests), on="connection_id")
     of_client = numbered(client_requests).rename({"connection_id": "client_id"})
-    met = of_client.join(of_broker, on=["client_id", *key[1:], "time"], suffix="_there")
-    return met.select("client_id", measured_ms="broker_ms_there", inferred_ms="broker_ms")
+    met = of_client.join(of_broker, on=["client_id", *key[1:], "again"], suffix="_there")
+    return met.select(
+        connection_id="client_id", time=pl.col("request_first").cast(pl.Int64), measured_ms="broker_ms_there", inferred_ms="broker_ms"
+    ).sort("connection_id", "time", "measured_ms", maintain_order=True)
 
 
 def quantile(values: pl.Expr, level: float) -> pl.Expr:
