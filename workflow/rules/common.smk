@@ -237,7 +237,7 @@ def path_settings(wildcards):
     ]
 
 
-def experiment_memory(wildcards, attempt):
+def pair_memory(wildcards, attempt):
     """Megabytes for what reads the packets of two of an experiment's sites at a time."""
     sizes = sorted(site.bytes for site in CONFIG.experiments[wildcards.experiment].sites.values())
     return int((700 + 4 * sum(sizes[-2:]) / 1e6) * attempt)

@@ -45,7 +45,7 @@ rule match_paths:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=experiment_memory,
+        mem_mb=pair_memory,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         sites=path_settings,
