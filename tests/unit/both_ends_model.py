@@ -91,38 +91,46 @@ def slowly_matched(client: pl.DataFrame, broker: pl.DataFrame, pairs: pl.DataFra
                 ]
                 for table, name in ((client, client_id), (broker, broker_id))
             ]
-            by_id = _ids_survive(sides)
-            groups: list[dict[Any, list[int]]] = []
-            for side in sides:
-                group: dict[Any, list[int]] = defaultdict(list)
-                for row, packet in side:
-                    group[_content(packet), packet["ip_id"] if by_id else None].append(row)
-                groups.append(group)
-            here, there = groups
-            for key in here.keys() | there.keys():
-                ours, theirs = here.get(key, []), there.get(key, [])
-                both = min(len(ours), len(theirs))
-                found |= {(pair, from_broker, ours[k], theirs[k], len(ours) == len(theirs)) for k in range(both)}
-                sure = not both and len(ours) + len(theirs) == 1
-                found |= {(pair, from_broker, row, None, sure) for row in ours[both:]}
-                found |= {(pair, from_broker, None, row, sure) for row in theirs[both:]}
+            rows = _joined(sides, with_ids=True)
+            left = [
+                {_content(packet) for row, packet in side if (row, None) in alone} for side, alone in zip(sides, _alone(rows), strict=True)
+            ]
+            if len(left[0] & left[1]) > sum(None not in row[:2] for row in rows):
+                rows = _joined(sides, with_ids=False)
+            found |= {(pair, from_broker, *row) for row in rows}
     return found
+
+
+Side = list[tuple[int, dict[str, Any]]]
+Joined = list[tuple[int | None, int | None, bool]]
+
+
+def _joined(sides: Sequence[Side], *, with_ids: bool) -> Joined:
+    """The packets of a connection's direction with their copies at the other tap: the first with the first of those that are the same."""
+    groups: list[dict[Any, list[int]]] = []
+    for side in sides:
+        group: dict[Any, list[int]] = defaultdict(list)
+        for row, packet in side:
+            group[_content(packet), packet["ip_id"] if with_ids else None].append(row)
+        groups.append(group)
+    here, there = groups
+    found: Joined = []
+    for key in here.keys() | there.keys():
+        ours, theirs = here.get(key, []), there.get(key, [])
+        both = min(len(ours), len(theirs))
+        found += [(ours[k], theirs[k], len(ours) == len(theirs)) for k in range(both)]
+        # The first of several is as unsure as the rest.
+        sure = len(ours) + len(theirs) == 1
+        found += [(row, None, sure) for row in ours[both:]] + [(None, row, sure) for row in theirs[both:]]
+    return found
+
+
+def _alone(rows: Joined) -> tuple[set[tuple[int | None, None]], set[tuple[int | None, None]]]:
+    return {(here, None) for here, there, _ in rows if there is None}, {(there, None) for here, there, _ in rows if here is None}
 
 
 def _content(packet: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(packet[name] for name in ("seq", "ack", "payload_len", "tcp_flags", "window_size", "tsval", "tsecr"))
-
-
-def _ids_survive(sides: Sequence[Sequence[tuple[int, dict[str, Any]]]]) -> bool:
-    """Of the packets that each tap has once, whatever the id, more than half have the same; with none such, yes."""
-    once = []
-    for side in sides:
-        group = defaultdict(list)
-        for _, packet in side:
-            group[_content(packet)].append(packet["ip_id"])
-        once.append({key: ids[0] for key, ids in group.items() if len(ids) == 1})
-    met = [once[0][key] == once[1][key] for key in once[0].keys() & once[1].keys()]
-    return not met or sum(met) / len(met) > 0.5
 
 
 def slow_fates(packets: Sequence[Packet]) -> list[tuple[str, bool]]:

@@ -16,8 +16,8 @@ other packets (offload joins and cuts them); it is so near the ends of the captu
 REPAIRS: Final = ("needed", "needless", "unknown")
 """Why something was sent again: it had not arrived at the other tap; it had; the repetition itself did not arrive, so that nothing says."""
 _HAD_NOT_ARRIVED: Final = ("new", "filled", "reordered", "ambiguous")
-_FAR: Final = 1 << 44
-"""More than a direction sends, so that positions of many directions can stand behind each other: 2^18 directions fit into 63 bits."""
+_FAR: Final = 1 << 40
+"""More than a direction sends, so that positions of many directions can stand behind each other: four million connections fit into 63 bits."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ where that survives the way, so that a retransmission is matched with its own co
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 import polars as pl
@@ -23,9 +22,9 @@ PACKET_COLUMNS: Final = (
 """What `match_packets` needs of the data set `packets`, copies made by the capture left out."""
 _ADDRESS: Final = ["client_ip", "client_port", "broker_ip", "broker_port"]
 _NUMBERS: Final = ["isn_client", "isn_broker"]
-_FIELDS: Final = ("seq", "ack", "payload_len", "tcp_flags", "window_size", "tsval", "tsecr")
-_CONTENT: Final = ["pair", "from_broker", "numbers", "stamps", "shape"]
-"""A packet's content in whole numbers, IP id left out."""
+_CONTENT: Final = ("seq", "ack", "payload_len", "tcp_flags", "window_size", "tsval", "tsecr")
+"""What tells packets of a direction apart, IP id left out."""
+_SIDE: Final = ["pair", "from_broker"]
 
 
 def candidate_pairs(client: pl.DataFrame, broker: pl.DataFrame) -> pl.DataFrame:
@@ -61,48 +60,36 @@ def _first_syns(packets: pl.DataFrame, name: str) -> pl.DataFrame:
 
 
 def pair_connections(candidates: pl.DataFrame, client: pl.DataFrame, broker: pl.DataFrame) -> pl.DataFrame:
-    """The candidates that share packets, each connection in one of them at most, numbered: ``pair``, ``client_id``, ``broker_id``, ``translated``.
+    """The candidates, each connection in one of them at most, numbered: ``pair``, ``client_id``, ``broker_id``, ``translated``.
 
     Where ports were used again and no SYN tells the connections apart, those belong together that share most packets.
     """
-    shared = (
-        _keyed(client, candidates, "client_id")
-        .select("pair", *_CONTENT[1:])
-        .unique()
-        .join(_keyed(broker, candidates, "broker_id").select("pair", *_CONTENT[1:]).unique(), on=_CONTENT)
-        .group_by("pair")
-        .agg(shared=pl.len())
-    )
-    ranked = candidates.with_row_index("pair").with_columns(pl.col("pair").cast(pl.Int64)).join(shared, on="pair")
+    contested = pl.col("client_id").is_duplicated() | pl.col("broker_id").is_duplicated()
+    alone, several = candidates.filter(~contested), candidates.filter(contested).with_row_index("pair")
+    if several.height:
+        here, there = (_keyed(side, several, which).select("pair", "content").unique() for side, which in _sides(client, broker))
+        shared = here.join(there, on=["pair", "content"]).group_by("pair").agg(shared=pl.len())
+        several = several.join(shared, on="pair").sort("translated", "shared", "pair", descending=[False, True, False])
     taken: tuple[set[str], set[str]] = set(), set()
     kept = []
-    for row in ranked.sort("translated", "shared", "pair", descending=[False, True, False]).iter_rows(named=True):
-        if row["client_id"] not in taken[0] and row["broker_id"] not in taken[1]:
-            taken[0].add(row["client_id"])
-            taken[1].add(row["broker_id"])
-            kept.append(row)
-    schema = {"client_id": pl.String, "broker_id": pl.String, "translated": pl.Boolean}
-    found = pl.DataFrame([{name: row[name] for name in schema} for row in kept], schema=schema)
-    return found.sort("client_id").with_row_index("pair").with_columns(pl.col("pair").cast(pl.Int64))
+    for client_id, broker_id, translated in several.select(alone.columns).iter_rows():
+        if client_id not in taken[0] and broker_id not in taken[1]:
+            taken[0].add(client_id)
+            taken[1].add(broker_id)
+            kept.append((client_id, broker_id, translated))
+    found = pl.concat([alone, pl.DataFrame(kept, schema=alone.schema, orient="row")])
+    return found.sort("client_id").with_row_index("pair")
+
+
+def _sides(client: pl.DataFrame, broker: pl.DataFrame) -> tuple[tuple[pl.DataFrame, str], tuple[pl.DataFrame, str]]:
+    return (client, "client_id"), (broker, "broker_id")
 
 
 def _keyed(packets: pl.DataFrame, pairs: pl.DataFrame, which: str) -> pl.DataFrame:
-    """The packets of the paired connections with their content as whole numbers, ``row`` (place in ``packets``) and ``ip_id`` (−1 for none)."""
-    numbered = pairs if "pair" in pairs.columns else pairs.with_row_index("pair").with_columns(pl.col("pair").cast(pl.Int64))
-    ids = numbered.select("pair", pl.col(which).cast(packets.schema["connection_id"]).alias("connection_id"))
-    wide = {name: pl.col(name).cast(pl.UInt64).fill_null(0) for name in _FIELDS}
-    # Side by side in few columns: that is what makes the join fast.
-    content = {
-        "numbers": wide["seq"] * (1 << 32) + wide["ack"],
-        "stamps": wide["tsval"] * (1 << 32) + wide["tsecr"],
-        "shape": ((wide["payload_len"] * 512 + wide["tcp_flags"]) * 65536 + wide["window_size"]) * 2
-        + pl.col("tsval").is_null().cast(pl.UInt64),
-    }
-    return (
-        packets.with_row_index("row")
-        .join(ids, on="connection_id")
-        .select("pair", "from_broker", pl.col("row").cast(pl.Int64), "timestamp", pl.col("ip_id").cast(pl.Int64).fill_null(-1), **content)
-    )
+    """The packets of the paired connections: ``pair``, ``from_broker``, ``row`` (place in ``packets``), ``ip_id``, and `_CONTENT` as one number, ``content``."""
+    ids = pairs.select("pair", pl.col(which).cast(packets.schema["connection_id"]).alias("connection_id"))
+    numbered = packets.with_row_index("row").join(ids, on="connection_id", maintain_order="left")
+    return numbered.select("pair", "from_broker", "row", "ip_id", content=pl.struct(*_CONTENT).hash())
 
 
 def match_packets(client: pl.DataFrame, broker: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
@@ -110,42 +97,67 @@ def match_packets(client: pl.DataFrame, broker: pl.DataFrame, pairs: pl.DataFram
 
     ``client`` and ``broker`` have `PACKET_COLUMNS`, in the order of time; rows are places in them, null where that tap has not captured the packet. Packets
     that cannot be told apart (no IP id, everything else the same) are matched in the order of time, and ``sure`` only if both taps have as
-    many of them. Whether the IP id survives the way is told by each connection and direction: most of what matches without it must match with it.
+    many of them. Where IP ids are rewritten on the way, which is told by each connection and direction, packets are matched without.
     """
-    here, there = _keyed(client, pairs, "client_id"), _keyed(broker, pairs, "broker_id")
-    survives = _ids_survive(here, there)
-    here, there = (_with_ids(side, survives) for side in (here, there))
-    key = [*_CONTENT, "id"]
-    here, there = _numbered(here, key), _numbered(there, key)
-    joined = here.rename({"row": "client_row", "copies": "client_copies"}).join(
-        there.rename({"row": "broker_row", "copies": "broker_copies"}), on=[*key, "copy"], how="full", coalesce=True
+    here, there = (_keyed(side, pairs, which) for side, which in _sides(client, broker))
+    with_id = pl.struct("content", "ip_id").hash()
+    matched = _matched(here.with_columns(key=with_id), there.with_columns(key=with_id))
+    rewritten = _rewritten(matched)
+    if rewritten.height:
+        anew = [side.join(rewritten, on=_SIDE, how="semi", maintain_order="left").with_columns(key="content") for side in (here, there)]
+        matched = pl.concat([matched.join(rewritten, on=_SIDE, how="anti"), _matched(*anew)])
+    return _unlike_apart(matched, client, broker).sort(*_SIDE, "client_row", "broker_row")
+
+
+def _rewritten(matched: pl.DataFrame) -> pl.DataFrame:
+    """The directions of which more packets would be matched without IP ids than were with them: something on the way gives packets others."""
+    here, there = (
+        matched.filter(pl.col(other).is_null()).select(*_SIDE, content=pl.col(f"{one}_content")).unique()
+        for one, other in (("client", "broker_row"), ("broker", "client_row"))
     )
+    more = here.join(there, on=[*_SIDE, "content"]).group_by(_SIDE).agg(more=pl.len())
+    met = matched.filter(pl.col("client_row").is_not_null() & pl.col("broker_row").is_not_null()).group_by(_SIDE).agg(met=pl.len())
+    return more.join(met, on=_SIDE, how="left").filter(pl.col("more") > pl.col("met").fill_null(0)).select(_SIDE)
+
+
+def _matched(here: pl.DataFrame, there: pl.DataFrame) -> pl.DataFrame:
+    """Packets of both taps joined by ``key``, the first with the first where several have it."""
+    names = {"row": "row", "copies": "copies", "content": "content"}
+    here, there = (
+        _numbered(side).rename({name: f"{place}_{new}" for name, new in names.items()})
+        for side, place in ((here, "client"), (there, "broker"))
+    )
+    joined = here.join(there, on="key", how="full", suffix="_there")
     met = pl.col("client_copies").is_not_null() & pl.col("broker_copies").is_not_null()
-    sure = (
-        pl.when(met).then(pl.col("client_copies") == pl.col("broker_copies")).otherwise(pl.coalesce("client_copies", "broker_copies") == 1)
+    same = pl.col("client_copies") == pl.col("broker_copies")
+    return joined.select(
+        *(pl.coalesce(name, f"{name}_there") for name in _SIDE),
+        *(f"{place}_{name}" for name in ("row", "content") for place in ("client", "broker")),
+        sure=pl.when(met).then(same).otherwise(pl.coalesce("client_copies", "broker_copies") == 1),
     )
-    return joined.select("pair", "from_broker", "client_row", "broker_row", sure=sure).sort(
-        "pair", "from_broker", "client_row", "broker_row"
+
+
+def _numbered(side: pl.DataFrame) -> pl.DataFrame:
+    """The packets with ``copies``, how many have their key, and the key of the second and all further ones made their own."""
+    key = pl.struct("pair", "from_broker", "key").hash()
+    side = side.select("pair", "from_broker", "row", "content", key=key)
+    several = pl.col("key").is_duplicated()
+    many = side.filter(several).sort("row")
+    many = many.with_columns(copies=pl.len().over("key"), copy=pl.int_range(pl.len()).over("key"))
+    many = many.with_columns(key=pl.when(pl.col("copy") == 0).then("key").otherwise(pl.struct("key", "copy").hash())).drop("copy")
+    return pl.concat([side.filter(~several).with_columns(copies=pl.lit(1, pl.UInt32)), many.select(*side.columns, "copies")])
+
+
+def _unlike_apart(matched: pl.DataFrame, client: pl.DataFrame, broker: pl.DataFrame) -> pl.DataFrame:
+    """The matched packets, but none that only a hash takes for the same: such two stand for themselves."""
+    matched = matched.select(*_SIDE, "client_row", "broker_row", "sure")
+    unlike = pl.any_horizontal(
+        client[name].gather(matched["client_row"]).ne_missing(broker[name].gather(matched["broker_row"])).alias(name)
+        for name in ("from_broker", *_CONTENT)
     )
-
-
-def _ids_survive(here: pl.DataFrame, there: pl.DataFrame) -> pl.DataFrame:
-    """Per connection and direction, ``survives``: whether packets have the same IP id at both taps."""
-    met = here.unique(_CONTENT, keep="none").join(there.unique(_CONTENT, keep="none"), on=_CONTENT, suffix="_there")
-    return met.group_by("pair", "from_broker").agg(survives=(pl.col("ip_id") == pl.col("ip_id_there")).mean() > 0.5)
-
-
-def _with_ids(side: pl.DataFrame, survives: pl.DataFrame) -> pl.DataFrame:
-    joined = side.join(survives, on=["pair", "from_broker"], how="left")
-    return joined.with_columns(id=pl.when(pl.col("survives").fill_null(value=True)).then("ip_id").otherwise(-1)).drop("survives", "ip_id")
-
-
-def _numbered(side: pl.DataFrame, key: Iterable[str]) -> pl.DataFrame:
-    """The packets with ``copy``, the number of each among those with its key in the order of time, and ``copies``, how many these are."""
-    names = list(key)
-    many = side.filter(side.select(names).is_duplicated())
-    numbered = many.sort("timestamp", "row").with_columns(
-        copy=pl.int_range(pl.len()).over(names), copies=pl.len().over(names).cast(pl.Int64)
-    )
-    one = side.filter(side.select(names).is_unique()).with_columns(copy=pl.lit(0, pl.Int64), copies=pl.lit(1, pl.Int64))
-    return pl.concat([one, numbered.select(one.columns)]).drop("timestamp")
+    met = pl.col("client_row").is_not_null() & pl.col("broker_row").is_not_null()
+    wrong = matched.select(met & unlike).to_series()
+    if not wrong.any():
+        return matched
+    split = [matched.filter(wrong).with_columns(pl.lit(None, pl.UInt32).alias(row)) for row in ("client_row", "broker_row")]
+    return pl.concat([matched.filter(~wrong), *split])

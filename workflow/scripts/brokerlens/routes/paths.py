@@ -54,9 +54,13 @@ def both_ends(
     ``configured_ms`` is the broker's tap's clock minus the client's by the configuration, None to estimate it.
     """
     pairs = matching.pair_connections(matching.with_same_stamps(candidates, client_packets, broker_packets), client_packets, broker_packets)
+    matched = matching.match_packets(client_packets, broker_packets, pairs)
+    # The same addresses and ports, and nothing in common: another connection.
+    met = matched.filter(pl.col("client_row").is_not_null(), pl.col("broker_row").is_not_null()).select(pl.col("pair").unique())
+    pairs = pairs.join(met, on="pair", how="semi")
     if not pairs.height:
         return None
-    packets = _with_facts(matching.match_packets(client_packets, broker_packets, pairs), client_packets, broker_packets)
+    packets = _with_facts(matched.join(met, on="pair", how="semi", maintain_order="left"), client_packets, broker_packets)
     sure = packets.filter("sure", pl.col("sent").is_not_null(), pl.col("received").is_not_null())
     clock = estimate_clock(sure["sent"].to_numpy(), sure["received"].to_numpy(), sure["from_broker"].to_numpy(), configured_ms)
     told = packets.with_columns(_one_way(packets, clock), *fates.columns(packets))
