@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -33,7 +34,21 @@ class _Packets:
     length: np.ndarray
     flags: np.ndarray
 
-    @property
+    @cached_property
+    def by_sent(self) -> np.ndarray:
+        """Places of the packets that the sender's tap has, by direction and its time."""
+        return self._ordered(self.sent)
+
+    @cached_property
+    def by_received(self) -> np.ndarray:
+        """Places of the packets that the receiver's tap has, by direction and its time."""
+        return self._ordered(self.received)
+
+    def _ordered(self, times: np.ndarray) -> np.ndarray:
+        table = pl.DataFrame({"place": np.arange(times.size), "direction": self.direction, "time": times}).filter(pl.col("time") >= 0)
+        return table.sort("direction", "time", maintain_order=True)["place"].to_numpy()
+
+    @cached_property
     def both(self) -> np.ndarray:
         """Whether both taps have the packet."""
         return (self.sent >= 0) & (self.received >= 0)
@@ -99,25 +114,23 @@ def _outside(packets: _Packets) -> np.ndarray:
 def _positions(packets: _Packets) -> np.ndarray:
     """Sequence numbers unwrapped and moved behind those of the directions before; alike at both taps, −1 of resets, whose number may be anything."""
     usable = packets.flags & RST == 0
-    sent, received = (_unwrapped(packets, times, usable & (times >= 0)) for times in (packets.sent, packets.received))
-    both = np.flatnonzero(packets.both & usable)
-    directions, first = np.unique(packets.direction[both], return_index=True)
+    sent, received = (_unwrapped(packets, order[usable[order]]) for order in (packets.by_sent, packets.by_received))
     shift = np.zeros(int(packets.direction.max(initial=0)) + 1, np.int64)
-    shift[directions] = sent[both[first]] - received[both[first]]
+    both = packets.by_sent[(packets.both & usable)[packets.by_sent]]
+    first = both[np.flatnonzero(np.diff(packets.direction[both], prepend=-1))]
+    shift[packets.direction[first]] = sent[first] - received[first]
     position = np.where(packets.sent >= 0, sent, received + shift[packets.direction])
     return np.where(usable, packets.direction * _FAR + position, -1)
 
 
-def _unwrapped(packets: _Packets, times: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Sequence numbers of the chosen packets as they go on, per direction in the order of time: never a jump of more than 2^31. Positive."""
-    places = np.flatnonzero(chosen)
-    places = places[np.lexsort((times[places], packets.direction[places]))]
+def _unwrapped(packets: _Packets, places: np.ndarray) -> np.ndarray:
+    """Sequence numbers of the packets at these places, by direction and time, as they go on: never a jump of more than 2^31. Positive."""
     seq = packets.seq[places]
     step = np.diff(seq, prepend=0).astype(np.uint32).astype(np.int32).astype(np.int64)
     total = np.cumsum(step)
     begins = np.flatnonzero(np.diff(packets.direction[places], prepend=-1))
     lengths = np.diff(np.append(begins, places.size))
-    unwrapped = np.zeros(times.size, np.int64)
+    unwrapped = np.zeros(packets.seq.size, np.int64)
     # One turn more, so that what comes before the first packet's number is positive, too.
     unwrapped[places] = total + np.repeat(seq[begins] - total[begins], lengths) + (1 << 32)
     return unwrapped
@@ -138,9 +151,11 @@ def _covered(start: np.ndarray, end: np.ndarray, by: np.ndarray) -> np.ndarray:
 
 def _acknowledged(packets: _Packets, start: np.ndarray) -> np.ndarray:
     """Of each packet the position up to which its direction's data were acknowledged in the end, as its sender's tap saw it; −1 where it saw none."""
-    last_data = _last(packets.direction, packets.sent, (start >= 0) & (packets.sent >= 0))
+    usable = start >= 0
+    last_data = _last(packets.direction, packets.by_sent[usable[packets.by_sent]])
     # An acknowledgement travels the other way: the data's sender receives it.
-    last_ack = _last(packets.direction ^ 1, packets.received, (start >= 0) & (packets.received >= 0) & (packets.flags & ACK > 0))
+    acks = usable & (packets.flags & ACK > 0)
+    last_ack = _last(packets.direction ^ 1, packets.by_received[acks[packets.by_received]])
     until = np.full(int(packets.direction.max(initial=0) | 1) + 1, -1, np.int64)
     for direction, place in last_data.items():
         if direction in last_ack:
@@ -149,10 +164,8 @@ def _acknowledged(packets: _Packets, start: np.ndarray) -> np.ndarray:
     return np.asarray(until[packets.direction])
 
 
-def _last(direction: np.ndarray, times: np.ndarray, chosen: np.ndarray) -> dict[int, int]:
-    """The latest of the chosen packets of each direction."""
-    places = np.flatnonzero(chosen)
-    places = places[np.lexsort((times[places], direction[places]))]
+def _last(direction: np.ndarray, places: np.ndarray) -> dict[int, int]:
+    """The last of these places of each direction; those of one stand together."""
     ends = np.flatnonzero(np.diff(direction[places], append=-1))
     return {int(direction[place]): int(place) for place in places[ends]}
 
@@ -182,11 +195,13 @@ def _in_missed_stretch(packets: _Packets, cut_anew: np.ndarray) -> np.ndarray:
 
 def _overtaken(packets: _Packets) -> np.ndarray:
     """Arrived behind a packet of its connection and direction that was sent later (RFC 4737, by the packets themselves)."""
-    both = np.flatnonzero(packets.both)
-    order = np.empty(packets.sent.size, np.int64)
-    order[both[np.lexsort((packets.received[both], packets.sent[both], packets.direction[both]))]] = np.arange(both.size)
-    arrived = both[np.lexsort((order[both], packets.received[both], packets.direction[both]))]
+    sent = packets.by_sent[packets.both[packets.by_sent]]
+    # Rank by time within directions that stand behind each other, so that one running maximum does for all; equal times have one rank.
+    later = (np.diff(packets.sent[sent], prepend=-1) != 0) | (np.diff(packets.direction[sent], prepend=-1) != 0)
+    rank = np.zeros(packets.sent.size, np.int64)
+    rank[sent] = np.cumsum(later)
+    both = pl.DataFrame({"place": sent, "direction": packets.direction[sent], "received": packets.received[sent], "rank": rank[sent]})
+    arrived = both.sort("direction", "received", "rank")["place"].to_numpy()
     overtaken = np.zeros(packets.sent.size, bool)
-    # Directions stand behind each other in this order, so that one running maximum does for all of them.
-    overtaken[arrived] = order[arrived] < np.maximum.accumulate(order[arrived])
+    overtaken[arrived] = rank[arrived] < np.maximum.accumulate(rank[arrived])
     return overtaken
