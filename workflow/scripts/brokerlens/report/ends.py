@@ -121,7 +121,7 @@ def _cells(route: Route, direction: str) -> list[Cell]:
 def _delay(route: Route, direction: str, statistic: str) -> Cell:
     delay = route.metric("one_way_delay", direction, statistic)
     if delay.value is None:
-        return Cell(NONE, "clocks unknown" if route.rows[0]["clock_source"] == "unknown" else "no packets")
+        return Cell(NONE, "clocks unknown" if route.rows[0]["clock_source"] == "unknown" else "none inside")
     return Cell(value_of(delay), dash_bounds(delay) or f"{delay.n:,} packets")
 
 
