@@ -130,6 +130,16 @@ def test_clocks_that_are_not_known_leave_the_loss_and_no_delay(tmp_path: Path) -
     assert there[3].value == "2.50 %"
 
 
+def test_without_metrics_of_routes_the_connections_speak(tmp_path: Path) -> None:
+    arguments = write_both_ends(tmp_path)
+    arguments["metrics"] = [path for path in arguments["metrics"] if not path.endswith("routes.parquet")]
+    found = section(read_tree(arguments))
+    there = found.rows[0].cells
+    assert (there[2].value, there[3].value, there[3].small) == ("17.0", "2.50 %", "25 of 1,000")
+    assert float(there[0].value) == pytest.approx(22.4, abs=0.8)
+    assert found.broker_rows == []
+
+
 def test_no_section_without_such_connections(tmp_path: Path) -> None:
     arguments = write_tree(tmp_path, LINKS)
     empty = tmp_path / "results/paths/experiment=experiment08/paths.parquet"
@@ -165,3 +175,10 @@ def test_the_window_holds_packets_by_the_clients_clock() -> None:
     assert value["path_loss", "route=edge>plant/from_broker", "count"] == (1.0, 500)
     assert value["one_way_delay", "route=edge>plant/to_broker", "count"] == (487.0, 487)
     assert value["broker_time", "route=edge>plant/at_broker", "p50"] == (None, 0)
+    # One connection says nothing about others, its seconds about each other: 13 of 500, more or less.
+    (share,) = (
+        row
+        for row in rows.rows
+        if (row["metric"], row["group"], row["statistic"]) == ("path_loss", "route=edge>plant/to_broker", "ratio_of_sums")
+    )
+    assert 0.01 < share["ci_low"] < 13 / 500 < share["ci_high"] < 0.06

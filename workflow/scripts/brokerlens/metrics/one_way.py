@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from brokerlens.metrics.rows import SHARE, Rows, group
-from brokerlens.metrics.uncertainty import Sample, add_sample, ratio_by_connection
-from brokerlens.metrics.window import Window
+from brokerlens.metrics.uncertainty import Sample, add_sample, ratio_by_connection_or_time
+from brokerlens.metrics.window import Window, bins_over
 
 DIRECTIONS: Final = ("to_broker", "from_broker")
 DELAYS: Final = ("count", "min", "mean", "p50", "p90", "p95", "p99", "max")
@@ -36,7 +37,7 @@ def add_paths(rows: Rows, packets: pl.DataFrame, requests: pl.DataFrame, window:
             name = route(client_site, broker_site, direction)
             sent = packets.filter(of_route, pl.col("direction") == direction)
             add_sample(rows, "one_way_delay", name, DELAYS, _sample(sent, "one_way_ms"), unit="ms", of="packets")
-            _add_loss(rows, name, sent)
+            _add_loss(rows, name, sent, window)
         for place, column in PLACES.items():
             sample = _sample(requests.filter(of_route), column)
             add_sample(rows, "broker_time", route(client_site, broker_site, place), BROKER_TIMES, sample, unit="ms", of="requests")
@@ -49,12 +50,19 @@ def _sample(table: pl.DataFrame, column: str) -> Sample:
     return Sample(known["time"].to_numpy(), known[column].to_numpy(), number.to_numpy())
 
 
-def _add_loss(rows: Rows, name: str, sent: pl.DataFrame) -> None:
-    """Packets lost between the taps, and their share of those that arrived or were lost, with its interval over connections."""
+def _add_loss(rows: Rows, name: str, sent: pl.DataFrame, window: Window) -> None:
+    """Packets lost between the taps, and their share of those that arrived or were lost, with its interval over connections, or over time where these are few."""
     fate = pl.col("fate").cast(pl.String)
-    counted = sent.group_by("connection_id").agg(lost=(fate == "lost").sum(), arrived=(fate == "arrived").sum()).sort("connection_id")
-    lost = counted["lost"].cast(pl.Int64).to_numpy()
-    sure = lost + counted["arrived"].cast(pl.Int64).to_numpy()
-    n = int(sure.sum())
-    rows.add("path_loss", name, "count", float(lost.sum()), "packets", n)
-    rows.add("path_loss", name, "ratio_of_sums", lost.sum() / n if n else None, SHARE, n, ratio_by_connection(lost, sure))
+    known = sent.select("connection_id", "time", lost=fate == "lost").filter(sent.select(fate.is_in(("lost", "arrived"))).to_series())
+    counted = known.group_by("connection_id").agg(part=pl.col("lost").sum(), whole=pl.len()).sort("connection_id")
+    part, whole = (counted[column].cast(pl.Int64).to_numpy() for column in ("part", "whole"))
+    n = int(whole.sum())
+    rows.add("path_loss", name, "count", float(part.sum()), "packets", n)
+    if not n:
+        rows.add("path_loss", name, "ratio_of_sums", None, SHARE, n)
+        return
+    time = known["time"].to_numpy()
+    bins = bins_over(window, int(time.min()), int(time.max()), 1)
+    second, lost = bins.number(time), known["lost"].to_numpy()
+    by_second = (np.bincount(second[chosen], minlength=bins.count) for chosen in (lost, np.ones(lost.size, bool)))
+    rows.add("path_loss", name, "ratio_of_sums", part.sum() / n, SHARE, n, ratio_by_connection_or_time(part, whole, *by_second))

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from brokerlens.report.headline import Cell
 from brokerlens.report.intervals import dash_bounds, share_interval, value_of
 from brokerlens.report.network import Column
-from brokerlens.report.results import Metric, Results, Site
+from brokerlens.report.results import NOTHING, Metric, Results, Site
 from brokerlens.report.words import NONE, count, fixed, listed, ms, name, percent, plural, sentences, short
 
 WAYS: Mapping[str, str] = {"to_broker": "to the broker", "from_broker": "to the client"}
@@ -22,6 +22,8 @@ UNKNOWN: Mapping[str, str] = {
     "stepping": "a clock was set while they ran",
     "contradicted": "with the configured offset packets would have arrived before they were sent",
 }
+LEAST = 100
+"""Packets of a connection that its one-way delay is told of."""
 COLUMNS: tuple[Column, ...] = (
     Column("One way", "p50, ms", "both_ends"),
     Column("One way", "p95, ms", "both_ends"),
@@ -88,7 +90,11 @@ def both_ends(results: Results) -> BothEnds:
     rows = [
         EndsRow(route.title, route.client.experiment, way, _cells(route, direction)) for route in routes for direction, way in WAYS.items()
     ]
-    in_broker = [EndsRow(route.title, route.client.experiment, "", _broker_cells(route)) for route in routes]
+    in_broker = [
+        EndsRow(route.title, route.client.experiment, "", _broker_cells(route))
+        for route in routes
+        if route.metric("broker_time", "at_broker", "p50").value is not None
+    ]
     return BothEnds(COLUMNS, rows, BROKER_COLUMNS, in_broker, [_statement(route) for route in routes])
 
 
@@ -108,7 +114,7 @@ def _cells(route: Route, direction: str) -> list[Cell]:
         _delay(route, direction, "p50"),
         _delay(route, direction, "p95"),
         _delay(route, direction, "min"),
-        _share(route.metric("path_loss", direction, "ratio_of_sums"), route.metric("path_loss", direction, "count")),
+        _loss(route, direction),
         Cell(NONE, "no samples") if half.value is None else Cell(short(half.value / 2), f"{half.n:,} round trips", "soft"),
         _share(
             route.client.metric("retransmissions", PLACES[direction], "ratio_of_sums"),
@@ -120,9 +126,24 @@ def _cells(route: Route, direction: str) -> list[Cell]:
 
 def _delay(route: Route, direction: str, statistic: str) -> Cell:
     delay = route.metric("one_way_delay", direction, statistic)
+    if route.rows[0]["clock_source"] == "unknown":
+        return Cell(NONE, "clocks unknown")
+    if delay is NOTHING:  # not measured for the route: what the connections say
+        found = [float(row[f"one_way_{statistic}_ms"]) for row in route.rows if row["direction"] == direction and row["one_way_n"] >= LEAST]
+        low, high = (short(value) for value in (min(found, default=None), max(found, default=None)))
+        return Cell(low if statistic == "min" or low == high else f"{low}–{high}", "by connection" if found else "too few packets")
     if delay.value is None:
-        return Cell(NONE, "clocks unknown" if route.rows[0]["clock_source"] == "unknown" else "none inside")
+        return Cell(NONE, "none inside")
     return Cell(value_of(delay), dash_bounds(delay) or f"{delay.n:,} packets")
+
+
+def _loss(route: Route, direction: str) -> Cell:
+    share = route.metric("path_loss", direction, "ratio_of_sums")
+    if share is not NOTHING:
+        return _share(share, route.metric("path_loss", direction, "count"))
+    lost = route.total("packets_lost", direction)
+    n = lost + route.total("packets_both", direction)
+    return Cell(percent(lost / n, 2), f"{count(lost)} of {n:,}") if n else Cell(NONE)
 
 
 def _share(share: Metric, number: Metric, kind: str = "") -> Cell:
