@@ -20,6 +20,9 @@ import pytest
 from sites import BROKERS, EXAMPLE, ROOT, read_pcap, run_site, shipped, write_pcap
 
 from brokerlens import tables
+from brokerlens.metrics.one_way import add_paths
+from brokerlens.metrics.rows import Rows
+from brokerlens.metrics.window import Window
 from match_paths import match_paths
 
 AT_BROKER = ROOT / "tests" / "data" / "both-ends" / "edge-at-broker.pcap.gz"
@@ -177,6 +180,26 @@ def test_broker_time_is_measured_where_the_client_can_only_infer_it(found: Found
     assert rows["broker_n"].min() >= 100
     assert rows["broker_p50_ms"].max() < 2
     assert rows["broker_inferred_p95_ms"].min() > rows["broker_p95_ms"].max()
+
+
+def test_metrics_of_the_route_are_those_of_its_packets(found: Found) -> None:
+    """Without a window all of them, and half of the time about half of them; the interval of the loss holds the link's 1.5 %."""
+    rows, first_half = Rows(), Rows()
+    add_paths(rows, found.packets, found.requests, Window())
+    times = found.packets["time"].to_numpy()
+    add_paths(first_half, found.packets, found.requests, Window(None, int(np.median(times))))
+    value = {(row["metric"], row["group"], row["statistic"]): row for row in rows.rows}
+    half = {(row["metric"], row["group"], row["statistic"]): row["value"] for row in first_half.rows}
+    for direction in ("to_broker", "from_broker"):
+        group = f"route=edge>edge-at-broker/{direction}"
+        counted = found.of(direction, "packets_both", "packets_lost", "one_way_min_ms")
+        assert value["one_way_delay", group, "count"]["value"] == counted["packets_both"].sum()
+        assert value["one_way_delay", group, "min"]["value"] == counted["one_way_min_ms"].min()
+        assert value["path_loss", group, "count"]["value"] == counted["packets_lost"].sum()
+        share = value["path_loss", group, "ratio_of_sums"]
+        assert share["ci_low"] < LINK["loss"] < share["ci_high"]
+        assert 0.3 < half["one_way_delay", group, "count"] / counted["packets_both"].sum() < 0.7
+    assert value["broker_time", "route=edge>edge-at-broker/at_broker", "p50"]["value"] < 2
 
 
 def test_a_row_for_each_connection_and_direction(found: Found) -> None:
