@@ -18,6 +18,7 @@ METRICS = set(
     re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| (`[^|]*)\|", (DOCS / "metrics.md").read_text(encoding="utf-8"), re.MULTILINE)))
 )
 KEYS = {part.removesuffix("[]") for key, _ in keys(config.load_schema()) for part in key.split(".")}
+REASONS = set(re.findall(r"\w+", next(column.description for column in tables.PATHS if column.name == "clock_reason")))
 COLUMNS = {column.name for columns in tables.DATASETS.values() for column in columns}
 
 
@@ -29,11 +30,12 @@ def test_ports_of_tunnels(tunnel: str, header: int) -> None:
     assert {int(port) for port in named[1].split(", ")} == opened
 
 
-def test_names() -> None:
-    """Whatever is written with an underscore is a key, a metric or a column."""
-    named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)(?:: \w+)?`", PAGE))
+@pytest.mark.parametrize("page", [PAGE, (DOCS / "both-ends.md").read_text(encoding="utf-8")], ids=["capturing", "both-ends"])
+def test_names(page: str) -> None:
+    """Whatever is written with an underscore is a key, a metric, a column or a reason."""
+    named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)(?:: \w+)?`", page))
     assert len(named) >= 5
-    assert named - KEYS - METRICS - COLUMNS == set()
+    assert named - KEYS - METRICS - COLUMNS - REASONS == set()
 
 
 def test_most_capture_loss() -> None:

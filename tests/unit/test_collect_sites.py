@@ -188,12 +188,19 @@ def test_what_the_configuration_no_longer_has_is_removed(results: Results) -> No
     killed = results.root / "intermediate/merged/experiment08/edge/.requests-0000"
     killed.mkdir()
     (killed / "0-packets.arrow").touch()
-    for path in ("deliveries/experiment=removed/part-0000.parquet", "report/index.html", "logs/merge_site/removed/edge/part-0000.log"):
+    of_removed = [
+        "deliveries/experiment=removed/part-0000.parquet",
+        "paths/experiment=removed/paths.parquet",
+        "intermediate/paths/removed/packets.parquet",
+    ]
+    of_kept = ["paths/experiment=experiment08/paths.parquet", "intermediate/paths/experiment08/packets.parquet"]
+    beside = ["report/index.html", "logs/merge_site/removed/edge/part-0000.log"]
+    for path in (*of_removed, *of_kept, *beside):
         (results.root / path).parent.mkdir(parents=True, exist_ok=True)
         (results.root / path).touch()
     results.collect(EDGE)
     expected = {name for name in kept if "taken-out" not in name and "-0001" not in name and "-0002" not in name}
-    expected |= {"report/index.html", "logs/merge_site/removed/edge/part-0000.log", "sites/sites.parquet", "metrics.csv"}
+    expected |= {*of_kept, *beside, "sites/sites.parquet", "metrics.csv"}
     assert results.files() == expected
     assert not (results.root / "packets/experiment=removed").exists() and not killed.exists()
     assert not (results.root / "intermediate/captures/removed").exists()

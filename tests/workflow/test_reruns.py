@@ -14,7 +14,8 @@ BOTH = ("a.pcap", "b.pcap")
 SITES = [(run, site) for run in ("run1", "run2") for site in ("edge", "cloud")]
 ALL_SPLITS = {job for run, site in SITES for job in splits(run, site, BOTH)}
 ALL_MERGES = {f"{rule} {run}/{site}/part-0000" for run, site in SITES for rule in ("merge_site", "complete_requests")}
-ALL_EXPERIMENTS = {f"merge_experiment {run}" for run, _ in SITES}
+ALL_TOPICS, ALL_PATHS = ({f"{rule} {run}" for run, _ in SITES} for rule in ("merge_experiment", "match_paths"))
+ALL_EXPERIMENTS = ALL_TOPICS | ALL_PATHS
 ALL_METRICS = {f"compute_metrics {run}/{site}" for run, site in SITES}
 
 
@@ -151,9 +152,9 @@ def test_tls_keys_split_and_merge_again_when_they_come_or_go_and_merge_when_they
     assert bench.planned() == everything
 
 
-def test_what_only_the_table_of_sites_says(bench: Workbench) -> None:
+def test_what_only_both_ends_and_the_table_of_sites_say(bench: Workbench) -> None:
     bench.site("run1", "edge")["clock_offset_ms"] = 1.5
-    assert bench.planned() == TOGETHER
+    assert bench.planned() == {"match_paths run1"} | TOGETHER
 
 
 def test_a_clusters_name_is_that_of_its_topics(bench: Workbench) -> None:
@@ -199,7 +200,7 @@ def test_an_experiment_removed(bench: Workbench) -> None:
 
 def test_a_site_removed(bench: Workbench) -> None:
     del bench.config["experiments"]["run2"]["sites"]["cloud"]
-    assert bench.planned() == {"merge_experiment run2"} | TOGETHER
+    assert bench.planned() == {"merge_experiment run2", "match_paths run2"} | TOGETHER
 
 
 # Code
@@ -224,7 +225,8 @@ def edit(bench: Workbench, module: str) -> None:
         ("compare.py", {"compare"} | REPORTED),
         ("collect_sites.py", TOGETHER),
         ("compute_metrics.py", ALL_METRICS | TOGETHER),
-        ("merge_experiment.py", ALL_EXPERIMENTS | REPORTED),
+        ("merge_experiment.py", ALL_TOPICS | REPORTED),
+        ("brokerlens/routes/fates.py", ALL_PATHS | REPORTED),
         ("merge_site.py", ALL_MERGES | ALL_EXPERIMENTS | ALL_METRICS | TOGETHER),
         ("split_capture.py", ALL_SPLITS | ALL_MERGES | ALL_EXPERIMENTS | ALL_METRICS | TOGETHER),
         ("brokerlens/report/__init__.py", REPORTED),

@@ -139,7 +139,7 @@ def downstream_of_merge(experiment: str, site: str) -> set[str]:
 def downstream_of_topic_ids(experiment: str, site: str) -> set[str]:
     """What runs when the names of a site's topics changed."""
     of_site = {f"complete_requests {experiment}/{site}/part-0000", f"compute_metrics {experiment}/{site}"}
-    return of_site | {f"merge_experiment {experiment}"} | TOGETHER
+    return of_site | {f"merge_experiment {experiment}", f"match_paths {experiment}"} | TOGETHER
 
 
 REPORTED = {"report", "draw_figures"}

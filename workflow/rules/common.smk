@@ -78,6 +78,11 @@ def topics():
     return [f"results/topics/experiment={experiment}/topics.parquet" for experiment in CONFIG.experiments]
 
 
+def paths():
+    """The data set `paths`, a file per experiment."""
+    return [f"results/paths/experiment={experiment}/paths.parquet" for experiment in CONFIG.experiments]
+
+
 def working_folders():
     """The working folders of all captures, in the order of experiments, sites and captures."""
     return [working_folder(experiment.name, site.name, capture.key) for experiment, site in all_sites() for capture in site.captures]
@@ -85,7 +90,7 @@ def working_folders():
 
 def data_sets():
     """What is published per site and experiment."""
-    return [*parts("packets"), *parts("requests"), *parts("connections"), *topics(), *per_site("metrics"), *per_site("series")]
+    return [*parts("packets"), *parts("requests"), *parts("connections"), *topics(), *paths(), *per_site("metrics"), *per_site("series")]
 
 
 # split_capture
@@ -183,7 +188,7 @@ def merge_memory(wildcards, attempt):
     return int((base + times * site.bytes / 1e6 / site.shards) * attempt)
 
 
-# complete_requests, merge_experiment
+# complete_requests, merge_experiment, match_paths
 
 
 def topic_ids(wildcards):
@@ -212,6 +217,30 @@ def experiment_settings(wildcards):
         {"site": site.name, "cluster": site.cluster, "topic_ids": dict(site.topic_ids)}
         for site in CONFIG.experiments[wildcards.experiment].sites.values()
     ]
+
+
+def parts_in_experiment(data_set):
+    """An input function: the files of all of an experiment's sites of a data set that merge_site writes."""
+
+    def parts_of_sites(wildcards):
+        sites = CONFIG.experiments[wildcards.experiment].sites.values()
+        return [part_of(data_set, wildcards.experiment, site.name, part) for site in sites for part in site.parts]
+
+    return parts_of_sites
+
+
+def path_settings(wildcards):
+    """Where an experiment's sites were captured, and what is known of their clocks."""
+    return [
+        {"site": site.name, "tap": site.tap, "clock_offset_ms": site.clock_offset_ms}
+        for site in CONFIG.experiments[wildcards.experiment].sites.values()
+    ]
+
+
+def pair_memory(wildcards, attempt):
+    """Megabytes for what reads the packets of two of an experiment's sites at a time."""
+    sizes = sorted(site.bytes for site in CONFIG.experiments[wildcards.experiment].sites.values())
+    return int((700 + 4 * sum(sizes[-2:]) / 1e6) * attempt)
 
 
 # compute_metrics

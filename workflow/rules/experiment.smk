@@ -1,5 +1,5 @@
 # What needs several sites of an experiment.
-# Needs: what the merges of its sites learned. Makes: `topics`.
+# Needs: what the merges of its sites learned, and their data sets. Makes: `topics`, `paths`.
 
 
 rule merge_experiment:
@@ -25,3 +25,32 @@ rule merge_experiment:
         "merge_experiment {wildcards.experiment}"
     script:
         "../scripts/merge_experiment.py"
+
+
+rule match_paths:
+    """Connections captured at both ends: what became of each packet between the taps, and the clocks by that."""
+    input:
+        packets=parts_in_experiment("packets"),
+        connections=parts_in_experiment("connections"),
+        requests=parts_in_experiment("requests"),
+    output:
+        paths="results/paths/experiment={experiment}/paths.parquet",
+        packets="results/intermediate/paths/{experiment}/packets.parquet",
+        requests="results/intermediate/paths/{experiment}/requests.parquet",
+    log:
+        "results/logs/match_paths/{experiment}.log",
+    benchmark:
+        "results/benchmarks/match_paths/{experiment}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=pair_memory,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        sites=path_settings,
+        code=code("match_paths.py"),
+    message:
+        "match_paths {wildcards.experiment}"
+    script:
+        "../scripts/match_paths.py"

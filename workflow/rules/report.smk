@@ -13,6 +13,7 @@ rule report:
         packets=parts("packets"),
         connections=parts("connections"),
         topics=topics(),
+        paths=paths(),
         facts=working_folders(),
     output:
         report=report(

@@ -28,8 +28,8 @@ SiteName = tuple[str, str]
 """Experiment and site."""
 FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet takes a text that begins so for a formula."""
-WORKING_STAGES: Final = ("captures", "merged")
-"""Folders of working files under `intermediate/`, `STAGE/EXPERIMENT/SITE/`."""
+WORKING_STAGES: Final = ("captures", "merged", "paths")
+"""Folders of working files under `intermediate/`, `STAGE/EXPERIMENT/`."""
 
 
 def _site_of(path: str | Path) -> SiteName:

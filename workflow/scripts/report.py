@@ -24,12 +24,13 @@ def report(
     comparisons: str,
     facts: Sequence[str],
     settings: Mapping[str, Any],
+    paths: Sequence[str] = (),
     output: str,
     specifications: str,
 ) -> None:
     """Write the report, and the specifications of its figures.
 
-    ``metrics``, ``series``, ``requests``, ``connections``, ``packets`` and ``topics`` are the files of these data sets, ``facts`` the captures'
+    ``metrics``, ``series``, ``requests``, ``connections``, ``packets``, ``topics`` and ``paths`` are the files of these data sets, ``facts`` the captures'
     working folders. ``settings`` has ``title``, ``baseline``, ``margin``, ``share_over_ms`` and ``events`` (``experiment``, ``at`` in ns, ``label``).
     """
     results = read_results(
@@ -43,6 +44,7 @@ def report(
         comparisons=comparisons,
         facts=facts,
         settings=settings,
+        paths=paths,
     )
     write(results, output, specifications)
 
@@ -57,6 +59,7 @@ if __name__ == "__main__":
             connections=snakemake.input.connections,
             packets=snakemake.input.packets,
             topics=snakemake.input.topics,
+            paths=snakemake.input.paths,
             comparisons=snakemake.input.comparisons,
             facts=snakemake.input.facts,
             settings=snakemake.params.report,

@@ -342,6 +342,109 @@ TOPICS: Final = (
     Column("learned_at", TIME, "when the first answer that tells began; null of the configuration"),
 )
 
+PATHS: Final = (
+    Column("connection_id", TEXT, "the connection, as in packets and connections of the client's site", nullable=False),
+    Column("direction", TEXT, "to_broker or from_broker", nullable=False),
+    Column("client_site", TEXT, "site that captured it at the client", nullable=False),
+    Column("broker_site", TEXT, "site that captured it at the broker", nullable=False),
+    Column(
+        "broker_connection_id",
+        TEXT,
+        "the same connection at the broker's site: other than connection_id behind a translation of addresses",
+        nullable=False,
+    ),
+    Column("translated", BOOL, "addresses are translated between the taps", nullable=False),
+    Column("packets_both", INT, "packets that both taps captured", "packets", nullable=False),
+    Column("packets_only_client", INT, "packets that the client's tap alone captured, packets_outside left out", "packets", nullable=False),
+    Column("packets_only_broker", INT, "packets that the broker's tap alone captured, packets_outside left out", "packets", nullable=False),
+    Column(
+        "packets_outside",
+        INT,
+        "packets that one tap alone captured, before the first or behind the last of their direction that both did: nothing says whether they arrived",
+        "packets",
+        nullable=False,
+    ),
+    Column("bytes_both", INT, "payload of packets_both", "bytes", nullable=False),
+    Column("bytes_only_client", INT, "payload of packets_only_client", "bytes", nullable=False),
+    Column("bytes_only_broker", INT, "payload of packets_only_broker", "bytes", nullable=False),
+    Column("packets_lost", INT, "of those that the sender's tap alone captured: lost between the taps", "packets", nullable=False),
+    Column("bytes_lost", INT, "payload of packets_lost", "bytes", nullable=False),
+    Column(
+        "packets_not_captured",
+        INT,
+        "captured at one tap alone though they passed the other: received, acknowledged, or in a gap of the other's captures",
+        "packets",
+        nullable=False,
+    ),
+    Column(
+        "packets_cut_anew",
+        INT,
+        "packets whose bytes the other tap captured in other packets, joined or cut by offload",
+        "packets",
+        nullable=False,
+    ),
+    Column(
+        "packets_alike",
+        INT,
+        "packets that cannot be told from others of the connection, of which one tap has more: no one-way delay",
+        "packets",
+        nullable=False,
+    ),
+    Column("one_way_n", INT, "packets with a one-way delay", "packets", nullable=False),
+    *(
+        Column(f"one_way_{name}_ms", FLOAT, f"{text} one-way delay between the taps; null where the clocks are not known", "ms")
+        for name, text in (("min", "smallest"), ("p50", "median"), ("p95", "95th percentile of the"), ("p99", "99th percentile of the"))
+    ),
+    Column("reordered", INT, "packets that arrived behind one of the connection that was sent later (RFC 4737)", "packets", nullable=False),
+    Column(
+        "retransmitted_needed",
+        INT,
+        "retransmissions of what had not arrived at the receiver's tap: lost on the way",
+        "packets",
+        nullable=False,
+    ),
+    Column("retransmitted_needless", INT, "retransmissions of what had arrived at the receiver's tap", "packets", nullable=False),
+    Column(
+        "retransmitted_unknown",
+        INT,
+        "retransmissions that did not arrive themselves, or of which the receiver's tap cannot tell",
+        "packets",
+        nullable=False,
+    ),
+    Column("broker_n", INT, "requests that both taps captured, answered, that do not wait by design", "requests", nullable=False),
+    Column("broker_p50_ms", FLOAT, "their median time in the broker, measured at its tap", "ms"),
+    Column("broker_p95_ms", FLOAT, "95th percentile of that", "ms"),
+    Column("broker_inferred_n", INT, "of them those of which the client's tap infers it", "requests", nullable=False),
+    Column("broker_inferred_p50_ms", FLOAT, "their median time in the broker as the client's tap infers it", "ms"),
+    Column("broker_inferred_p95_ms", FLOAT, "95th percentile of that", "ms"),
+    Column("clock_source", TEXT, "configured, estimated (from the packets of all connections of both sites) or unknown", nullable=False),
+    Column(
+        "clock_reason",
+        TEXT,
+        "unknown: too_few_packets, stepping (a clock was set during the captures) or contradicted (with the configured offset packets come before they were "
+        "sent); estimated: far_apart (more than a minute); null otherwise",
+    ),
+    Column(
+        "clock_offset_ms",
+        FLOAT,
+        "clock of the broker's tap minus that of the client's, in the middle of what both captured; null where unknown",
+        "ms",
+    ),
+    Column("clock_drift_ppm", FLOAT, "its change in time; 0 where none was found, null where not estimated", "ppm"),
+    Column(
+        "clock_uncertainty_ms",
+        FLOAT,
+        "how far the offset, and so each one-way delay, may be off at most: no packet arrives before it was sent",
+        "ms",
+    ),
+    Column(
+        "clock_scatter_ms",
+        FLOAT,
+        "how far it may be off (95 %) if the fastest packets take as long in both directions; null with too few packets",
+        "ms",
+    ),
+)
+
 METRICS: Final = (
     Column("metric", WORD, "name of the metric (docs/metrics.md)", nullable=False),
     Column("group", WORD, "all, or key=value", nullable=False),
@@ -460,6 +563,7 @@ DATASETS: Final[Mapping[str, tuple[Column, ...]]] = {
     "requests": REQUESTS,
     "connections": CONNECTIONS,
     "topics": TOPICS,
+    "paths": PATHS,
     "sites": SITES,
     "metrics": METRICS,
     "series": SERIES,
@@ -553,7 +657,7 @@ INTRODUCTION: Final = """# Data sets: every column
 
 Made from `workflow/scripts/brokerlens/tables.py` by `make docs`; the same descriptions and units stand in the Parquet files as field metadata.
 
-All data sets but `sites` and `comparisons` are Hive partitions: `results/<data set>/experiment=<name>/site=<name>/…parquet` (`topics`: one file per experiment). `experiment` and `site` come
+All data sets but `sites` and `comparisons` are Hive partitions: `results/<data set>/experiment=<name>/site=<name>/…parquet` (`topics`, `paths`: one file per experiment). `experiment` and `site` come
 from the path and are not stored again. Times are UTC; the window of the configuration is applied to metrics and series, not to these rows
 (README shows the line that applies it). `_to_broker` and `_from_broker` name the direction of what is counted.
 """

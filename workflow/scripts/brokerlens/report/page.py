@@ -22,6 +22,7 @@ from brokerlens.report.clients import Clients, clients
 from brokerlens.report.comparability import Judgement, judge
 from brokerlens.report.connections import Connections, connections
 from brokerlens.report.differences import Differences, differences, pair_title
+from brokerlens.report.ends import BothEnds, both_ends
 from brokerlens.report.distributions import Distributions, distributions
 from brokerlens.report.figure import Figure, json_for_script
 from brokerlens.report.headline import Headline, headline
@@ -57,6 +58,7 @@ class Page:
     parts_key: Markup
     timelines: Timelines
     network: Network
+    both_ends: BothEnds
     clients: Clients
     connections: Connections
     judgement: Judgement
@@ -98,6 +100,7 @@ def build(results: Results) -> Page:
         parts_key=key([(part, f"var(--{part})") for part in ("network", "broker", "queue", "transfer")]),
         timelines=timelines(results, bins, minutes, worst, colours, states),
         network=network(results, colours),
+        both_ends=both_ends(results),
         clients=clients(results, colours, states),
         connections=connections(results),
         judgement=judgement,

@@ -81,6 +81,8 @@ class Site:
     requests_captured: int
     topic_names: Mapping[str, str] = field(default_factory=dict)
     events: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    paths: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    """Rows of the data set `paths` of connections that this site captured at the client."""
 
     @property
     def key(self) -> Key:
@@ -253,11 +255,13 @@ def read_results(
     comparisons: str | Path,
     facts: Iterable[str | Path],
     settings: Mapping[str, Any],
+    paths: Iterable[str | Path] = (),
 ) -> Results:
     """Read every data set; files belong to the experiment and site that their path names."""
     by_metric, by_series, by_request = _by_site(metrics), _by_site(series), _by_site(requests)
     by_connection, by_packet = _by_site(connections), _by_site(packets)
     by_facts, by_cluster = _facts_by_site(facts), _topic_names(topics)
+    by_path = _paths_by_site(paths)
     rows = _read([Path(sites)], "sites").to_dicts()
     short = shortened(sorted({row["experiment"] for row in rows}))
     slugs = _slugs([(row["experiment"], row["site"]) for row in rows])
@@ -285,6 +289,7 @@ def read_results(
                 captures=by_facts.get(key, []),
                 requests_captured=asked["request_first"].count(),
                 topic_names=by_cluster.get((key[0], row["cluster"]), {}),
+                paths=by_path.get(key, []),
                 events=[event for event in settings.get("events", ()) if event["experiment"] == key[0]],
             )
         )
@@ -332,6 +337,17 @@ def _topic_names(paths: Iterable[str | Path]) -> dict[tuple[str, str], dict[str,
             rows = _read([path], "topics").sort(pl.col("source") == "metadata", "learned_at")
             for cluster, topic_id, topic in rows.select("cluster", "topic_id", "topic").iter_rows():
                 found.setdefault((named[1], cluster), {})[topic_id] = topic
+    return found
+
+
+def _paths_by_site(paths: Iterable[str | Path]) -> dict[Key, list[Mapping[str, Any]]]:
+    """Connections captured at both ends, by experiment and the client's site."""
+    found: dict[Key, list[Mapping[str, Any]]] = {}
+    for path in sorted(map(Path, paths)):
+        named = _EXPERIMENT.search(path.as_posix())
+        if named:
+            for row in _read([path], "paths").iter_rows(named=True):
+                found.setdefault((named[1], row["client_site"]), []).append(row)
     return found
 
 
