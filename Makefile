@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env run test test-slow test-cuts test-live live lint docs lock clean
+.PHONY: env run test test-slow test-cuts test-remote test-live live lint docs lock clean
 
 env: $(VENV)/.made
 
@@ -29,6 +29,11 @@ test-slow: env
 test-cuts: env
 	$(BIN)/pytest -m cuts
 
+# The storage plugin and a server, beside the environment instead of in it: Snakemake would import them at every start.
+test-remote: env
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --upgrade --target $(VENV)/remote -r tests/remote/requirements.txt
+	PYTHONPATH=$(VENV)/remote $(BIN)/pytest -m remote
+
 test-live: env
 	$(BIN)/pytest -m live
 
@@ -53,6 +58,8 @@ docs: env
 # The pins for every supported Python, with hashes; needs uv. Without an index's address: which one to use is the machine's business.
 lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet requirements.in -o requirements.txt
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet -c requirements.txt requirements-s3.in -o requirements-s3.txt
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet -c requirements.txt tests/remote/requirements.in -o tests/remote/requirements.txt
 
 clean:
 	rm -rf results/[!R]* .snakemake

@@ -247,7 +247,7 @@ def window_of(link: Link) -> tuple[int | None, int | None]:
 def write_tree(folder: Path, links: Sequence[Link] = EXAMPLE, **settings: Any) -> dict[str, Any]:
     """Write the tree; what it returns are ``report``'s arguments."""
     results = folder / "results"
-    found: dict[str, list[str]] = {name: [] for name in ("metrics", "series", "requests", "connections", "packets", "facts")}
+    found: dict[str, list[str]] = {name: [] for name in ("metrics", "series", "requests", "connections", "packets", "captures")}
     sites = []
     for link in links:
         where = f"experiment={link.experiment}/site={link.site}"
@@ -269,7 +269,7 @@ def write_tree(folder: Path, links: Sequence[Link] = EXAMPLE, **settings: Any) -
         )  # fmt: skip
         for name, path in paths.items():
             found[name].append(str(path))
-        found["facts"] += _write_facts(link, packets, results)
+        found["captures"] += _write_facts(link, packets, results)
         sites.append(_site_row(link, packets))
     found["topics"] = _write_topics(links, results)
     site_file, comparison_file = results / "sites" / "sites.parquet", results / "comparisons" / "comparisons.parquet"
@@ -330,21 +330,21 @@ def _write_merged(packets: pl.DataFrame, path: Path) -> None:
 
 
 def _write_facts(link: Link, packets: pl.DataFrame, results: Path) -> list[str]:
-    folders = []
+    listed = {}
     size = -(-max(packets.height, 1) // link.captures)
     for i in range(link.captures):
         part = packets[i * size : (i + 1) * size]
-        folder = results / "intermediate" / "captures" / link.experiment / link.site / f"{link.capture.encode().hex()}-{i:02d}"
-        folder.mkdir(parents=True)
         facts = {
             "capture": f"{link.capture}-{i:02d}.pcap", "format": "pcap", "link_types": ["Ethernet"], "packets": part.height + 12, "kept": part.height,
             "skipped": {"other_endpoint": 10, "not_tcp": 2}, "first_seen": part["timestamp"].min(), "last_seen": part["timestamp"].max(),
             "truncated": "packet 41 of 300 bytes ends after 17" if i == 2 else None, "time_backsteps": 0, "kept_bytes": {}, "capped_bytes": 0,
             "endpoints": [["203.0.113.9:8080", 33]],
         }  # fmt: skip
-        (folder / "facts.json").write_text(json.dumps(facts))
-        folders.append(str(folder))
-    return folders
+        listed[f"{link.capture.encode().hex()}-{i:02d}"] = facts
+    path = results / "intermediate" / "captures" / link.experiment / link.site / "+captures.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(listed))
+    return [str(path)]
 
 
 def _site_row(link: Link, packets: pl.DataFrame) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import collect_sites as script
 from brokerlens import tables
 from brokerlens.metrics.rows import Rows
 from brokerlens.metrics.taps import found_tap
+from list_captures import list_captures
 
 T0 = 1_766_769_260_000_000_000
 EDGE: dict[str, Any] = {
@@ -88,16 +89,15 @@ class Results:
         tables.write(rows.table(), self.root / "metrics" / of_site / "metrics.parquet", "metrics", {})
         tables.write(tables.schema("series").empty_table(), self.root / "series" / of_site / "series.parquet", "series", {})
 
-    def collect(self, *sites: dict[str, Any], facts: list[Path] | None = None) -> None:
+    def collect(self, *sites: dict[str, Any]) -> None:
         of_sites = [f"experiment={site['experiment']}/site={site['site']}" for site in sites]
-        if facts is None:
-            facts = [
-                self.root / "intermediate/captures" / site["experiment"] / site["site"] / name.replace(",", "%2C")
-                for site in sites
-                for name in site["captures"]
-            ]
+        listed = []
+        for site in sites:
+            beside = self.root / "intermediate/captures" / site["experiment"] / site["site"]
+            listed.append(beside / "+captures.json")
+            list_captures(folders=[beside / name.replace(",", "%2C") for name in site["captures"]], captures=listed[-1])
         script.collect_sites(
-            facts=facts,
+            captures=listed,
             metrics=[self.root / "metrics" / name / "metrics.parquet" for name in of_sites],
             connections=[
                 self.root / "connections" / name / f"part-{part}.parquet"
@@ -200,7 +200,7 @@ def test_what_the_configuration_no_longer_has_is_removed(results: Results) -> No
         (results.root / path).touch()
     results.collect(EDGE)
     expected = {name for name in kept if "taken-out" not in name and "-0001" not in name and "-0002" not in name}
-    expected |= {*of_kept, *beside, "sites/sites.parquet", "metrics.csv"}
+    expected |= {*of_kept, *beside, "sites/sites.parquet", "metrics.csv", "intermediate/captures/experiment08/edge/+captures.json"}
     assert results.files() == expected
     assert not (results.root / "packets/experiment=removed").exists() and not killed.exists()
     assert not (results.root / "intermediate/captures/removed").exists()

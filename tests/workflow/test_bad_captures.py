@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from workbench import ROOT, Workbench, downstream_of_merge
+from workbench import ROOT, Workbench, downstream_of_captures
 
 EXAMPLE = ROOT / "resources/example/experiment08"
 FIRST, SECOND = "experiment_capture_20251226_171400.pcap", "experiment_capture_20251226_171430.pcap"
@@ -85,7 +85,7 @@ def test_the_other_site_is_finished_and_this_one_waits(bench: Workbench, said: s
 def test_once_they_are_taken_out_only_what_waited_runs(bench: Workbench, said: str) -> None:
     for name in BAD:
         (bench.work / "edge" / name).unlink()
-    assert bench.planned() == downstream_of_merge("run1", "edge")
+    assert bench.planned() == downstream_of_captures("run1", "edge")
 
 
 def test_a_site_whose_brokers_no_packet_knows(bench: Workbench, said: str, tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workbench import REPORTED, ROOT, TOGETHER, Workbench, downstream_of_merge, jobs, splits
+from workbench import REPORTED, ROOT, TOGETHER, Workbench, downstream_of_captures, jobs, splits
 
 SHIPPED = {"experiment07", "experiment08"}
 MINE = {"experiments": {"mine": {"sites": {"edge": {"captures": "data/run1/edge", "brokers": ["192.0.2.0:9092"]}}}}}
-MY_JOBS = splits("mine", "edge", ["a.pcap", "b.pcap"]) | downstream_of_merge("mine", "edge")
+MY_JOBS = splits("mine", "edge", ["a.pcap", "b.pcap"]) | downstream_of_captures("mine", "edge")
 
 
 def experiments(said: str) -> set[str]:

@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from workbench import REPORTED, ROOT, TOGETHER, Workbench, downstream_of_merge, downstream_of_topic_ids, splits
+from workbench import REPORTED, ROOT, TOGETHER, Workbench, downstream_of_captures, downstream_of_merge, downstream_of_topic_ids, splits
 
 BOTH = ("a.pcap", "b.pcap")
 SITES = [(run, site) for run in ("run1", "run2") for site in ("edge", "cloud")]
-ALL_SPLITS = {job for run, site in SITES for job in splits(run, site, BOTH)}
+ALL_LISTS = {f"list_captures {run}/{site}" for run, site in SITES}
+ALL_SPLITS = {job for run, site in SITES for job in splits(run, site, BOTH)} | ALL_LISTS
 ALL_MERGES = {f"{rule} {run}/{site}/part-0000" for run, site in SITES for rule in ("merge_site", "complete_requests")}
 ALL_TOPICS, ALL_PATHS = ({f"{rule} {run}" for run, _ in SITES} for rule in ("merge_experiment", "match_paths"))
 ALL_EXPERIMENTS = ALL_TOPICS | ALL_PATHS
@@ -43,12 +44,12 @@ def test_a_run_says_where_the_report_is(bench: Workbench) -> None:
 
 def test_a_capture_added(bench: Workbench) -> None:
     bench.capture("data/run1/edge/c.pcap", "new", date=1_000_000_000)
-    assert bench.planned() == splits("run1", "edge", ["c.pcap"]) | downstream_of_merge("run1", "edge")
+    assert bench.planned() == splits("run1", "edge", ["c.pcap"]) | downstream_of_captures("run1", "edge")
 
 
 def test_a_capture_removed(bench: Workbench) -> None:
     (bench.work / "data/run1/edge/b.pcap").unlink()
-    assert bench.planned() == downstream_of_merge("run1", "edge")
+    assert bench.planned() == downstream_of_captures("run1", "edge")
 
 
 def test_a_removed_capture_that_comes_back_is_not_split_again(bench: Workbench) -> None:
@@ -56,25 +57,33 @@ def test_a_removed_capture_that_comes_back_is_not_split_again(bench: Workbench) 
     (bench.work / "data/run1/edge/b.pcap").rename(aside)
     bench.run()
     aside.rename(bench.work / "data/run1/edge/b.pcap")
-    assert bench.planned() == downstream_of_merge("run1", "edge")
+    assert bench.planned() == downstream_of_captures("run1", "edge")
 
 
 @pytest.mark.parametrize("content", ["another, longer content", "run1 edge b.PCAP"], ids=["other size", "same size"])
 @pytest.mark.parametrize("date", [1_600_000_000, 1_800_000_000], ids=["older", "newer"])
 def test_a_capture_replaced(bench: Workbench, content: str, date: int) -> None:
     bench.capture("data/run1/edge/b.pcap", content, date)
-    assert bench.planned() == splits("run1", "edge", ["b.pcap"]) | downstream_of_merge("run1", "edge")
+    assert bench.planned() == splits("run1", "edge", ["b.pcap"]) | downstream_of_captures("run1", "edge")
+
+
+def test_a_split_that_failed_is_tried_again_where_later_results_still_stand(bench: Workbench) -> None:
+    """Also if the capture is older than they are: a missing working folder alone is no reason for Snakemake to make it."""
+    bench.capture("data/run1/edge/b.pcap", "broken", date=1_600_000_000)
+    bench.failed()
+    bench.capture("data/run1/edge/b.pcap", "mended now", date=1_600_000_000)
+    assert bench.planned() == splits("run1", "edge", ["b.pcap"]) | downstream_of_captures("run1", "edge")
 
 
 def test_a_capture_renamed(bench: Workbench) -> None:
     (bench.work / "data/run2/cloud/b.pcap").rename(bench.work / "data/run2/cloud/d.pcap")
-    assert bench.planned() == splits("run2", "cloud", ["d.pcap"]) | downstream_of_merge("run2", "cloud")
+    assert bench.planned() == splits("run2", "cloud", ["d.pcap"]) | downstream_of_captures("run2", "cloud")
 
 
 def test_captures_of_which_two_share_a_name(bench: Workbench) -> None:
     bench.site("run1", "edge")["captures"] = ["data/run1/edge", "other"]
     bench.capture("other/b.pcap", "x")
-    assert bench.planned() == splits("run1", "edge", ["edge%2Fb.pcap", "other%2Fb.pcap"]) | downstream_of_merge("run1", "edge")
+    assert bench.planned() == splits("run1", "edge", ["edge%2Fb.pcap", "other%2Fb.pcap"]) | downstream_of_captures("run1", "edge")
 
 
 # Configuration
@@ -97,12 +106,12 @@ def test_the_time_zone_moves_every_window(bench: Workbench) -> None:
 
 def test_one_sites_broker_changed(bench: Workbench) -> None:
     bench.site("run1", "edge")["brokers"] = ["192.0.2.9:9092"]
-    assert bench.planned() == splits("run1", "edge", BOTH) | downstream_of_merge("run1", "edge")
+    assert bench.planned() == splits("run1", "edge", BOTH) | downstream_of_captures("run1", "edge")
 
 
 def test_one_sites_decoder_changed(bench: Workbench) -> None:
     bench.site("run1", "edge")["decoder"] = "wireshark"
-    assert bench.planned() == splits("run1", "edge", BOTH) | downstream_of_merge("run1", "edge")
+    assert bench.planned() == splits("run1", "edge", BOTH) | downstream_of_captures("run1", "edge")
 
 
 def test_two_brokers_in_another_order(bench: Workbench) -> None:
@@ -137,7 +146,7 @@ KEY = f"CLIENT_RANDOM {'ab' * 32} {'cd' * 48}\n"
 
 
 def test_tls_keys_split_and_merge_again_when_they_come_or_go_and_merge_when_they_change(bench: Workbench) -> None:
-    everything = splits("run1", "edge", BOTH) | downstream_of_merge("run1", "edge")
+    everything = splits("run1", "edge", BOTH) | downstream_of_captures("run1", "edge")
     bench.capture("my.keys", KEY)
     bench.site("run1", "edge")["tls_keylog"] = "my.keys"
     assert bench.planned() == everything
@@ -190,7 +199,7 @@ def test_experiments_in_another_order(bench: Workbench) -> None:
 def test_an_experiment_added(bench: Workbench) -> None:
     bench.capture("data/run3/a.pcap", "x")
     bench.config["experiments"]["run3"] = {"sites": {"edge": {"captures": "data/run3", "brokers": ["192.0.2.9:1"]}}}
-    assert bench.planned() == splits("run3", "edge", ["a.pcap"]) | downstream_of_merge("run3", "edge")
+    assert bench.planned() == splits("run3", "edge", ["a.pcap"]) | downstream_of_captures("run3", "edge")
 
 
 def test_an_experiment_removed(bench: Workbench) -> None:
@@ -290,6 +299,7 @@ def test_a_single_data_set_can_be_asked_for(bench: Workbench) -> None:
     shutil.rmtree(bench.work / "results")
     target = "results/requests/experiment=run1/site=edge/part-0000.parquet"
     assert bench.planned(target) == splits("run1", "edge", BOTH) | {
+        "list_captures run1/edge",
         "merge_site run1/edge/part-0000",
         "complete_requests run1/edge/part-0000",
     }

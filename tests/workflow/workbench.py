@@ -131,8 +131,13 @@ def splits(experiment: str, site: str, captures: Iterable[str]) -> set[str]:
     return {f"split_capture {experiment}/{site}/{capture}" for capture in captures}
 
 
+def downstream_of_captures(experiment: str, site: str) -> set[str]:
+    """What runs, beside its splits, when a site's captures or their working folders changed."""
+    return {f"list_captures {experiment}/{site}"} | downstream_of_merge(experiment, site)
+
+
 def downstream_of_merge(experiment: str, site: str) -> set[str]:
-    """What runs when a site's working folders changed."""
+    """What runs when a site's merge changed."""
     return {f"merge_site {experiment}/{site}/part-0000"} | downstream_of_topic_ids(experiment, site)
 
 

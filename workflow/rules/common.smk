@@ -2,6 +2,7 @@
 # holds the least that the job depends on, because a change of it is what makes the job run again. Functions for `params` take wildcards only:
 # Snakemake does not track the others.
 import hashlib
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -10,10 +11,19 @@ from pathlib import Path
 SCRIPTS = Path(workflow.current_basedir.get_path_or_uri(secret_free=False)).parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
+from snakemake.common import overwrite_function_params
+
 from brokerlens import closure, config as configuration
+from brokerlens.remote import is_remote
+
+
+def s3_client():
+    """The client of Snakemake's S3 plugin, with the settings that it got."""
+    return workflow.storage_registry.register_storage("s3").s3c.meta.client
+
 
 try:
-    CONFIG = configuration.read(config)
+    CONFIG = configuration.read(config, s3_client)
 except configuration.ConfigError as fault:
     # A WorkflowError would say at which line of this file it was raised, which helps nobody.
     sys.exit(f"Configuration error in {fault}")
@@ -41,6 +51,12 @@ wildcard_constraints:
 def code(script):
     """A digest of the script and of all of our modules that it imports: an edit of any of them runs the rule's jobs again, a new date does not."""
     return f"code:{closure.code_digest(SCRIPTS / script)}"
+
+
+def called_often(function):
+    """For a function of wildcards in a rule with a job per capture: Snakemake would look at its signature several times a job."""
+    overwrite_function_params(function, inspect.signature(function).parameters)
+    return function
 
 
 def site_of(wildcards):
@@ -83,9 +99,14 @@ def paths():
     return [f"results/paths/experiment={experiment}/paths.parquet" for experiment in CONFIG.experiments]
 
 
-def working_folders():
-    """The working folders of all captures, in the order of experiments, sites and captures."""
-    return [working_folder(experiment.name, site.name, capture.key) for experiment, site in all_sites() for capture in site.captures]
+def listed(experiment, site):
+    """What list_captures leaves of a site. The `+` keeps it apart from the folders of captures, beside which it lies so that it goes when they do."""
+    return f"results/intermediate/captures/{experiment}/{site}/+captures.json"
+
+
+def all_listed():
+    """The lists of captures of all sites, in the order of experiments and sites."""
+    return [listed(experiment.name, site.name) for experiment, site in all_sites()]
 
 
 def data_sets():
@@ -96,14 +117,19 @@ def data_sets():
 # split_capture
 
 
+@called_often
 def capture_file(wildcards):
     """The capture that a working folder is made from."""
-    return CAPTURES[wildcards.experiment, wildcards.site, wildcards.capture].path
+    return file_of(CAPTURES[wildcards.experiment, wildcards.site, wildcards.capture])
 
 
-def capture_size(wildcards):
-    """Size and date of the capture: Snakemake alone would not notice one that was replaced by an older file."""
-    capture = CAPTURES[wildcards.experiment, wildcards.site, wildcards.capture]
+def file_of(capture):
+    """A capture as an input: one in a storage is fetched by Snakemake's plugin."""
+    return storage.s3(capture.path) if is_remote(capture.path) else capture.path
+
+
+def size_of(capture):
+    """Size and date of a capture: Snakemake alone would not notice one that was replaced by an older file."""
     return {"bytes": capture.bytes, "modified": capture.modified}
 
 
@@ -119,18 +145,43 @@ def split_threads(wildcards):
     return 2 if size * (workflow.cores or 1) > ALL_BYTES else 1
 
 
+@called_often
 def split_settings(wildcards):
-    """The capture's name as people know it, whose packets to keep, what reads them, and whether TLS is kept for the merge to decrypt."""
-    capture, site = CAPTURES[wildcards.experiment, wildcards.site, wildcards.capture], site_of(wildcards)
-    return {"name": capture.name, "brokers": list(site.brokers), "decoder": site.decoder, "keep_tls": site.tls_keylog is not None}
+    """What the split of a capture depends on. In one dictionary: each further function costs a twentieth of the start at 10,000 captures."""
+    return settings_of(site_of(wildcards), CAPTURES[wildcards.experiment, wildcards.site, wildcards.capture])
 
 
-# merge_site
+def settings_of(site, capture):
+    """The capture's name as people know it, its size, whose packets to keep, what reads them, and whether TLS is kept for the merge to decrypt."""
+    return {
+        "name": capture.name,
+        "brokers": list(site.brokers),
+        "decoder": site.decoder,
+        "keep_tls": site.tls_keylog is not None,
+        **size_of(capture),
+    }
+
+
+# list_captures
 
 
 def folders_of_site(wildcards):
     """The working folders of a site's captures."""
     return [working_folder(wildcards.experiment, wildcards.site, capture.key) for capture in site_of(wildcards).captures]
+
+
+def list_settings(wildcards):
+    """What the splits of a site depend on: if one of them failed and left nothing, it is tried again even where later results are still there."""
+    site = site_of(wildcards)
+    return {"captures": {capture.key: settings_of(site, capture) for capture in site.captures}, "code": code("split_capture.py")}
+
+
+# merge_site
+
+
+def captures_of_site(wildcards):
+    """The list of a site's captures. The merge reads their folders: as inputs of its own, for every shard, they would double the start at 10,000 captures."""
+    return listed(wildcards.experiment, wildcards.site)
 
 
 def key_sources(wildcards):
@@ -140,7 +191,7 @@ def key_sources(wildcards):
         case "file":
             return [site.tls_keylog.path]
         case "captures":
-            return [capture.path for capture in site.captures]
+            return [file_of(capture) for capture in site.captures]
     return []
 
 
@@ -163,7 +214,6 @@ def merge_settings(wildcards):
         "tap": site.tap,
         "shards": site.shards,
         "keys": kind_of_keys(site),
-        "captures": {working_folder(wildcards.experiment, wildcards.site, capture.key): capture.name for capture in site.captures},
     }
 
 
@@ -340,8 +390,9 @@ def verified_captures():
 
 
 def verify_settings(wildcards):
-    """Whose packets to decode twice, and how many; None is all."""
-    return {"brokers": list(site_of(wildcards).brokers), "sample": CONFIG.sample}
+    """The capture's size, whose packets to decode twice, and how many; None is all."""
+    capture = CAPTURES[wildcards.experiment, wildcards.site, wildcards.capture]
+    return {"brokers": list(site_of(wildcards).brokers), "sample": CONFIG.sample, **size_of(capture)}
 
 
 def verify_minutes(wildcards, attempt):

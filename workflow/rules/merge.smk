@@ -1,5 +1,5 @@
 # A site's captures put together: connections followed across files, requests matched with responses.
-# Needs: the working folders of all captures of the site. Makes: a part of `packets`, `connections` and `requests` per shard; and in working files the
+# Needs: the list of the site's captures, and their working folders. Makes: a part of `packets`, `connections` and `requests` per shard; and in working files the
 # requests as far as one shard knows them, what it learned of topics, the notebook's bytes in the rows and order of `packets`, and what became of TLS.
 # A site with `tls_keylog` needs its keys and tshark, too.
 
@@ -7,7 +7,7 @@
 rule merge_site:
     """Follow one shard of a site's connections over all of its captures."""
     input:
-        captures=folders_of_site,
+        captures=captures_of_site,
         key_sources=key_sources,
     output:
         packets="results/packets/experiment={experiment}/site={site}/part-{part}.parquet",

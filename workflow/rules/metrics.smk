@@ -35,7 +35,7 @@ rule compute_metrics:
 rule collect_sites:
     """One row per site with its configuration and its captures' facts, and all metrics in one table for spreadsheets."""
     input:
-        facts=working_folders(),
+        captures=all_listed(),
         metrics=per_site("metrics"),
         connections=parts("connections"),
         learned=learned(CONFIG.experiments.values()),

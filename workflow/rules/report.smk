@@ -14,7 +14,7 @@ rule report:
         connections=parts("connections"),
         topics=topics(),
         paths=paths(),
-        facts=working_folders(),
+        captures=all_listed(),
     output:
         report=report(
             "results/report/index.html", caption="../report/report.rst", category="Report", labels={"what": "The report", "format": "HTML"}

@@ -1,5 +1,5 @@
 # A capture's packets to or from the site's brokers, as rows of header fields, and the payload that Kafka's frames need.
-# Needs: one capture. Makes: its working folder. The window is not applied here: changing it must not split anything again.
+# Needs: one capture. Makes: its working folder, and of all of a site's a list. The window is not applied here: changing it must not split anything again.
 
 
 rule split_capture:
@@ -20,9 +20,33 @@ rule split_capture:
         runtime=split_minutes,
     params:
         split=split_settings,
-        size=capture_size,
         code=code("split_capture.py"),
     message:
         "split_capture {wildcards.experiment}/{wildcards.site}/{wildcards.capture}"
     script:
         "../scripts/split_capture.py"
+
+
+rule list_captures:
+    """A site's captures in one file, for all that would otherwise ask for every working folder: its shards, the table of sites, the report."""
+    input:
+        folders=folders_of_site,
+    output:
+        captures="results/intermediate/captures/{experiment}/{site}/+captures.json",
+    log:
+        "results/logs/list_captures/{experiment}/{site}.log",
+    benchmark:
+        "results/benchmarks/list_captures/{experiment}/{site}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        split=list_settings,
+        code=code("list_captures.py"),
+    message:
+        "list_captures {wildcards.experiment}/{wildcards.site}"
+    script:
+        "../scripts/list_captures.py"

@@ -20,7 +20,6 @@ rule verify_capture:
         runtime=verify_minutes,
     params:
         verify=verify_settings,
-        size=capture_size,
         code=code("verify_capture.py"),
     message:
         "verify_capture {wildcards.experiment}/{wildcards.site}/{wildcards.capture}"

@@ -105,7 +105,7 @@ def write_csv(rows: Iterable[Sequence[Any]], path: str | Path) -> None:
 def leftovers(root: Path, sites: set[SiteName], parts: Mapping[SiteName, set[str]], working: Mapping[SiteName, set[str]]) -> Iterator[Path]:
     """Files and folders under ``root`` of experiments, sites, parts and captures that the configuration no longer has.
 
-    ``parts`` are the names of the files that merge_site wrote per site, ``working`` those of the folders of its captures. Only folders in
+    ``parts`` are the names of the files that merge_site wrote per site, ``working`` those of the folders of its captures, and of their list. Only folders in
     the places and with the names that the workflow gives them are looked at.
     """
     experiments = {experiment for experiment, _ in sites}
@@ -139,7 +139,7 @@ def remove(path: Path) -> None:
 
 def collect_sites(
     *,
-    facts: Sequence[str | Path],
+    captures: Sequence[str | Path],
     metrics: Sequence[str | Path],
     connections: Sequence[str | Path],
     learned: Sequence[str | Path],
@@ -149,19 +149,19 @@ def collect_sites(
 ) -> None:
     """Write `sites` and `metrics.csv`, and remove what an earlier configuration left in the data sets.
 
-    ``facts`` are the working folders of all captures, ``metrics`` and ``connections`` the files of those data sets, ``learned`` what the merges learned
+    ``captures`` are the lists of all sites' captures, ``metrics`` and ``connections`` the files of those data sets, ``learned`` what the merges learned
     of topics; ``sites`` has one mapping per experiment and site. The results folder is the one above that of ``output_sites``.
     """
-    folders, parts, measured = _by_site(facts), _by_site(connections), _by_site(metrics)
+    parts, measured = _by_site(connections), _by_site(metrics)
+    listed = {_site_of(path): json.loads(Path(path).read_text(encoding="utf-8")) for path in captures}
     clusters = clusters_of_sites(sites, _by_site(learned))
     site_rows: list[dict[str, Any]] = []
     csv_rows: list[list[Any]] = []
     for site in sites:
         name = site["experiment"], site["site"]
-        captures = [json.loads((folder / "facts.json").read_text(encoding="utf-8")) for folder in folders[name]]
         table = tables.read(measured[name], "metrics")
         seen = tables.read(parts[name], "connections", ["tap", "first_seen", "last_seen"])
-        site_rows.append(site_row(site, captures, seen, table, clusters[name]))
+        site_rows.append(site_row(site, list(listed[name].values()), seen, table, clusters[name]))
         csv_rows.extend([*name, *row.values()] for row in table.to_pylist())
     columns = {field.name: pa.array([row[field.name] for row in site_rows], field.type) for field in tables.schema("sites")}
     tables.write(pa.table(columns), output_sites, "sites", {"sites": [dict(site) for site in sites]})
@@ -170,7 +170,7 @@ def collect_sites(
         Path(output_sites).parent.parent,
         {(site["experiment"], site["site"]) for site in sites},
         {name: {path.name for path in paths} for name, paths in parts.items()},
-        {name: {path.name for path in paths} for name, paths in folders.items()},
+        {_site_of(path): {Path(path).name, *listed[_site_of(path)]} for path in captures},
     ):
         log.info("removed, no longer in the configuration: %s", path)
         remove(path)
@@ -179,7 +179,7 @@ def collect_sites(
 if __name__ == "__main__":
     with job.logged(snakemake):
         collect_sites(
-            facts=snakemake.input.facts,
+            captures=snakemake.input.captures,
             metrics=snakemake.input.metrics,
             connections=snakemake.input.connections,
             learned=snakemake.input.learned,

@@ -3,6 +3,7 @@
 from brokerlens import job  # first: limits threads before polars and numba start
 
 import itertools
+import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -280,6 +281,15 @@ def notebook_table(rows: working.Rows, ordered: Ordered, order: np.ndarray) -> p
     )
 
 
+def folders_listed(path: str) -> list[str]:
+    """The working folders that a list of captures names: they lie beside it."""
+    folders = [Path(path).parent / name for name in json.loads(Path(path).read_text(encoding="utf-8"))]
+    lost = next((folder for folder in folders if not (folder / "facts.json").exists()), None)
+    if lost is not None:
+        raise UserError(f"{lost} is not there; expected what split_capture left of a capture. Remove {path} and run again.")
+    return [str(folder) for folder in folders]
+
+
 def demand_packets(folders: Sequence[str], brokers: Sequence[str]) -> int:
     """How many packets of the site's brokers the captures have; without any end with the endpoints that they do hold."""
     facts = [working.read_facts(folder) for folder in folders]
@@ -532,7 +542,7 @@ def merge_site(
 if __name__ == "__main__":
     with job.logged(snakemake):
         merge_site(
-            captures=list(snakemake.input.captures),
+            captures=folders_listed(snakemake.input.captures),
             part=int(snakemake.wildcards.part),
             site=snakemake.params.site,
             packets=snakemake.output.packets,

@@ -22,7 +22,7 @@ def report(
     packets: Sequence[str],
     topics: Sequence[str],
     comparisons: str,
-    facts: Sequence[str],
+    captures: Sequence[str],
     settings: Mapping[str, Any],
     paths: Sequence[str] = (),
     output: str,
@@ -30,8 +30,8 @@ def report(
 ) -> None:
     """Write the report, and the specifications of its figures.
 
-    ``metrics``, ``series``, ``requests``, ``connections``, ``packets``, ``topics`` and ``paths`` are the files of these data sets, ``facts`` the captures'
-    working folders. ``settings`` has ``title``, ``baseline``, ``margin``, ``share_over_ms`` and ``events`` (``experiment``, ``at`` in ns, ``label``).
+    ``metrics``, ``series``, ``requests``, ``connections``, ``packets``, ``topics`` and ``paths`` are the files of these data sets, ``captures`` the sites'
+    lists of captures. ``settings`` has ``title``, ``baseline``, ``margin``, ``share_over_ms`` and ``events`` (``experiment``, ``at`` in ns, ``label``).
     """
     results = read_results(
         sites=sites,
@@ -42,7 +42,7 @@ def report(
         packets=packets,
         topics=topics,
         comparisons=comparisons,
-        facts=facts,
+        captures=captures,
         settings=settings,
         paths=paths,
     )
@@ -61,7 +61,7 @@ if __name__ == "__main__":
             topics=snakemake.input.topics,
             paths=snakemake.input.paths,
             comparisons=snakemake.input.comparisons,
-            facts=snakemake.input.facts,
+            captures=snakemake.input.captures,
             settings=snakemake.params.report,
             output=snakemake.output.report,
             specifications=snakemake.output.specifications,

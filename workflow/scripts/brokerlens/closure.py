@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 
 SKIPPED = frozenset({"__pycache__"})
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+"""Where a statement has others inside."""
 
 
 @cache
@@ -60,25 +62,25 @@ def _imported_names(nodes: list[ast.stmt], package: tuple[str, ...]) -> Iterator
         elif isinstance(node, ast.If) and _is_type_checking(node.test):
             todo += node.orelse
         else:
-            todo += ast.iter_child_nodes(node)
+            for block in BLOCKS:  # of statements alone: expressions, most of a tree, import nothing
+                todo += getattr(node, block, ())
 
 
 def _is_type_checking(test: ast.expr) -> bool:
     return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING")
 
 
-def _files_of(name: str, root: Path) -> Iterator[Path]:
+@cache
+def _files_of(name: str, root: Path) -> tuple[Path, ...]:
     """The files that importing a dotted name loads: the packages on the way, and the module itself if it is one."""
-    folder = root
-    for part in name.split("."):
-        if (folder / part / "__init__.py").is_file():
-            folder = folder / part
-            yield folder / "__init__.py"
-        elif (folder / f"{part}.py").is_file():
-            yield folder / f"{part}.py"
-            return
-        else:
-            return
+    head, _, tail = name.rpartition(".")
+    above = _files_of(head, root) if head else ()
+    if head and (not above or above[-1].name != "__init__.py" or len(above) < len(head.split("."))):
+        return above
+    folder = above[-1].parent if above else root
+    if (folder / tail / "__init__.py").is_file():
+        return (*above, folder / tail / "__init__.py")
+    return (*above, folder / f"{tail}.py") if (folder / f"{tail}.py").is_file() else above
 
 
 @cache

@@ -18,12 +18,13 @@ import os
 import re
 import zoneinfo
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
+from brokerlens import remote
 from brokerlens.errors import UserError
 from brokerlens.tls.keys import check_key_log
 
@@ -40,12 +41,30 @@ class ConfigError(UserError):
     """The configuration cannot be used; the message says which key, what was found, what was expected and what to do."""
 
 
+class Found(NamedTuple):
+    """A file, in the working directory's sight or in a storage; ``same`` is equal for two names of one file."""
+
+    path: str
+    bytes: int
+    modified: int
+    same: object
+
+    @classmethod
+    def local(cls, path: str, stat: os.stat_result) -> Found:
+        """A file of this machine."""
+        return cls(path, stat.st_size, int(stat.st_mtime), (stat.st_dev, stat.st_ino))
+
+
+def _no_storage() -> Any:
+    raise remote.RemoteError("captures in a storage can be listed by Snakemake alone")
+
+
 @dataclass(frozen=True)
 class Capture:
     """One capture file of a site."""
 
     path: str
-    """As Snakemake sees it: relative paths start at the working directory."""
+    """As Snakemake sees it: relative paths start at the working directory; `s3://bucket/key` in S3-compatible storage."""
     name: str
     """As people see it: the file's name, or the shortest path that tells it from the site's others."""
     key: str
@@ -143,8 +162,8 @@ class Configuration:
     """Packets of each capture that `verify` compares; None for all."""
 
 
-def read(given: Mapping[str, Any]) -> Configuration:
-    """Check a configuration as YAML gives it, fill in the defaults, find the captures.
+def read(given: Mapping[str, Any], storage_client: Callable[[], Any] = _no_storage) -> Configuration:
+    """Check a configuration as YAML gives it, fill in the defaults, find the captures; ``storage_client`` makes boto3's S3 client.
 
     Raises `ConfigError` at the first fault, unknown keys first.
     """
@@ -156,7 +175,7 @@ def read(given: Mapping[str, Any]) -> Configuration:
     _refuse_what_is_not_there(plain)
     zone = time_zone(plain["timezone"], "timezone")
     _check_numbers(plain, "")
-    experiments = {name: _experiment(name, plain["experiments"][name], zone) for name in plain["experiments"]}
+    experiments = {name: _experiment(name, plain["experiments"][name], zone, storage_client) for name in plain["experiments"]}
     _check_baseline(plain["baseline"], experiments.values())
     return Configuration(
         timezone=zone_name(plain["timezone"]),
@@ -489,7 +508,7 @@ def _offset_text(offset: dt.timedelta | None) -> str:
 # Experiments and sites
 
 
-def _experiment(name: str, settings: Mapping[str, Any], zone: dt.tzinfo) -> Experiment:
+def _experiment(name: str, settings: Mapping[str, Any], zone: dt.tzinfo, storage_client: Callable[[], Any]) -> Experiment:
     key = f"experiments.{name}"
     _check_name(name, key, "an experiment")
     if settings["condition"] is not None:
@@ -502,7 +521,7 @@ def _experiment(name: str, settings: Mapping[str, Any], zone: dt.tzinfo) -> Expe
             Event(instant(event["at"], zone, f"{key}.events[{number}].at"), event["label"])
             for number, event in enumerate(settings["events"])
         ),
-        sites={site: _site(site, settings["sites"][site], f"{key}.sites.{site}") for site in settings["sites"]},
+        sites={site: _site(site, settings["sites"][site], f"{key}.sites.{site}", storage_client) for site in settings["sites"]},
     )
 
 
@@ -513,12 +532,12 @@ def _window(settings: Mapping[str, Any], zone: dt.tzinfo, key: str) -> Window:
     return Window(start, end)
 
 
-def _site(name: str, settings: Mapping[str, Any], key: str) -> Site:
+def _site(name: str, settings: Mapping[str, Any], key: str, storage_client: Callable[[], Any]) -> Site:
     _check_name(name, key, "a site")
     offset = settings["clock_offset_ms"]
     return Site(
         name=name,
-        captures=find_captures(_listed(settings["captures"]), f"{key}.captures"),
+        captures=find_captures(_listed(settings["captures"]), f"{key}.captures", storage_client),
         brokers=_brokers(_listed(settings["brokers"]), f"{key}.brokers"),
         tap=settings["tap"],
         cluster=settings["cluster"],
@@ -543,7 +562,7 @@ def _key_log(place: str | None, key: str) -> KeyLogFile | Literal["captures"] | 
     if fault:
         raise ConfigError(f"{key}: {fault}")
     stat = os.stat(path)
-    _refuse_unspeakable([(path, stat)], key)
+    _refuse_unspeakable([path], key)
     return KeyLogFile(path, stat.st_size, int(stat.st_mtime))
 
 
@@ -569,57 +588,86 @@ def _check_baseline(baseline: str | None, experiments: Iterable[Experiment]) -> 
 # Captures
 
 
-def find_captures(places: Sequence[str], key: str) -> tuple[Capture, ...]:
+def find_captures(places: Sequence[str], key: str, storage_client: Callable[[], Any] = _no_storage) -> tuple[Capture, ...]:
     """The captures of a site, sorted by name.
 
     Parameters
     ----------
     places
-        Folders (the captures directly in them, by name), globs (exactly what they match) and files.
+        Folders (the captures directly in them, by name), globs (exactly what they match) and files, each also as `s3://bucket/...`.
     key
         The configuration's key, for messages.
+    storage_client
+        Makes boto3's S3 client, for places in a storage.
 
     Raises `ConfigError` for a place that is missing or holds no captures, and for a file that is found twice.
     """
-    found: list[tuple[str, os.stat_result]] = []
+    found: list[Found] = []
     for number, place in enumerate(places):
         here = key if len(places) == 1 else f"{key}[{number}]"
-        found += _captures_at(_tidy(os.path.expanduser(place)), here)
+        if remote.is_remote(place):
+            found += _captures_in_storage(place, here, storage_client)
+        else:
+            found += _captures_at(_tidy(os.path.expanduser(place)), here)
     _refuse_twins(found, key)
-    _refuse_unspeakable(found, key)
-    names = shown_names([path for path, _ in found])
+    _refuse_unspeakable([file.path for file in found], key)
+    names = shown_names([file.path for file in found])
     captures = [
-        Capture(path=path, name=name, key=encoded(name), bytes=stat.st_size, modified=int(stat.st_mtime))
-        for (path, stat), name in zip(found, names, strict=True)
+        Capture(path=file.path, name=name, key=encoded(name), bytes=file.bytes, modified=file.modified)
+        for file, name in zip(found, names, strict=True)
     ]
     return tuple(sorted(captures, key=lambda capture: (capture.name, capture.key)))
 
 
-def _captures_at(place: str, key: str) -> list[tuple[str, os.stat_result]]:
+def _captures_in_storage(place: str, key: str, storage_client: Callable[[], Any]) -> list[Found]:
+    """Paths and facts of the captures that one folder, glob or object of a storage stands for."""
+    try:
+        listed = remote.list_objects(place, storage_client)
+    except remote.RemoteError as error:
+        raise ConfigError(f"{key}: {error}") from error
+    is_file = [file.path for file in listed] == [place]
+    captures = [file for file in listed if is_file or remote.MAGIC.search(place) or CAPTURE_NAME.search(file.path)]
+    if not captures:
+        holds = f"it holds {listed[0].path.rpartition('/')[2]} and {len(listed) - 1} more" if listed else "it holds nothing"
+        raise ConfigError(
+            f"{key}: no captures at {place} ({holds}). A folder ends in / and stands for the captures directly in it, whose names end in "
+            f"{CAPTURE_ENDINGS}; a glob takes any name."
+        )
+    for file in captures:
+        if remote.unaskable(file.path):
+            raise ConfigError(
+                f'{key}: {file.path!r} has "?", "#", "//" or a dot alone in it, which Snakemake does not ask for as it stands. Rename it.'
+            )
+    return [Found(*file, same=file.path) for file in captures]
+
+
+def _captures_at(place: str, key: str) -> list[Found]:
     """Paths and facts of the captures that one folder, glob or file stands for."""
     try:
         if os.path.isdir(place):
             return _captures_in(place, key)
         if os.path.lexists(place):
-            return [(place, os.stat(place))]
+            return [Found.local(place, os.stat(place))]
         if not glob.has_magic(place):
             raise _missing(place, key)
-        matches = [(path, os.stat(path)) for path in map(_tidy, sorted(glob.glob(place, recursive=True)))]
+        matches = [Found.local(path, os.stat(path)) for path in map(_tidy, sorted(glob.glob(place, recursive=True)))]
     except OSError as error:
         raise ConfigError(f"{key}: {error.filename or place} cannot be read: {error.strerror}.") from error
-    files = [(path, stat) for path, stat in matches if not os.path.isdir(path)] if matches else []
+    files = [file for file in matches if not os.path.isdir(file.path)]
     if not files and matches:
-        raise ConfigError(f"{key}: {place} matches folders only, such as {matches[0][0]}. A glob stands for the files it matches: add /*.")
+        raise ConfigError(
+            f"{key}: {place} matches folders only, such as {matches[0].path}. A glob stands for the files it matches: add /*."
+        )
     if not files:
         raise ConfigError(f"{key}: {place} matches no file. The working directory is {os.getcwd()}.")
     return files
 
 
-def _captures_in(folder: str, key: str) -> list[tuple[str, os.stat_result]]:
+def _captures_in(folder: str, key: str) -> list[Found]:
     with os.scandir(folder) as entries:
         listed = sorted(entries, key=lambda entry: entry.name)
         captures = [entry for entry in listed if CAPTURE_NAME.search(entry.name) and not entry.is_dir()]
-        found = [(_tidy(entry.path), entry.stat()) for entry in captures]
+        found = [Found.local(_tidy(entry.path), entry.stat()) for entry in captures]
     if not found:
         others = [entry.name for entry in listed if not entry.is_dir()]
         holds = f"It holds {others[0]}{f' and {len(others) - 1} more files' if len(others) > 1 else ''}" if others else "It holds no files"
@@ -646,18 +694,20 @@ def _tidy(path: str) -> str:
     return ("/" if path.startswith("/") else "") + "/".join(parts) or "."
 
 
-def _refuse_twins(found: Sequence[tuple[str, os.stat_result]], key: str) -> None:
+def _refuse_twins(found: Sequence[Found], key: str) -> None:
     """A capture that a site has twice would count each packet once but say so for every packet: surely a mistake."""
-    seen: dict[tuple[int, int], str] = {}
-    for path, stat in found:
-        twin = seen.setdefault((stat.st_dev, stat.st_ino), path)
-        if twin is not path:
-            raise ConfigError(f"{key}: {path} is {'there twice' if twin == path else f'the same file as {twin}'}. Take one out.")
+    seen: dict[object, Found] = {}
+    for file in found:
+        twin = seen.setdefault(file.same, file)
+        if twin is not file:
+            raise ConfigError(
+                f"{key}: {file.path} is {'there twice' if twin.path == file.path else f'the same file as {twin.path}'}. Take one out."
+            )
 
 
-def _refuse_unspeakable(found: Sequence[tuple[str, os.stat_result]], key: str) -> None:
+def _refuse_unspeakable(paths: Sequence[str], key: str) -> None:
     """Snakemake fills in `{wildcards}` and `<pathvars>` in what input functions return, without a way to escape them, and knows UTF-8 only."""
-    for path, _ in found:
+    for path in paths:
         pattern = re.search(r"\{\s*\w+|<[a-z][a-z0-9_]*>|[\n\r]|[\ud800-\udfff]", path)
         if pattern:
             raise ConfigError(

@@ -24,6 +24,7 @@ def run_all_stages(captures: Iterable[Path], folder: Path) -> None:
     import compare
     import complete_requests
     import compute_metrics
+    import list_captures
     import merge_site
     import split_capture
 
@@ -31,6 +32,8 @@ def run_all_stages(captures: Iterable[Path], folder: Path) -> None:
     for capture in captures:
         working.append(str(folder / "intermediate" / "captures" / "e" / "s" / capture.name))
         split_capture.split_capture(capture=str(capture), name=capture.name, brokers=BROKERS, output=working[-1])
+    listed = folder / "intermediate" / "captures" / "e" / "s" / "+captures.json"
+    list_captures.list_captures(folders=working, captures=listed)
     parts = {
         name: str(folder / name / "experiment=e" / "site=s" / "part-0000.parquet")
         for name in ("packets", "connections", "requests", "topics", "notebook")
@@ -39,8 +42,7 @@ def run_all_stages(captures: Iterable[Path], folder: Path) -> None:
     measured = {name: str(folder / name / "experiment=e" / "site=s" / f"{name}.parquet") for name in ("metrics", "series")}
     for path in [*parts.values(), *measured.values()]:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    names = {path: Path(path).name for path in working}
-    site = {"brokers": BROKERS, "tap": "auto", "shards": 1, "captures": names}
+    site = {"brokers": BROKERS, "tap": "auto", "shards": 1}
     merge_site.merge_site(captures=working, part=0, site=site, **parts)
     complete_requests.complete_requests(provisional=[parts["requests"]], topics=[parts["topics"]], part=0, topic_ids={}, requests=completed)
     compute_metrics.compute_metrics(
@@ -63,12 +65,12 @@ def run_all_stages(captures: Iterable[Path], folder: Path) -> None:
         "tap": "auto",
         "cluster": None,
         "clock_offset_ms": None,
-        "captures": list(names.values()),
+        "captures": [Path(path).name for path in working],
         "parts": ["0000"],
     }
     (folder / "sites").mkdir()
     collect_sites.collect_sites(
-        facts=working,
+        captures=[listed],
         metrics=[measured["metrics"]],
         connections=[parts["connections"]],
         learned=[parts["topics"]],

@@ -253,14 +253,14 @@ def read_results(
     packets: Iterable[str | Path],
     topics: Iterable[str | Path],
     comparisons: str | Path,
-    facts: Iterable[str | Path],
+    captures: Iterable[str | Path],
     settings: Mapping[str, Any],
     paths: Iterable[str | Path] = (),
 ) -> Results:
     """Read every data set; files belong to the experiment and site that their path names."""
     by_metric, by_series, by_request = _by_site(metrics), _by_site(series), _by_site(requests)
     by_connection, by_packet = _by_site(connections), _by_site(packets)
-    by_facts, by_cluster = _facts_by_site(facts), _topic_names(topics)
+    by_facts, by_cluster = _facts_by_site(captures), _topic_names(topics)
     by_path = _paths_by_site(paths)
     rows = _read([Path(sites)], "sites").to_dicts()
     short = shortened(sorted({row["experiment"] for row in rows}))
@@ -320,11 +320,10 @@ def _by_site(paths: Iterable[str | Path]) -> dict[Key, list[Path]]:
     return {key: sorted(files) for key, files in found.items()}
 
 
-def _facts_by_site(folders: Iterable[str | Path]) -> dict[Key, list[Mapping[str, Any]]]:
+def _facts_by_site(lists: Iterable[str | Path]) -> dict[Key, list[Mapping[str, Any]]]:
     found: dict[Key, list[Mapping[str, Any]]] = {}
-    for folder in map(Path, folders):
-        path = folder if folder.suffix == ".json" else folder / "facts.json"
-        found.setdefault((path.parts[-4], path.parts[-3]), []).append(json.loads(path.read_text(encoding="utf-8")))
+    for path in map(Path, lists):
+        found[path.parts[-3], path.parts[-2]] = list(json.loads(path.read_text(encoding="utf-8")).values())
     return {key: sorted(rows, key=lambda row: (row.get("first_seen") or 1 << 62, str(row.get("capture")))) for key, rows in found.items()}
 
 

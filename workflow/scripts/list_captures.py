@@ -1,0 +1,40 @@
+"""A site's captures in one file: what was found in each, and a digest of its working files, by the name of its folder."""
+
+from brokerlens import job  # isort: skip  # first: limits threads before polars and numba start
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def list_captures(*, folders: Sequence[str | Path], captures: str | Path) -> None:
+    """Write the facts of the captures with these working folders, in order.
+
+    The digest makes the list another whenever a working file is: a small file with a new date alone does not make Snakemake run what reads it.
+    """
+    found = {
+        Path(folder).name: {**json.loads(_facts(folder).read_text(encoding="utf-8")), "digest": _digest(Path(folder))} for folder in folders
+    }
+    Path(captures).write_text(json.dumps(found, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _facts(folder: str | Path) -> Path:
+    return Path(folder) / "facts.json"
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.parquet")):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    with job.logged(snakemake):
+        list_captures(folders=list(snakemake.input.folders), captures=snakemake.output.captures)
