@@ -40,6 +40,8 @@ def compute_metrics(
     and ``share_over_ms``, the threshold of `share_over`.
     """
     window = Window.of(measure["window"])
+    # First, and not kept: the notebook's packets, of all shards in order of time, take more memory than all that follows.
+    of_notebook = notebook_figures(read_packets(packets, notebook, window, measure["brokers"]))
     inside = traffic.packets_inside(packets, window)
     counted = traffic.count_traffic(inside, window)
     tcp_connections = of_connections.connections_inside(connections, counted.connections)
@@ -70,7 +72,7 @@ def compute_metrics(
     contents.add_frames(rows, groups)
     round_trips.add_round_trips(rows, trips, delayed, stamped)
     variation.add_variation(rows, inside, counted.connections, trips.sample, trips.to_broker, tap)
-    add_notebook(rows, notebook_figures(read_packets(packets, notebook, window, measure["brokers"])))
+    add_notebook(rows, of_notebook)
 
     courses = in_time.SeriesRows(series_bins(window, counted.first, counted.last) if counted.connections else Bins(0, 1, 0))
     if courses.bins.count:
