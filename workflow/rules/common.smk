@@ -54,7 +54,7 @@ def code(script):
 
 
 def called_often(function):
-    """For a function of wildcards in a rule with a job per capture: Snakemake would look at its signature several times a job."""
+    """Marks a function of wildcards that is asked once a capture, so that Snakemake need not look at its signature several times a job."""
     overwrite_function_params(function, inspect.signature(function).parameters)
     return function
 
