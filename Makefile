@@ -1,9 +1,9 @@
-# make run: the shipped example, from its captures to its report. make test: every check but the slow, the live and the cuts in thousands.
+# make run: the shipped example, from its captures to its report. make test: every check but the slow, the live, the cluster, the kills and the cuts in thousands.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env run test test-slow test-cuts test-remote test-live live lint docs lock clean
+.PHONY: env env-slurm run test test-slow test-cuts test-remote test-live test-cluster test-kills live lint docs lock clean
 
 env: $(VENV)/.made
 
@@ -14,6 +14,13 @@ $(VENV)/.made: requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	-PYTHONPATH=workflow/scripts $(BIN)/python -c 'from brokerlens import job; job.compile_kernels_once()'
+	touch $@
+
+# What a SLURM cluster needs beside that: docs/cluster.md.
+env-slurm: $(VENV)/.made-slurm
+
+$(VENV)/.made-slurm: $(VENV)/.made requirements-slurm.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-slurm.txt
 	touch $@
 
 run: env
@@ -36,6 +43,13 @@ test-remote: env
 
 test-live: env
 	$(BIN)/pytest -m live
+
+test-cluster: env-slurm
+	$(BIN)/pytest -m cluster
+
+# Kills runs at random moments, fills the disk, takes the right to write away; KILLS and SEED change how often and when.
+test-kills: env
+	$(BIN)/pytest -m kills -s
 
 # A real broker and real clients, captured at both ends and taken through the whole pipeline.
 live: env
@@ -60,6 +74,7 @@ lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet requirements.in -o requirements.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet -c requirements.txt requirements-s3.in -o requirements-s3.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet -c requirements.txt tests/remote/requirements.in -o tests/remote/requirements.txt
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet requirements-slurm.in -o requirements-slurm.txt
 
 clean:
 	rm -rf results/[!R]* .snakemake

@@ -22,11 +22,13 @@ include: "workflow/rules/metrics.smk"
 include: "workflow/rules/compare.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/verify.smk"
+include: "workflow/rules/costs.smk"
 
 
 localrules:
     all,
     verify,
+    costs,
 
 
 rule all:
@@ -45,6 +47,7 @@ rule all:
 
 onstart:
     print(inventory(), flush=True)
+    show_progress()
 
 
 onsuccess:

@@ -42,6 +42,17 @@ def test_the_lock_holds_every_direct_dependency_with_hashes(direct: dict[str, st
     assert all("--hash=sha256:" in entry for entry in entries)
 
 
+def test_what_a_cluster_needs_is_locked_beside_the_rest() -> None:
+    pinned = [line for line in (ROOT / "requirements-slurm.in").read_text().splitlines() if not line.startswith("-c ")]
+    text = (ROOT / "requirements-slurm.txt").read_text()
+    locked = dict(re.findall(r"^([a-z0-9-]+)==([^ ]+)", text, re.MULTILINE))
+    assert pins(pinned).items() <= locked.items()
+    everything = dict(re.findall(r"^([a-z0-9-]+)==([^ ]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    assert all(version == everything[name] for name, version in locked.items() if name in everything)
+    entries = re.split(r"^(?=[a-z0-9-]+==)", text, flags=re.MULTILINE)[1:]
+    assert all("--hash=sha256:" in entry for entry in entries)
+
+
 def test_no_file_names_a_package_index() -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
     if listed.returncode != 0:

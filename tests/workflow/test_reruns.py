@@ -142,6 +142,44 @@ def test_another_number_of_shards_splits_nothing_again(bench: Workbench) -> None
     assert bench.planned() == downstream_of_merge("run1", "edge")
 
 
+@pytest.fixture(scope="module")
+def finished_shards(finished: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+    """A site in three shards and one in two, run to the end."""
+    bench = finished.copied(tmp_path_factory.mktemp("shards"))
+    bench.site("run1", "edge")["shards"] = 3
+    bench.site("run1", "cloud")["shards"] = 2
+    bench.run()
+    return bench
+
+
+@pytest.fixture
+def sharded(finished_shards: Workbench, tmp_path: Path) -> Workbench:
+    return finished_shards.copied(tmp_path)
+
+
+def test_with_shards_captures_that_come_go_or_change(sharded: Workbench) -> None:
+    assert sharded.planned() == set()
+    merged = downstream_of_captures("run1", "edge", shards=3)
+    sharded.capture("data/run1/edge/c.pcap", "new", date=1_000_000_000)
+    assert sharded.planned() == splits("run1", "edge", ["c.pcap"]) | merged
+    (sharded.work / "data/run1/edge/c.pcap").unlink()
+    sharded.capture("data/run1/edge/b.pcap", "another, longer content", 1_600_000_000)
+    assert sharded.planned() == splits("run1", "edge", ["b.pcap"]) | merged
+    (sharded.work / "data/run1/edge/b.pcap").unlink()
+    assert sharded.planned() == merged
+
+
+def test_with_shards_the_configuration_of_one_site(sharded: Workbench) -> None:
+    site = sharded.site("run1", "edge")
+    site["topic_ids"] = {"AAAAAAAAAAAAAAAAAAAAAQ": "sensors"}
+    assert sharded.planned() == downstream_of_topic_ids("run1", "edge", shards=3)
+    site["tap"] = "client"
+    assert sharded.planned() == downstream_of_merge("run1", "edge", shards=3)
+    sharded.config["experiments"]["run1"]["window"]["end"] = "2025-12-24 15:00:01"
+    del site["tap"], site["topic_ids"]
+    assert sharded.planned() == {"compute_metrics run1/edge", "compute_metrics run1/cloud"} | TOGETHER
+
+
 KEY = f"CLIENT_RANDOM {'ab' * 32} {'cd' * 48}\n"
 
 

@@ -122,28 +122,39 @@ class Workbench:
         ]
 
 
+def results(work: Path) -> dict[str, bytes]:
+    """All files of a run, by their path under `results/`, but for those about the run itself."""
+    root = work / "results"
+    files = sorted(path for path in root.rglob("*") if path.is_file() and path.relative_to(root).parts[0] not in ("logs", "benchmarks"))
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
 def jobs(said: str) -> set[str]:
     """The jobs that Snakemake named, but for `all`."""
-    return set(re.findall(r"^Job \d+: (.+)$", said, re.MULTILINE)) - {"all"}
+    return set(re.findall(r"^ *Job \d+: (.+)$", said, re.MULTILINE)) - {"all"}
 
 
 def splits(experiment: str, site: str, captures: Iterable[str]) -> set[str]:
     return {f"split_capture {experiment}/{site}/{capture}" for capture in captures}
 
 
-def downstream_of_captures(experiment: str, site: str) -> set[str]:
+def downstream_of_captures(experiment: str, site: str, shards: int = 1) -> set[str]:
     """What runs, beside its splits, when a site's captures or their working folders changed."""
-    return {f"list_captures {experiment}/{site}"} | downstream_of_merge(experiment, site)
+    return {f"list_captures {experiment}/{site}"} | downstream_of_merge(experiment, site, shards)
 
 
-def downstream_of_merge(experiment: str, site: str) -> set[str]:
+def of_shards(rule: str, experiment: str, site: str, shards: int) -> set[str]:
+    return {f"{rule} {experiment}/{site}/part-{shard:04}" for shard in range(shards)}
+
+
+def downstream_of_merge(experiment: str, site: str, shards: int = 1) -> set[str]:
     """What runs when a site's merge changed."""
-    return {f"merge_site {experiment}/{site}/part-0000"} | downstream_of_topic_ids(experiment, site)
+    return of_shards("merge_site", experiment, site, shards) | downstream_of_topic_ids(experiment, site, shards)
 
 
-def downstream_of_topic_ids(experiment: str, site: str) -> set[str]:
+def downstream_of_topic_ids(experiment: str, site: str, shards: int = 1) -> set[str]:
     """What runs when the names of a site's topics changed."""
-    of_site = {f"complete_requests {experiment}/{site}/part-0000", f"compute_metrics {experiment}/{site}"}
+    of_site = of_shards("complete_requests", experiment, site, shards) | {f"compute_metrics {experiment}/{site}"}
     return of_site | {f"merge_experiment {experiment}", f"match_paths {experiment}"} | TOGETHER
 
 

@@ -7,13 +7,15 @@ import os
 import sys
 from pathlib import Path
 
+from snakemake.logging import logger
+
 # Beside this file: `workflow.basedir` is another workflow's where this one is used as a module.
 SCRIPTS = Path(workflow.current_basedir.get_path_or_uri(secret_free=False)).parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from snakemake.common import overwrite_function_params
 
-from brokerlens import closure, config as configuration
+from brokerlens import array_task, closure, config as configuration, progress
 from brokerlens.remote import is_remote
 
 
@@ -22,6 +24,7 @@ def s3_client():
     return workflow.storage_registry.register_storage("s3").s3c.meta.client
 
 
+array_task.become_own_job(sys.argv)
 try:
     CONFIG = configuration.read(config, s3_client)
 except configuration.ConfigError as fault:
@@ -39,6 +42,13 @@ CAPTURES = {
     for capture in site.captures
 }
 ALL_BYTES = sum(capture.bytes for capture in CAPTURES.values())
+# Minutes for the capture that takes longest, on a slow machine: bytes by what a decoder reads in a minute.
+SLOWEST_SPLIT = max(
+    capture.bytes / {"native": 5e8, "wireshark": 5e7}[site.decoder]
+    for experiment in CONFIG.experiments.values()
+    for site in experiment.sites.values()
+    for capture in site.captures
+)
 
 
 wildcard_constraints:
@@ -134,15 +144,17 @@ def size_of(capture):
 
 
 def split_minutes(wildcards, attempt):
-    """Time limit by the capture's size. From our own table: Snakemake's `input.size_mb` costs a tenth of the start at 10,000 captures."""
-    speed = 5e8 if site_of(wildcards).decoder == "native" else 5e7  # bytes a minute
-    return int(5 + CAPTURES[wildcards.experiment, wildcards.site, wildcards.capture].bytes / speed) * attempt
+    """Time limit by the largest capture of all: on a cluster all tasks of an array get that of the first, whichever it is."""
+    return int(5 + SLOWEST_SPLIT) * attempt
 
 
 def split_threads(wildcards):
-    """Two for a capture that is larger than a core's share of all: it would still be read when the others are done. Otherwise a capture per core is faster."""
+    """Two for a capture that is larger than a core's share of all: it would still be read when the others are done. Otherwise a capture per core is faster.
+
+    A cluster has no number of cores, and the jobs that run on it must get what they asked for: its profile says one.
+    """
     size = CAPTURES[wildcards.experiment, wildcards.site, wildcards.capture].bytes
-    return 2 if size * (workflow.cores or 1) > ALL_BYTES else 1
+    return 2 if size * (workflow.resource_settings.cores or 1) > ALL_BYTES else 1
 
 
 @called_often
@@ -416,7 +428,24 @@ def verification():
     return {"table": VERIFICATION, "digest": hashlib.sha256(Path(VERIFICATION).read_bytes()).hexdigest()}
 
 
+# costs
+
+
+def costs_settings(wildcards):
+    """Where jobs left their benchmarks, what each capture's job had to read, and where the table goes."""
+    sizes = {f"results/benchmarks/split_capture/{'/'.join(key)}.tsv": capture.bytes for key, capture in CAPTURES.items()}
+    return {"benchmarks": "results/benchmarks", "sizes": sizes, "table": "results/costs.csv"}
+
+
 # What a run says
+
+
+def show_progress():
+    """Say now and then how far the run is, from now on. Of the captures, those count that are still to be read."""
+    to_read = [tuple(job.wildcards) for job in workflow.dag.needrun_jobs() if job.rule.name == "split_capture"]
+    told = progress.Progress({key: CAPTURES[key].bytes for key in to_read}, lambda line: print(line, file=sys.stderr, flush=True))
+    told.watch()
+    logger.addHandler(told)
 
 
 def inventory():

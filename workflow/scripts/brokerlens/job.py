@@ -15,6 +15,7 @@ import gc
 import hashlib
 import logging
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from brokerlens.errors import UserError
 
@@ -105,15 +106,36 @@ def compile_kernels_once() -> None:
             logging.getLogger("brokerlens").warning("kernels could not be compiled ahead: %s", done.stderr.strip()[-2000:])
 
 
+def _alone(log: IO[str]) -> float:
+    """Lock the job's log until the process ends, and wait for who else holds it; seconds waited. Some file systems of clusters have no locks."""
+    began = time.monotonic()
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return 0.0
+    except BlockingIOError:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        return time.monotonic() - began
+    except OSError:
+        return 0.0
+
+
 @contextlib.contextmanager
 def logged(snakemake: Any) -> Iterator[None]:
-    """Run a job's work with everything it prints in the rule's log; an error the user can act on ends it with that message alone."""
-    with Path(snakemake.log[0]).open("w", buffering=1) as log:
+    """Run a job's work with everything it prints in the rule's log; an error the user can act on ends it with that message alone.
+
+    The same job of an earlier run may be at work still, where its Snakemake was killed or its node cut off: this one waits until it has ended.
+    """
+    terminal = os.dup(2)
+    with Path(snakemake.log[0]).open("a", buffering=1) as log:
+        waited = _alone(log)
+        log.truncate(0)
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", force=True
     )
+    if waited:
+        logging.getLogger("brokerlens").info("waited %.1f s for the same job of an earlier run, which was still at work", waited)
     began = time.monotonic()
     try:
         yield
@@ -122,14 +144,19 @@ def logged(snakemake: Any) -> Iterator[None]:
         sys.exit(1)
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            print(
-                f"error: no space left on the disk of {error.filename or Path.cwd()}: free some and run the same command again",
-                file=sys.stderr,
-            )
+            message = f"error: no space left on the disk of {error.filename or Path.cwd()}: free some and run the same command again\n"
+            os.write(terminal, message.encode())  # the log may be on that disk
         else:
             traceback.print_exc()
         sys.exit(1)
-    logging.getLogger("brokerlens").info("%s done in %.2f s", snakemake.rule, time.monotonic() - began)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    logging.getLogger("brokerlens").info(
+        "%s done in %.2f s, %.2f s of processors, at most %.0f MB",
+        snakemake.rule,
+        time.monotonic() - began,
+        used.ru_utime + used.ru_stime,
+        used.ru_maxrss / 1000,
+    )
 
 
 _job = getattr(__main__, "snakemake", None)
