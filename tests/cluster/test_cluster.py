@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from slurm import Cluster, NotPossibleError, slurm, wait_for
-from workbench import ROOT, TOGETHER, Workbench, jobs, results, splits
+from workbench import ROOT, TOGETHER, Workbench, downstream_of_captures, jobs, results, splits
 
 pytestmark = pytest.mark.cluster
 EXAMPLE: dict[str, Any] = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
