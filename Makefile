@@ -39,7 +39,7 @@ test-cuts: env
 # The storage plugin and a server, beside the environment instead of in it: Snakemake would import them at every start.
 test-remote: env
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --upgrade --target $(VENV)/remote -r tests/remote/requirements.txt
-	PYTHONPATH=$(VENV)/remote $(BIN)/pytest -m remote
+	PYTHONPATH=$(CURDIR)/$(VENV)/remote $(BIN)/pytest -m remote
 
 test-live: env
 	$(BIN)/pytest -m live
