@@ -131,20 +131,29 @@ def splits(experiment: str, site: str, captures: Iterable[str]) -> set[str]:
     return {f"split_capture {experiment}/{site}/{capture}" for capture in captures}
 
 
-def downstream_of_captures(experiment: str, site: str) -> set[str]:
-    """What runs, beside its splits, when a site's captures or their working folders changed."""
-    return {f"list_captures {experiment}/{site}"} | downstream_of_merge(experiment, site)
+BOTH_SITES = ("edge", "cloud")
 
 
-def downstream_of_merge(experiment: str, site: str) -> set[str]:
-    """What runs when a site's merge changed."""
-    return {f"merge_site {experiment}/{site}/part-0000"} | downstream_of_topic_ids(experiment, site)
+def downstream_of_captures(experiment: str, site: str, sites: Iterable[str] = BOTH_SITES) -> set[str]:
+    """What runs, beside its splits, when a site's captures or their working folders changed; ``sites`` are those of its experiment."""
+    return {f"list_captures {experiment}/{site}"} | downstream_of_merge(experiment, site, sites)
 
 
-def downstream_of_topic_ids(experiment: str, site: str) -> set[str]:
+def downstream_of_merge(experiment: str, site: str, sites: Iterable[str] = BOTH_SITES) -> set[str]:
+    """What runs when a site's working folders changed; ``sites`` are those of its experiment."""
+    return {f"merge_site {experiment}/{site}/part-0000"} | downstream_of_topic_ids(experiment, site, sites)
+
+
+def downstream_of_topic_ids(experiment: str, site: str, sites: Iterable[str] = BOTH_SITES) -> set[str]:
     """What runs when the names of a site's topics changed."""
     of_site = {f"complete_requests {experiment}/{site}/part-0000", f"compute_metrics {experiment}/{site}"}
-    return of_site | {f"merge_experiment {experiment}", f"match_paths {experiment}"} | TOGETHER
+    of_experiment = {f"merge_experiment {experiment}", f"match_paths {experiment}"} | downstream_of_clocks(experiment, sites)
+    return of_site | of_experiment | TOGETHER
+
+
+def downstream_of_clocks(experiment: str, sites: Iterable[str] = BOTH_SITES) -> set[str]:
+    """What runs, beside the paths, when the clocks of an experiment's sites are known otherwise, and what is done for all sites together."""
+    return {f"join_deliveries {experiment}"} | {f"measure_routes {experiment}/{site}" for site in sites}
 
 
 REPORTED = {"report", "draw_figures"}
