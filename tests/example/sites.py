@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
 from complete_requests import complete_requests
 from compute_metrics import compute_metrics
+from join_deliveries import join_deliveries
+from merge_experiment import merge_experiment
 from merge_site import merge_site
 from split_capture import split_capture
 
@@ -32,6 +36,8 @@ class Site:
     metrics: pl.DataFrame
     series: pl.DataFrame
     decryption: pl.DataFrame
+    produced: pl.DataFrame
+    fetched: pl.DataFrame
 
 
 def run_site(
@@ -63,13 +69,13 @@ def run_site(
     parts = [
         {
             name: str(folder / name / f"part-{part:04}.parquet")
-            for name in ("packets", "connections", "requests", "provisional", "topics", "notebook", "decryption")
+            for name in ("packets", "connections", "requests", "provisional", "topics", "notebook", "produced", "fetched", "decryption")
         }
         for part in range(shards)
     ]
     provisional, topics = [part["provisional"] for part in parts], [part["topics"] for part in parts]
     for number, part in enumerate(parts):
-        written = {name: part[name] for name in ("packets", "connections", "topics", "notebook", "decryption")}
+        written = {name: part[name] for name in ("packets", "connections", "topics", "notebook", "produced", "fetched", "decryption")}
         merge_site(captures=working, part=number, site=site, key_sources=sources, requests=part["provisional"], **written)
     for number, part in enumerate(parts):
         complete_requests(provisional=provisional, topics=topics, part=number, topic_ids={}, requests=part["requests"])
@@ -84,7 +90,44 @@ def run_site(
     tables = {
         name: pl.concat([pl.read_parquet(part[name]) for part in parts]) for name in ("packets", "requests", "connections", "decryption")
     }
-    return Site(**tables, metrics=pl.read_parquet(metrics), series=pl.read_parquet(series))
+    batches = {
+        name: pl.concat([pl.read_parquet(part[name]).with_columns(pl.col(pl.Categorical).cast(pl.String)) for part in parts]).sort(pl.all())
+        for name in ("produced", "fetched")
+    }
+    return Site(**tables, **batches, metrics=pl.read_parquet(metrics), series=pl.read_parquet(series))
+
+
+def run_experiment(
+    captures: Mapping[str, Sequence[Path]],
+    folder: Path,
+    clock_offset_ms: float | None = 0.0,
+    shards: int = 1,
+    brokers: Mapping[str, Sequence[str]] = BROKERS,
+) -> pl.DataFrame:
+    """The data set `deliveries` of some sites' captures; ``clock_offset_ms`` is what the configuration says of all of their clocks."""
+    left: dict[str, list[str]] = {"produced": [], "fetched": [], "topics": []}
+    for site, files in captures.items():
+        run_site(files, brokers[site], folder / site, shards)
+        for name, part in itertools.product(left, range(shards)):
+            file = folder / "merged" / site / f"{name}-{part:04}.parquet"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / site / name / f"part-{part:04}.parquet", file)
+            left[name].append(str(file))
+    sites: list[dict[str, Any]] = [
+        {"site": site, "cluster": None, "topic_ids": {}, "clock_offset_ms": clock_offset_ms} for site in captures
+    ]
+    topics, deliveries = str(folder / "topics.parquet"), str(folder / "deliveries.parquet")
+    merge_experiment(learned=left["topics"], experiment="e", sites=sites, topics=topics)
+    join_deliveries(
+        produced=left["produced"],
+        fetched=left["fetched"],
+        learned=left["topics"],
+        topics=topics,
+        experiment="e",
+        sites=sites,
+        deliveries=deliveries,
+    )
+    return pl.read_parquet(deliveries).with_columns(pl.col(pl.Categorical).cast(pl.String))
 
 
 def read_pcap(path: Path) -> tuple[bytes, list[bytes]]:

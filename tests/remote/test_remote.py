@@ -86,17 +86,17 @@ def test_what_runs_again_is_what_changed(storage: Storage, tmp_path: Path) -> No
     storage.put("raw/readme.txt", b"no capture")
     storage.put("raw/deeper/c.pcap", b"not in this folder")
     bench = run_at(tmp_path, "s3://captures/raw/")
-    assert bench.planned() >= splits("run1", "edge", ["a.pcap", "b.pcap"]) | downstream_of_captures("run1", "edge")
+    assert bench.planned() >= splits("run1", "edge", ["a.pcap", "b.pcap"]) | downstream_of_captures("run1", "edge", sites=["edge"])
     bench.run()
     assert bench.planned() == set()
     storage.put("raw/b.pcap", b"other packets")
-    assert bench.planned() == splits("run1", "edge", ["b.pcap"]) | downstream_of_captures("run1", "edge")
+    assert bench.planned() == splits("run1", "edge", ["b.pcap"]) | downstream_of_captures("run1", "edge", sites=["edge"])
     bench.run()
     storage.put("raw/d.pcap", b"one more")
-    assert bench.planned() == splits("run1", "edge", ["d.pcap"]) | downstream_of_captures("run1", "edge")
+    assert bench.planned() == splits("run1", "edge", ["d.pcap"]) | downstream_of_captures("run1", "edge", sites=["edge"])
     bench.run()
     storage.client.delete_object(Bucket="captures", Key="raw/a.pcap")
-    assert bench.planned() == downstream_of_captures("run1", "edge")
+    assert bench.planned() == downstream_of_captures("run1", "edge", sites=["edge"])
 
 
 @pytest.mark.parametrize(

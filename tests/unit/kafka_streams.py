@@ -240,6 +240,8 @@ def rows(frames: Frames, fields: Fields) -> list[Row]:
             "software_name",
             "software_version",
         }
+        if name == "batch_end":
+            continue  # a place, not what the frame says
         reported[frame].append((name, (text[start : start + size] if size >= 0 else None) if is_text else value))
     out = []
     for i, values in enumerate(zip(*(column.tolist() for column in frames), strict=True)):

@@ -20,9 +20,11 @@ from brokerlens import tables
 from brokerlens.report.results import Results, read_results
 from compare import compare
 from compute_metrics import compute_metrics
+from measure_routes import measure_routes
 from report import report
 
 SECOND = 1_000_000_000
+MS = 1_000_000
 START = 1_766_769_260 * SECOND  # 26 December 2025, 14:14:20 at UTC-03:00
 MERGED = pa.schema([("timestamp", pa.timestamp("ns", "UTC")), ("padded_len", pa.uint32()), ("notebook_id", pa.uint32())])
 
@@ -271,12 +273,13 @@ def write_tree(folder: Path, links: Sequence[Link] = EXAMPLE, **settings: Any) -
             found[name].append(str(path))
         found["captures"] += _write_facts(link, packets, results)
         sites.append(_site_row(link, packets))
+    found["metrics"] += _write_routes(links, results)
     found["topics"] = _write_topics(links, results)
     site_file, comparison_file = results / "sites" / "sites.parquet", results / "comparisons" / "comparisons.parquet"
     _write({name: pa.array([row[name] for row in sites]) for name in sites[0]}, site_file, "sites")
     chosen = {"title": "Edge and cloud, two experiments", "baseline": None, "margin": 0.05, "share_over_ms": 200, "events": []} | settings
     compared = links[:2] if len(links) > MOST_COMPARED else links
-    parts = {name: found[name][: len(compared)] for name in ("requests", "packets", "connections", "metrics")}
+    parts = {name: found[name][: len(compared)] for name in ("requests", "packets", "connections", "metrics")}  # of metrics without routes
     of_compared = results / "compared.parquet"
     _write({name: pa.array([row[name] for row in sites[: len(compared)]]) for name in sites[0]}, of_compared, "sites")
     compare(sites=str(of_compared), **parts, settings=chosen, output=str(comparison_file))
@@ -290,6 +293,59 @@ def write_tree(folder: Path, links: Sequence[Link] = EXAMPLE, **settings: Any) -
         "output": str(results / "report" / "index.html"),
         "specifications": str(results / "report" / "figures.json"),
     }
+
+
+ROUTES_FROM = 2
+"""So many sites of an experiment produce what its sites fetch."""
+
+
+def deliveries_of(source: Link, link: Link, clock: float | None = 0.0) -> list[dict[str, Any]]:
+    """What a site fetches of another's records: a second apart, one of ten after a loss, so that it cannot be taken apart; ``clock``: how wrong its times may be, ms."""
+    rows = []
+    for i in range(60):
+        is_lost, produced = i % 10 == 9, source.start + i * SECOND
+        parts = {"produce_network_ms": source.delay_ms, "broker_ms": 1.0, "log_wait_ms": 0.5 * (i % 3), "fetch_network_ms": link.delay_ms}
+        took = sum(parts.values()) + 200 * is_lost
+        is_related = source.site == link.site or clock == 0
+        rows.append(
+            {
+                "cluster": link.experiment, "topic": "sensors", "partition": 0, "first_offset": i, "last_offset": i, "record_count": 2, "record_bytes": 200,
+                "produce_site": source.site, "produce_connection_id": "p", "produce_client_id": source.client_id, "produce_correlation_id": i, "fetch_site": link.site,
+                "fetch_connection_id": "c", "fetch_client_id": link.client_id, "fetch_correlation_id": i, "produced_at": produced,
+                "acknowledged_at": produced + 2 * MS, "fetched_at": produced + round(took * MS), "delivery_ms": took,
+                **{name: None if is_lost or not is_related else value for name, value in parts.items()},
+                "clock_uncertainty_ms": 0.0 if is_related else clock, "status": "delivered", "status_reason": None if is_related else "clocks_unknown", "refetches": 0,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def write_deliveries(rows: Sequence[dict[str, Any]], links: Sequence[Link], results: Path) -> list[str]:
+    """The data set of one experiment, and the metrics of its sites made from it."""
+    experiment = links[0].experiment
+    path = results / "deliveries" / f"experiment={experiment}" / "part-0000.parquet"
+    schema = tables.schema("deliveries")
+    columns = {
+        field.name: pa.array([row[field.name] for row in rows], pa.int64() if pa.types.is_timestamp(field.type) else None)
+        for field in schema
+    }
+    _write(columns, path, "deliveries")
+    measured = []
+    for link in links:
+        measured.append(str(results / "metrics" / f"experiment={experiment}" / f"site={link.site}" / "routes.parquet"))
+        measure_routes(deliveries=[path], measure={"site": link.site, "window": {"start": None, "end": None}}, routes=measured[-1])
+    return measured
+
+
+def _write_routes(links: Sequence[Link], results: Path) -> list[str]:
+    """Every site fetches what the first of its experiment produce; sites without latencies have no deliveries."""
+    paths = []
+    for experiment in dict.fromkeys(link.experiment for link in links):
+        own = [link for link in links if link.experiment == experiment]
+        talking = [link for link in own if not (link.silent or link.encrypted)]
+        rows = [row for source in talking[:ROUTES_FROM] for link in talking for row in deliveries_of(source, link)]
+        paths += write_deliveries(rows, own, results)
+    return paths
 
 
 def _repeat_pair(links: Sequence[Link], path: Path) -> None:

@@ -40,3 +40,12 @@ def test_a_table_in_a_file_is_read_from_any_row_on(tmp_path: Path, monkeypatch: 
     for begin in range(20):
         for end in range(begin, 20):
             assert stored.slice(begin, end - begin)["word"].to_pylist() == words[begin:end]
+
+
+@given(sizes=st.lists(st.integers(0, 9), min_size=1, max_size=4), rows=st.integers(1, 8))
+def test_parts_in_turn_are_one_behind_the_other(sizes: list[int], rows: int) -> None:
+    parts = [
+        pa.table({"part": pa.array([part] * size, pa.int64()), "row": pa.array(range(size), pa.int64())}) for part, size in enumerate(sizes)
+    ]
+    slices = [*in_time.in_turn(parts, rows)]
+    assert pa.concat_tables(slices).equals(pa.concat_tables(parts)) and max(len(one) for one in slices) <= rows

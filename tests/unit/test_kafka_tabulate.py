@@ -46,6 +46,8 @@ def read(log: Log) -> tuple[list[Row], list[Row], list[Row]]:
                 batches.append(batch)
             elif name == "error_code":
                 frame[name] = frame.get(name, 0) or value
+                if partition:
+                    partition.setdefault(name, value)
             elif name in OF_FRAME:
                 frame.setdefault(name, value)
             elif name in OF_PARTITION and partition:

@@ -18,7 +18,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup, escape
-from report_results import EXAMPLE, SECOND, START, TOPIC_ID, Link, read_tree, repeated_runs, write_report, write_tree
+from report_results import (
+    EXAMPLE,
+    SECOND,
+    START,
+    TOPIC_ID,
+    Link,
+    deliveries_of,
+    read_tree,
+    repeated_runs,
+    write_deliveries,
+    write_report,
+    write_tree,
+)
 
 from brokerlens import tables
 from brokerlens.capture import layers
@@ -28,8 +40,9 @@ from brokerlens.report.answers import four_answers
 from brokerlens.report.captures import CAPTURE_ODDITIES, FRAME_ODDITIES, SKIPPED_WORDS, quality
 from brokerlens.report.clients import LEAST, Clients, NamedTable, clients
 from brokerlens.report.comparability import Check, checks_of, judge
+from brokerlens.report.deliveries import deliveries, means
 from brokerlens.report.distributions import difference_title, distributions
-from brokerlens.report.figure import json_for_script
+from brokerlens.report.figure import json_for_script, plain
 from brokerlens.report.headline import doubtful_loss
 from brokerlens.report.intervals import Comparison, comparisons
 from brokerlens.report.network import COLUMNS, network
@@ -758,6 +771,56 @@ def test_broker_times_that_came_out_negative_do_not_raise_the_mean(results: Resu
     assert means is not None
     assert means["broker"] == pytest.approx(1.0, abs=0.3)
     assert means["unknown"] == 0
+
+
+def with_deliveries(tmp_path: Path, rows: list[dict[str, Any]]) -> Results:
+    """The later experiment's two sites with these rows of `deliveries`."""
+    arguments = write_tree(tmp_path, EXAMPLE[2:])
+    write_deliveries(rows, EXAMPLE[2:], tmp_path / "results")
+    return read_tree(arguments)
+
+
+def test_a_route_has_its_latency_and_parts_that_add_up_to_it(results: Results) -> None:
+    section = deliveries(results)
+    assert {(row.route.site.experiment, row.route.produce_site, row.route.site.name) for row in section.rows} == {
+        (experiment, a, b) for experiment in ("experiment07", "experiment08") for a in ("edge", "cloud") for b in ("edge", "cloud")
+    }
+    route = next(row.route for row in section.rows if (row.route.label(results)) == "edge → cloud 08")
+    found = means(route)
+    # 42 ms to the broker, 70.2 to the consumer, 1 in the broker, 0.5 in the log, in nine of ten; the tenth takes 200 ms more and cannot be taken apart.
+    assert sum(found.values()) == pytest.approx(route.metric("delivery", "mean").value)
+    assert found["to the broker"] == pytest.approx(0.9 * 42) and found["to the consumer"] == pytest.approx(0.9 * 70.2)
+    assert found["unknown"] == pytest.approx(0.1 * (42 + 70.2 + 1 + 200), abs=0.1)
+    assert not section.others and "no record is fetched" not in str(section.clocks)
+
+
+def test_clocks_that_nothing_relates_are_said_to_be(tmp_path: Path) -> None:
+    edge, cloud = EXAMPLE[2:]
+    bounded = with_deliveries(tmp_path / "bounded", [*deliveries_of(edge, cloud, clock=41.0), *deliveries_of(edge, edge)])
+    section = deliveries(bounded)
+    assert "they are wrong by 41.0 ms at most" in section.clocks[0]
+    assert [row.cells[-1].small for row in section.rows] == ["one clock", "not related"]
+    assert means(section.rows[1].route)["unknown"] == pytest.approx(section.rows[1].route.metric("delivery", "mean").value)
+    unbounded = deliveries(with_deliveries(tmp_path / "unbounded", deliveries_of(edge, cloud, clock=None)))
+    assert "nothing bounds" in unbounded.clocks[0] and unbounded.rows[0].cells[-1].value == "–"
+
+
+def test_batches_that_are_no_deliveries_are_counted_with_their_reasons(tmp_path: Path) -> None:
+    edge, cloud = EXAMPLE[2:]
+    lost = [
+        row | {"fetch_site": None, "fetched_at": None, "status": "not_fetched", "status_reason": "behind_last_fetch"}
+        for row in deliveries_of(edge, cloud)
+    ]
+    alone = [
+        row | {"produce_site": None, "produced_at": None, "status": "produce_not_captured", "status_reason": "offsets_reused"}
+        for row in deliveries_of(edge, cloud)
+    ]
+    section = deliveries(with_deliveries(tmp_path, lost[:5] + alone[:1]))
+    assert section.rows == [] and section.state == "No record was seen both produced and fetched inside the window."
+    assert [plain(said) for said in section.others] == [
+        "Produced at edge (experiment08) and not seen fetched anywhere: 5 batches: behind last fetch (5).",
+        "Fetched at cloud (experiment08) and not seen produced anywhere: 1 batch: offsets reused (1).",
+    ]
 
 
 def test_gaps_of_a_timeline_stay_gaps(results: Results) -> None:

@@ -10,7 +10,7 @@ from workbench import REPORTED, ROOT, TOGETHER, Workbench, downstream_of_capture
 
 SHIPPED = {"experiment07", "experiment08"}
 MINE = {"experiments": {"mine": {"sites": {"edge": {"captures": "data/run1/edge", "brokers": ["192.0.2.0:9092"]}}}}}
-MY_JOBS = splits("mine", "edge", ["a.pcap", "b.pcap"]) | downstream_of_captures("mine", "edge")
+MY_JOBS = splits("mine", "edge", ["a.pcap", "b.pcap"]) | downstream_of_captures("mine", "edge", sites=["edge"])
 
 
 def experiments(said: str) -> set[str]:

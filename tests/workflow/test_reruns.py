@@ -8,7 +8,17 @@ import time
 from pathlib import Path
 
 import pytest
-from workbench import REPORTED, ROOT, TOGETHER, Workbench, downstream_of_captures, downstream_of_merge, downstream_of_topic_ids, splits
+from workbench import (
+    REPORTED,
+    ROOT,
+    TOGETHER,
+    Workbench,
+    downstream_of_captures,
+    downstream_of_clocks,
+    downstream_of_merge,
+    downstream_of_topic_ids,
+    splits,
+)
 
 BOTH = ("a.pcap", "b.pcap")
 SITES = [(run, site) for run in ("run1", "run2") for site in ("edge", "cloud")]
@@ -16,7 +26,9 @@ ALL_LISTS = {f"list_captures {run}/{site}" for run, site in SITES}
 ALL_SPLITS = {job for run, site in SITES for job in splits(run, site, BOTH)} | ALL_LISTS
 ALL_MERGES = {f"{rule} {run}/{site}/part-0000" for run, site in SITES for rule in ("merge_site", "complete_requests")}
 ALL_TOPICS, ALL_PATHS = ({f"{rule} {run}" for run, _ in SITES} for rule in ("merge_experiment", "match_paths"))
-ALL_EXPERIMENTS = ALL_TOPICS | ALL_PATHS
+ALL_ROUTES = {f"measure_routes {run}/{site}" for run, site in SITES}
+ALL_DELIVERIES = {f"join_deliveries {run}" for run, _ in SITES} | ALL_ROUTES
+ALL_EXPERIMENTS = ALL_TOPICS | ALL_PATHS | ALL_DELIVERIES
 ALL_METRICS = {f"compute_metrics {run}/{site}" for run, site in SITES}
 
 
@@ -91,7 +103,8 @@ def test_captures_of_which_two_share_a_name(bench: Workbench) -> None:
 
 def test_a_window_changed(bench: Workbench) -> None:
     bench.config["experiments"]["run1"]["window"]["end"] = "2025-12-24 15:00:01"
-    assert bench.planned() == {"compute_metrics run1/edge", "compute_metrics run1/cloud"} | TOGETHER
+    measured = {f"{rule} run1/{site}" for rule in ("compute_metrics", "measure_routes") for site in ("edge", "cloud")}
+    assert bench.planned() == measured | TOGETHER
 
 
 def test_the_same_window_in_another_spelling(bench: Workbench) -> None:
@@ -101,7 +114,7 @@ def test_the_same_window_in_another_spelling(bench: Workbench) -> None:
 
 def test_the_time_zone_moves_every_window(bench: Workbench) -> None:
     bench.config["timezone"] = "-04:00"
-    assert bench.planned() == ALL_METRICS | TOGETHER
+    assert bench.planned() == ALL_METRICS | ALL_ROUTES | TOGETHER
 
 
 def test_one_sites_broker_changed(bench: Workbench) -> None:
@@ -177,7 +190,8 @@ def test_with_shards_the_configuration_of_one_site(sharded: Workbench) -> None:
     assert sharded.planned() == downstream_of_merge("run1", "edge", shards=3)
     sharded.config["experiments"]["run1"]["window"]["end"] = "2025-12-24 15:00:01"
     del site["tap"], site["topic_ids"]
-    assert sharded.planned() == {"compute_metrics run1/edge", "compute_metrics run1/cloud"} | TOGETHER
+    measured = {f"{rule} run1/{site}" for rule in ("compute_metrics", "measure_routes") for site in ("edge", "cloud")}
+    assert sharded.planned() == measured | TOGETHER
 
 
 KEY = f"CLIENT_RANDOM {'ab' * 32} {'cd' * 48}\n"
@@ -199,14 +213,14 @@ def test_tls_keys_split_and_merge_again_when_they_come_or_go_and_merge_when_they
     assert bench.planned() == everything
 
 
-def test_what_only_both_ends_and_the_table_of_sites_say(bench: Workbench) -> None:
+def test_a_clock_is_told(bench: Workbench) -> None:
     bench.site("run1", "edge")["clock_offset_ms"] = 1.5
-    assert bench.planned() == {"match_paths run1"} | TOGETHER
+    assert bench.planned() == {"match_paths run1"} | downstream_of_clocks("run1") | TOGETHER
 
 
 def test_a_clusters_name_is_that_of_its_topics(bench: Workbench) -> None:
     bench.site("run1", "edge")["cluster"] = "plant"
-    assert bench.planned() == {"merge_experiment run1"} | TOGETHER
+    assert bench.planned() == {"merge_experiment run1"} | downstream_of_clocks("run1") | TOGETHER
 
 
 @pytest.mark.parametrize(
@@ -237,7 +251,7 @@ def test_experiments_in_another_order(bench: Workbench) -> None:
 def test_an_experiment_added(bench: Workbench) -> None:
     bench.capture("data/run3/a.pcap", "x")
     bench.config["experiments"]["run3"] = {"sites": {"edge": {"captures": "data/run3", "brokers": ["192.0.2.9:1"]}}}
-    assert bench.planned() == splits("run3", "edge", ["a.pcap"]) | downstream_of_captures("run3", "edge")
+    assert bench.planned() == splits("run3", "edge", ["a.pcap"]) | downstream_of_captures("run3", "edge", sites=["edge"])
 
 
 def test_an_experiment_removed(bench: Workbench) -> None:
@@ -247,7 +261,7 @@ def test_an_experiment_removed(bench: Workbench) -> None:
 
 def test_a_site_removed(bench: Workbench) -> None:
     del bench.config["experiments"]["run2"]["sites"]["cloud"]
-    assert bench.planned() == {"merge_experiment run2", "match_paths run2"} | TOGETHER
+    assert bench.planned() == {"merge_experiment run2", "match_paths run2"} | downstream_of_clocks("run2", ["edge"]) | TOGETHER
 
 
 # Code
@@ -272,8 +286,10 @@ def edit(bench: Workbench, module: str) -> None:
         ("compare.py", {"compare"} | REPORTED),
         ("collect_sites.py", TOGETHER),
         ("compute_metrics.py", ALL_METRICS | TOGETHER),
-        ("merge_experiment.py", ALL_TOPICS | REPORTED),
-        ("brokerlens/routes/fates.py", ALL_PATHS | REPORTED),
+        ("merge_experiment.py", ALL_TOPICS | ALL_DELIVERIES | TOGETHER),
+        ("join_deliveries.py", ALL_DELIVERIES | TOGETHER),
+        ("measure_routes.py", ALL_ROUTES | TOGETHER),
+        ("brokerlens/routes/fates.py", ALL_PATHS | ALL_ROUTES | TOGETHER),
         ("merge_site.py", ALL_MERGES | ALL_EXPERIMENTS | ALL_METRICS | TOGETHER),
         ("split_capture.py", ALL_SPLITS | ALL_MERGES | ALL_EXPERIMENTS | ALL_METRICS | TOGETHER),
         ("brokerlens/report/__init__.py", REPORTED),

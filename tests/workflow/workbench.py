@@ -138,24 +138,33 @@ def splits(experiment: str, site: str, captures: Iterable[str]) -> set[str]:
     return {f"split_capture {experiment}/{site}/{capture}" for capture in captures}
 
 
-def downstream_of_captures(experiment: str, site: str, shards: int = 1) -> set[str]:
-    """What runs, beside its splits, when a site's captures or their working folders changed."""
-    return {f"list_captures {experiment}/{site}"} | downstream_of_merge(experiment, site, shards)
+BOTH_SITES = ("edge", "cloud")
+
+
+def downstream_of_captures(experiment: str, site: str, shards: int = 1, sites: Iterable[str] = BOTH_SITES) -> set[str]:
+    """What runs, beside its splits, when a site's captures or their working folders changed; ``sites`` are those of its experiment."""
+    return {f"list_captures {experiment}/{site}"} | downstream_of_merge(experiment, site, shards, sites)
 
 
 def of_shards(rule: str, experiment: str, site: str, shards: int) -> set[str]:
     return {f"{rule} {experiment}/{site}/part-{shard:04}" for shard in range(shards)}
 
 
-def downstream_of_merge(experiment: str, site: str, shards: int = 1) -> set[str]:
+def downstream_of_merge(experiment: str, site: str, shards: int = 1, sites: Iterable[str] = BOTH_SITES) -> set[str]:
     """What runs when a site's merge changed."""
-    return of_shards("merge_site", experiment, site, shards) | downstream_of_topic_ids(experiment, site, shards)
+    return of_shards("merge_site", experiment, site, shards) | downstream_of_topic_ids(experiment, site, shards, sites)
 
 
-def downstream_of_topic_ids(experiment: str, site: str, shards: int = 1) -> set[str]:
+def downstream_of_topic_ids(experiment: str, site: str, shards: int = 1, sites: Iterable[str] = BOTH_SITES) -> set[str]:
     """What runs when the names of a site's topics changed."""
     of_site = of_shards("complete_requests", experiment, site, shards) | {f"compute_metrics {experiment}/{site}"}
-    return of_site | {f"merge_experiment {experiment}", f"match_paths {experiment}"} | TOGETHER
+    of_experiment = {f"merge_experiment {experiment}", f"match_paths {experiment}"} | downstream_of_clocks(experiment, sites)
+    return of_site | of_experiment | TOGETHER
+
+
+def downstream_of_clocks(experiment: str, sites: Iterable[str] = BOTH_SITES) -> set[str]:
+    """What runs, beside the paths, when the clocks of an experiment's sites are known otherwise, and what is done for all sites together."""
+    return {f"join_deliveries {experiment}"} | {f"measure_routes {experiment}/{site}" for site in sites}
 
 
 REPORTED = {"report", "draw_figures"}

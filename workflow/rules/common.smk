@@ -99,6 +99,16 @@ def per_site(data_set):
     return [f"results/{data_set}/experiment={experiment.name}/site={site.name}/{data_set}.parquet" for experiment, site in all_sites()]
 
 
+def routes():
+    """The metrics of routes to each site, in the order of experiments and sites."""
+    return [f"results/metrics/experiment={experiment.name}/site={site.name}/routes.parquet" for experiment, site in all_sites()]
+
+
+def deliveries():
+    """The data set `deliveries`, a file per experiment."""
+    return [f"results/deliveries/experiment={experiment}/part-0000.parquet" for experiment in CONFIG.experiments]
+
+
 def topics():
     """The data set `topics`, a file per experiment."""
     return [f"results/topics/experiment={experiment}/topics.parquet" for experiment in CONFIG.experiments]
@@ -121,7 +131,8 @@ def all_listed():
 
 def data_sets():
     """What is published per site and experiment."""
-    return [*parts("packets"), *parts("requests"), *parts("connections"), *topics(), *paths(), *per_site("metrics"), *per_site("series")]
+    of_sites = [*parts("packets"), *parts("requests"), *parts("connections"), *per_site("metrics"), *routes(), *per_site("series")]
+    return [*of_sites, *topics(), *paths(), *deliveries()]
 
 
 # split_capture
@@ -250,7 +261,7 @@ def merge_memory(wildcards, attempt):
     return int((base + times * site.bytes / 1e6 / site.shards) * attempt)
 
 
-# complete_requests, merge_experiment, match_paths
+# complete_requests, merge_experiment, match_paths, join_deliveries, measure_routes
 
 
 def topic_ids(wildcards):
@@ -258,19 +269,23 @@ def topic_ids(wildcards):
     return dict(site_of(wildcards).topic_ids)
 
 
-def learned(experiments):
-    """What the merges of these experiments' sites learned of topics."""
+def merged_of(what, experiments):
+    """These working files of all shards of these experiments' sites, in order."""
     return [
-        merged("topics", experiment.name, site.name, part)
+        merged(what, experiment.name, site.name, part)
         for experiment in experiments
         for site in experiment.sites.values()
         for part in site.parts
     ]
 
 
-def learned_in_experiment(wildcards):
-    """What the merges of an experiment's sites learned of topics."""
-    return learned([CONFIG.experiments[wildcards.experiment]])
+def merged_of_experiment(what):
+    """An input function: these working files of all shards of an experiment's sites, in order."""
+
+    def shards(wildcards):
+        return merged_of(what, [CONFIG.experiments[wildcards.experiment]])
+
+    return shards
 
 
 def experiment_settings(wildcards):
@@ -299,10 +314,28 @@ def path_settings(wildcards):
     ]
 
 
+def delivery_settings(wildcards):
+    """What an experiment's sites have to say about clusters and clocks."""
+    return [
+        {"site": site.name, "cluster": site.cluster, "clock_offset_ms": site.clock_offset_ms}
+        for site in CONFIG.experiments[wildcards.experiment].sites.values()
+    ]
+
+
 def pair_memory(wildcards, attempt):
     """Megabytes for what reads the packets of two of an experiment's sites at a time."""
     sizes = sorted(site.bytes for site in CONFIG.experiments[wildcards.experiment].sites.values())
     return int((700 + 4 * sum(sizes[-2:]) / 1e6) * attempt)
+
+
+def route_settings(wildcards):
+    """What the metrics of routes to a site depend on beside the deliveries."""
+    return {"site": wildcards.site, "window": window_of(CONFIG.experiments[wildcards.experiment])}
+
+
+def experiment_memory(wildcards, attempt):
+    """Megabytes for what reads something of all of an experiment's sites."""
+    return int((1000 + 2 * sum(site.bytes for site in CONFIG.experiments[wildcards.experiment].sites.values()) / 1e6) * attempt)
 
 
 # compute_metrics

@@ -1,11 +1,12 @@
 # What needs several sites of an experiment.
-# Needs: what the merges of its sites learned, and their data sets. Makes: `topics`, `paths`.
+# Needs: what the merges of its sites learned, the record batches that they saw, and their data sets. Makes: `topics`, `paths`, `deliveries`; of these the metrics of
+# routes.
 
 
 rule merge_experiment:
     """Names of topic ids, from whichever site tells them."""
     input:
-        learned=learned_in_experiment,
+        learned=merged_of_experiment("topics"),
     output:
         topics="results/topics/experiment={experiment}/topics.parquet",
     log:
@@ -54,3 +55,58 @@ rule match_paths:
         "match_paths {wildcards.experiment}"
     script:
         "../scripts/match_paths.py"
+
+
+rule join_deliveries:
+    """Records from producer to consumer, by cluster, topic, partition and offsets."""
+    input:
+        produced=merged_of_experiment("produced"),
+        fetched=merged_of_experiment("fetched"),
+        learned=merged_of_experiment("topics"),
+        topics="results/topics/experiment={experiment}/topics.parquet",
+    output:
+        deliveries="results/deliveries/experiment={experiment}/part-0000.parquet",
+    log:
+        "results/logs/join_deliveries/{experiment}.log",
+    benchmark:
+        "results/benchmarks/join_deliveries/{experiment}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=experiment_memory,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        sites=delivery_settings,
+        code=code("join_deliveries.py"),
+    message:
+        "join_deliveries {wildcards.experiment}"
+    script:
+        "../scripts/join_deliveries.py"
+
+
+rule measure_routes:
+    """How long records took to a site, by the site that they come from, and the ways of its clients' connections captured at both ends."""
+    input:
+        deliveries=["results/deliveries/experiment={experiment}/part-0000.parquet"],
+        packets="results/intermediate/paths/{experiment}/packets.parquet",
+        requests="results/intermediate/paths/{experiment}/requests.parquet",
+    output:
+        routes="results/metrics/experiment={experiment}/site={site}/routes.parquet",
+    log:
+        "results/logs/measure_routes/{experiment}/{site}.log",
+    benchmark:
+        "results/benchmarks/measure_routes/{experiment}/{site}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=experiment_memory,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        measure=route_settings,
+        code=code("measure_routes.py"),
+    message:
+        "measure_routes {wildcards.experiment}/{wildcards.site}"
+    script:
+        "../scripts/measure_routes.py"

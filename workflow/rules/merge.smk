@@ -1,6 +1,6 @@
 # A site's captures put together: connections followed across files, requests matched with responses.
 # Needs: the list of the site's captures, and their working folders. Makes: a part of `packets`, `connections` and `requests` per shard; and in working files the
-# requests as far as one shard knows them, what it learned of topics, the notebook's bytes in the rows and order of `packets`, and what became of TLS.
+# requests as far as one shard knows them, what it learned of topics, the notebook's bytes in the rows and order of `packets`, the record batches produced and fetched, and what became of TLS.
 # A site with `tls_keylog` needs its keys and tshark, too.
 
 
@@ -15,6 +15,8 @@ rule merge_site:
         requests="results/intermediate/merged/{experiment}/{site}/requests-{part}.parquet",
         topics="results/intermediate/merged/{experiment}/{site}/topics-{part}.parquet",
         notebook="results/intermediate/merged/{experiment}/{site}/part-{part}.parquet",
+        produced="results/intermediate/merged/{experiment}/{site}/produced-{part}.parquet",
+        fetched="results/intermediate/merged/{experiment}/{site}/fetched-{part}.parquet",
         decryption="results/intermediate/merged/{experiment}/{site}/decryption-{part}.parquet",
     log:
         "results/logs/merge_site/{experiment}/{site}/part-{part}.log",

@@ -36,9 +36,9 @@ rule collect_sites:
     """One row per site with its configuration and its captures' facts, and all metrics in one table for spreadsheets."""
     input:
         captures=all_listed(),
-        metrics=per_site("metrics"),
+        metrics=[*per_site("metrics"), *routes()],
         connections=parts("connections"),
-        learned=learned(CONFIG.experiments.values()),
+        learned=merged_of("topics", CONFIG.experiments.values()),
     output:
         sites=report(
             "results/sites/sites.parquet", caption="../report/sites.rst", category="Tables", labels={"what": "Sites", "format": "Parquet"}

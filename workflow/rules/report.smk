@@ -7,7 +7,7 @@ rule report:
     input:
         sites="results/sites/sites.parquet",
         comparisons="results/comparisons/comparisons.parquet",
-        metrics=per_site("metrics"),
+        metrics=[*per_site("metrics"), *routes()],
         series=per_site("series"),
         requests=parts("requests"),
         packets=parts("packets"),

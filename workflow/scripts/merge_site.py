@@ -20,7 +20,7 @@ from brokerlens.capture import working
 from brokerlens.capture.lookup import BUCKETS, endpoint
 from brokerlens.capture.secrets import read_secrets
 from brokerlens.errors import UserError
-from brokerlens.kafka import bodies
+from brokerlens.kafka import batches, bodies
 from brokerlens.kafka import requests as kafka_requests
 from brokerlens.kafka.frames import FRAMING, StreamFacts, follow_connections
 from brokerlens.kafka.machine import HEADER_HOLE
@@ -41,7 +41,7 @@ from brokerlens.tcp.segments import (
     SegmentFacts,
     follow_segments,
 )
-from brokerlens.tcp.stream import Streams, assemble
+from brokerlens.tcp.stream import Streams, assemble, whole_since
 from brokerlens.tls.keys import KeyLog, read_key_log
 from brokerlens.tls.outcomes import BEGAN_BEFORE, NOT_TLS, NOTHING, OUTCOMES
 from brokerlens.tls.plaintext import Plaintext, decrypt_streams
@@ -396,6 +396,8 @@ class Merged(NamedTuple):
     requests_at: Places
     requests: pa.Table | in_time.Stored
     topics: pl.DataFrame
+    produced: pa.Table | in_time.Stored
+    fetched: pa.Table | in_time.Stored
     decryption: pa.Table
 
     def stored(self, path: str) -> "Merged":
@@ -404,6 +406,8 @@ class Merged(NamedTuple):
             packets=in_time.Stored(self.packets, f"{path}-packets.arrow"),
             notebook=in_time.Stored(self.notebook, f"{path}-notebook.arrow"),
             requests=in_time.Stored(self.requests, f"{path}-requests.arrow"),
+            produced=in_time.Stored(self.produced, f"{path}-produced.arrow"),
+            fetched=in_time.Stored(self.fetched, f"{path}-fetched.arrow"),
         )
 
 
@@ -424,6 +428,15 @@ def bucket_ranges(low: int, high: int, parts: int) -> list[tuple[int, int]]:
     parts = min(max(parts, 1), high - low)
     borders = [low + (high - low) * number // parts for number in range(parts + 1)]
     return [*itertools.pairwise(borders)]
+
+
+def sights(streams: Streams) -> batches.Sights:
+    """When the tap had seen stretches of the streams that frames were read from."""
+    seen = (
+        np.ascontiguousarray(column, np.int64) for column in (streams.seen_first, streams.seen_from, streams.seen_to, streams.seen_time)
+    )
+    columns = tuple(seen)
+    return lambda direction, begin, end: whole_since(*columns, *(np.ascontiguousarray(of, np.int64) for of in (direction, begin, end)))
 
 
 def merge_part(rows: working.Rows, tap: str, keys: KeyLog | None = None) -> Merged:
@@ -471,6 +484,8 @@ def merge_part(rows: working.Rows, tap: str, keys: KeyLog | None = None) -> Merg
         requests_at=Places(began.to_numpy(), requests["connection"].to_numpy()),
         requests=kafka_requests.to_arrow(requests),
         topics=bodies.learned_topics(table, contents),
+        produced=batches.produced(contents, requests).to_arrow(),
+        fetched=batches.fetched(contents, requests, table, sights(plaintext.streams if plaintext else streams)).to_arrow(),
         decryption=decryption_table(known, connection_facts, stream_facts, plaintext),
     )
 
@@ -507,13 +522,15 @@ def merge_site(
     requests: str,
     topics: str,
     notebook: str,
+    produced: str | None = None,
+    fetched: str | None = None,
     decryption: str | None = None,
     key_sources: Sequence[str] = (),
 ) -> None:
     """Merge one shard of a site: ``captures`` are working folders, ``part`` its number; ``site`` holds brokers, tap, shards, and whether there are keys.
 
     Writes the shard's ``packets`` and ``connections``, and working files for the stages behind: provisional ``requests``, the ``topics`` that it learned, what
-    the ``notebook``'s figures need, and what ``decryption`` could do. ``key_sources``: the key log, or, if the site's ``keys`` are in its captures, those, in
+    the ``notebook``'s figures need, the record batches ``produced`` and ``fetched``, and what ``decryption`` could do. ``key_sources``: the key log, or, if the site's ``keys`` are in its captures, those, in
     the order of their folders.
 
     Raises `UserError` if no capture has a packet of the site's brokers, if there are no keys where some should be, or no tshark to use them.
@@ -533,6 +550,9 @@ def merge_site(
         tables.write_working(in_time.arrange([made.notebook for made in merged], order), notebook, provenance)
         tables.write(join_connections([made.connections for made in merged], ranks), connections, "connections", provenance)
         tables.write_working(bodies.earliest(pl.concat(made.topics for made in merged)).to_arrow(), topics, provenance)
+        for path, tables_of_parts in ((produced, [made.produced for made in merged]), (fetched, [made.fetched for made in merged])):
+            if path is not None:
+                tables.write_working(in_time.in_turn(tables_of_parts, PART_REQUESTS), path, provenance)
         if decryption is not None:
             tables.write_working(pa.concat_tables(made.decryption for made in merged), decryption, provenance)
         order = time_order([made.requests_at for made in merged], ranks, PART_REQUESTS)
@@ -550,6 +570,8 @@ if __name__ == "__main__":
             requests=snakemake.output.requests,
             topics=snakemake.output.topics,
             notebook=snakemake.output.notebook,
+            produced=snakemake.output.produced,
+            fetched=snakemake.output.fetched,
             decryption=snakemake.output.decryption,
             key_sources=list(snakemake.input.key_sources),
         )

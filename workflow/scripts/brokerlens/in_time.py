@@ -19,12 +19,20 @@ class Stored:
         with pa.ipc.new_file(path, table.schema) as writer:
             writer.write_table(table.combine_chunks(), BATCH_ROWS)
         self._file = pa.ipc.open_file(pa.OSFile(str(path)))
+        self.num_rows = table.num_rows
 
     def slice(self, offset: int, length: int) -> pa.Table:
         """Some of its rows."""
         first, behind = offset // BATCH_ROWS, -(-(offset + length) // BATCH_ROWS)
         batches = [self._file.get_batch(number) for number in range(first, behind)]
         return pa.Table.from_batches(batches, self._file.schema).slice(offset - first * BATCH_ROWS, length)
+
+
+def in_turn(parts: Sequence[pa.Table | Stored], rows: int) -> Iterator[pa.Table]:
+    """The rows of all parts, one part behind the other, at most so many at once."""
+    for part in parts:
+        for begin in range(0, max(part.num_rows, 1), rows):
+            yield part.slice(begin, min(rows, part.num_rows - begin))
 
 
 class Stretch(NamedTuple):

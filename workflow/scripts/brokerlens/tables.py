@@ -445,6 +445,66 @@ PATHS: Final = (
     ),
 )
 
+DELIVERIES: Final = (
+    Column("cluster", WORD, "Kafka cluster, as in sites", nullable=False),
+    Column("topic", WORD, "topic; its id where no site tells its name; null where the request does not name it"),
+    Column("partition", pa.int32(), "partition", nullable=False),
+    Column("first_offset", INT, "first offset of the batch; null where it cannot be told"),
+    Column("last_offset", INT, "last offset of the batch"),
+    Column("record_count", INT, "records of the batch as it was produced, else as it was fetched", "records"),
+    Column("record_bytes", INT, "bytes of that batch", "bytes"),
+    *(
+        Column(f"{side}_{name}", kind, text.format(verb))
+        for side, verb in (("produce", "produced"), ("fetch", "fetched"))
+        for name, kind, text in (
+            ("site", WORD, "site that saw it {}"),
+            ("connection_id", WORD, "connection on which it was {}"),
+            ("client_id", WORD, "client id of the request in which it was {}"),
+            ("correlation_id", pa.int32(), "correlation id of that request"),
+        )
+    ),
+    Column("produced_at", TIME, "first byte of the Produce request at its tap, on the reference clock"),
+    Column("acknowledged_at", TIME, "first byte of the answer that accepted it, on the reference clock"),
+    Column("fetched_at", TIME, "when all bytes of the Fetch response up to the batch's last had been seen, on the reference clock"),
+    Column("delivery_ms", FLOAT, "fetched_at - produced_at; null where the clocks do not allow it", "ms"),
+    Column("produce_network_ms", FLOAT, "produced_at until the request was whole in the broker", "ms"),
+    Column("broker_ms", FLOAT, "time in which the broker had something to do for it, before and after log_wait_ms", "ms"),
+    Column("log_wait_ms", FLOAT, "time in the log until the fetch that took it had come to the broker; 0 where that was waiting", "ms"),
+    Column("fetch_network_ms", FLOAT, "the Fetch response's start in the broker until fetched_at", "ms"),
+    Column("clock_uncertainty_ms", FLOAT, "how far delivery_ms may be wrong because of the clocks; null where nothing bounds that", "ms"),
+    Column("status", WORD, "delivered, not_fetched or produce_not_captured", nullable=False),
+    Column("status_reason", WORD, "why, where the status needs a reason (list below)"),
+    Column("refetches", INT, "how often this connection fetched the batch again; counted in nothing else", "fetches", nullable=False),
+)
+
+DELIVERY_REASONS: Final[Mapping[str, Mapping[str, str]]] = {
+    "delivered": {
+        "clocks_unknown": "the clocks of the two sites are not related: delivery_ms takes them as they stand, or as far off as causality demands; the parts between the sites are null",
+        "clocks_contradict": "the clocks as configured, estimated or bounded have it fetched before it was produced: delivery_ms is null",
+        "clock_stepped": "the site's own clock has it fetched before it was produced: delivery_ms is null",
+    },
+    "not_fetched": {
+        "acks_0": "the producer asked for no answer, so its offsets are not known",
+        "produce_failed": "the broker answered with an error",
+        "response_not_captured": "no answer was captured, so its offsets are not known",
+        "offset_not_captured": "the answer was captured, but not what it says of the offsets, or the format does not tell how many it has",
+        "partition_not_fetched": "no fetch of its partition was captured",
+        "before_first_fetch": "its offsets lie before all that were seen fetched",
+        "behind_last_fetch": "its offsets lie behind all that were seen fetched",
+        "not_seen_between": "earlier and later offsets were seen fetched: the fetch was not captured, or the records were deleted",
+        "offsets_reused": "another batch was fetched at its offsets: the topic was made anew, or belongs to another cluster",
+    },
+    "produce_not_captured": {
+        "partition_not_produced": "nobody was seen to produce to its partition",
+        "topic_id_unknown": "the fetch names its topic by an id that no site tells the name of",
+        "before_first_produce": "its offsets lie before all that were seen produced",
+        "behind_last_produce": "its offsets lie behind all that were seen produced",
+        "not_seen_between": "earlier and later offsets were seen produced: another producer, or an answer that was not captured",
+        "offsets_reused": "another batch was produced at its offsets: the topic was made anew, or belongs to another cluster",
+    },
+}
+"""Every reason that `deliveries.status_reason` may name, by status."""
+
 METRICS: Final = (
     Column("metric", WORD, "name of the metric (docs/metrics.md)", nullable=False),
     Column("group", WORD, "all, or key=value", nullable=False),
@@ -564,6 +624,7 @@ DATASETS: Final[Mapping[str, tuple[Column, ...]]] = {
     "connections": CONNECTIONS,
     "topics": TOPICS,
     "paths": PATHS,
+    "deliveries": DELIVERIES,
     "sites": SITES,
     "metrics": METRICS,
     "series": SERIES,
@@ -657,7 +718,7 @@ INTRODUCTION: Final = """# Data sets: every column
 
 Made from `workflow/scripts/brokerlens/tables.py` by `make docs`; the same descriptions and units stand in the Parquet files as field metadata.
 
-All data sets but `sites` and `comparisons` are Hive partitions: `results/<data set>/experiment=<name>/site=<name>/…parquet` (`topics`, `paths`: one file per experiment). `experiment` and `site` come
+All data sets but `sites` and `comparisons` are Hive partitions: `results/<data set>/experiment=<name>/site=<name>/…parquet` (`topics`, `paths`, `deliveries`: one file per experiment). `experiment` and `site` come
 from the path and are not stored again. Times are UTC; the window of the configuration is applied to metrics and series, not to these rows
 (README shows the line that applies it). `_to_broker` and `_from_broker` name the direction of what is counted.
 """
@@ -681,6 +742,12 @@ def documentation() -> str:
             lines += ["### Why a request has its status", "", "| status | reason | meaning |", "|---|---|---|"]
             lines += [
                 f"| {status} | `{reason}` | {text} |" for status, reasons in STATUS_REASONS.items() for reason, text in reasons.items()
+            ]
+            lines.append("")
+        if dataset == "deliveries":
+            lines += ["### Why a delivery has its status", "", "| status | reason | meaning |", "|---|---|---|"]
+            lines += [
+                f"| {status} | `{reason}` | {text} |" for status, reasons in DELIVERY_REASONS.items() for reason, text in reasons.items()
             ]
             lines.append("")
     return "\n".join(lines)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "resources" / "example" / "experiment08" / "edge"
 BROKERS = ["192.0.2.10:31289"]
@@ -24,7 +25,10 @@ def run_all_stages(captures: Iterable[Path], folder: Path) -> None:
     import compare
     import complete_requests
     import compute_metrics
+    import join_deliveries
     import list_captures
+    import measure_routes
+    import merge_experiment
     import merge_site
     import split_capture
 
@@ -36,10 +40,13 @@ def run_all_stages(captures: Iterable[Path], folder: Path) -> None:
     list_captures.list_captures(folders=working, captures=listed)
     parts = {
         name: str(folder / name / "experiment=e" / "site=s" / "part-0000.parquet")
-        for name in ("packets", "connections", "requests", "topics", "notebook")
+        for name in ("packets", "connections", "requests", "notebook")
     }
+    parts |= {name: str(folder / "merged" / "s" / f"{name}-0000.parquet") for name in ("topics", "produced", "fetched")}
+    topics, deliveries = str(folder / "topics.parquet"), str(folder / "deliveries" / "experiment=e" / "part-0000.parquet")
     completed = str(folder / "completed" / "experiment=e" / "site=s" / "part-0000.parquet")
     measured = {name: str(folder / name / "experiment=e" / "site=s" / f"{name}.parquet") for name in ("metrics", "series")}
+    measured["routes"] = str(folder / "metrics" / "experiment=e" / "site=s" / "routes.parquet")
     for path in [*parts.values(), *measured.values()]:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     site = {"brokers": BROKERS, "tap": "auto", "shards": 1}
@@ -53,6 +60,20 @@ def run_all_stages(captures: Iterable[Path], folder: Path) -> None:
         measure={"window": {"start": None, "end": None}, "brokers": BROKERS, "tap": "auto", "share_over_ms": 200.0},
         metrics=measured["metrics"],
         series=measured["series"],
+    )
+    sites: list[dict[str, Any]] = [{"site": "s", "cluster": None, "topic_ids": {}, "clock_offset_ms": None}]
+    merge_experiment.merge_experiment(learned=[parts["topics"]], experiment="e", sites=sites, topics=topics)
+    join_deliveries.join_deliveries(
+        produced=[parts["produced"]],
+        fetched=[parts["fetched"]],
+        learned=[parts["topics"]],
+        topics=topics,
+        experiment="e",
+        sites=sites,
+        deliveries=deliveries,
+    )
+    measure_routes.measure_routes(
+        deliveries=[deliveries], measure={"site": "s", "window": {"start": None, "end": None}}, routes=measured["routes"]
     )
     table = {
         "experiment": "e",
@@ -71,7 +92,7 @@ def run_all_stages(captures: Iterable[Path], folder: Path) -> None:
     (folder / "sites").mkdir()
     collect_sites.collect_sites(
         captures=[listed],
-        metrics=[measured["metrics"]],
+        metrics=[measured["metrics"], measured["routes"]],
         connections=[parts["connections"]],
         learned=[parts["topics"]],
         sites=[table],

@@ -20,10 +20,13 @@ METADATA: Final = 3
 CODECS: Final = ("none", "gzip", "snappy", "lz4", "zstd")
 WANTED: Final = (
     "acks",
+    "base_offset",
     "batch_attributes",
     "batch_base_offset",
     "batch_base_sequence",
+    "batch_base_timestamp",
     "batch_count",
+    "batch_end",
     "batch_last_offset_delta",
     "batch_magic",
     "batch_producer_epoch",
@@ -96,9 +99,10 @@ class Contents:
 
     The log of fields by columns: ``frame``, ``field``, ``value`` and ``word``, the place of a text or id in ``words`` (sorted, each once), -1 none. ``frames`` has a row per frame:
     acks, throttle_ms, max_wait_ms, replica_id, session_id, session_epoch, error_code (the first that is not 0), partitions (their number). ``partitions`` has a row
-    per partition that a Produce or Fetch body names: frame, topic (name or id), partition, fetch_offset, high_watermark. ``batches`` has a row per whole record batch
-    or old message: frame, number (of its partition), magic, base_offset, size, attributes, last_offset_delta, producer_id, producer_epoch, base_sequence, count; an
-    old message has magic 0 or 1 and nulls from last_offset_delta on, a batch of a producer without id nulls in the producer's three.
+    per partition that a Produce or Fetch body names: frame, topic (name or id), partition, error_code, base_offset, fetch_offset, high_watermark. ``batches`` has a row per
+    whole record batch or old message: frame, number (of its partition), magic, base_offset, size, end (position behind it in its stream), attributes, last_offset_delta,
+    base_timestamp, producer_id, producer_epoch, base_sequence, count; an old message has magic 0 or 1 and nulls from last_offset_delta on, a batch of a producer without
+    id nulls in the producer's three.
     """
 
     frame: np.ndarray

@@ -77,6 +77,7 @@ FIELD_NAMES: Final = (
     "batch_base_sequence",
     "batch_count",
     "batch_cut",
+    "batch_end",
 )
 FIELDS: Final = {name: number for number, name in enumerate(FIELD_NAMES)}
 

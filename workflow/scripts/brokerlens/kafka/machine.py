@@ -406,6 +406,7 @@ def take_batch(memory: Int64s, s: np.uint64, source: Bytes, at: int, position: i
     emit(memory, memory[s + FRAME], _BATCH, magic)
     emit(memory, memory[s + FRAME], _BATCH + 1, offset)
     emit(memory, memory[s + FRAME], _BATCH + 2, size + 12)
+    emit(memory, memory[s + FRAME], _BATCH + 12, position + rest_of_batch)
     if magic == 2:
         memory[s + BATCH_REST] = rest_of_batch
         memory[s + PHASE] = BATCH_V2

@@ -20,7 +20,7 @@ NONE: Final = np.iinfo(np.int64).min
 
 OF_FRAME: Final = ("acks", "throttle_time_ms", "max_wait_ms", "replica_id", "session_id", "session_epoch", "error_code", "partitions")
 """Columns per frame: the first value of a field (`error_code`: the first that is not 0), and the number of partitions."""
-OF_PARTITION: Final = ("frame", "topic", "partition", "fetch_offset", "high_watermark")
+OF_PARTITION: Final = ("frame", "topic", "partition", "error_code", "base_offset", "fetch_offset", "high_watermark")
 """Columns per partition; ``topic`` is the place of its name or id in the log."""
 OF_BATCH: Final = (
     "frame",
@@ -28,8 +28,10 @@ OF_BATCH: Final = (
     "batch_magic",
     "batch_base_offset",
     "batch_size",
+    "batch_end",
     "batch_attributes",
     "batch_last_offset_delta",
+    "batch_base_timestamp",
     "batch_producer_id",
     "batch_producer_epoch",
     "batch_base_sequence",
@@ -75,6 +77,7 @@ def _tabulate(
         elif f == ERROR_CODE:
             if frames[ERRORS, current] == NONE or frames[ERRORS, current] == 0:
                 frames[ERRORS, current] = value[i]
+            _keep_first(places[1, f], partition, value[i], partitions)
         elif f == MAGIC:
             batch = whole
             whole += 1

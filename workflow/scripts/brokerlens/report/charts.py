@@ -7,7 +7,7 @@ which Vega's tooltip would load.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import altair as alt
 import numpy as np
@@ -318,9 +318,13 @@ def interval_plot(rows: Sequence[Row], description: str) -> dict[str, Any]:
     return specification(chart, {ROWS: list(rows)}, description, 30 * max(1, len({row["statistic"] for row in rows})) + 10)
 
 
-def parts(rows: Sequence[Row], order: Sequence[str], description: str) -> dict[str, Any]:
-    """Stacked means: a bar per site, four neutral fills, name and value inside where it is wide enough, the total at the end."""
-    names = ["network", "broker", "queue", "transfer", "unknown"]
+REQUEST_PARTS: Final = {name: name for name in ("network", "broker", "queue", "transfer", "unknown")}
+"""Parts of a request and the fill of each."""
+
+
+def parts(rows: Sequence[Row], order: Sequence[str], description: str, fills: Mapping[str, str] = REQUEST_PARTS) -> dict[str, Any]:
+    """Stacked means: a bar per site or route, four neutral fills, name and value inside where it is wide enough, the total at the end."""
+    names = list(fills)
     longest = max((row["end"] for row in rows), default=1.0)
     x_scale = alt.Scale(domain=[0, longest * 1.34], nice=False)
     y = alt.Y(
@@ -329,9 +333,11 @@ def parts(rows: Sequence[Row], order: Sequence[str], description: str) -> dict[s
         axis=alt.Axis(minExtent=46, maxExtent=120, labelColor="var(--ink)", labelFontWeight=600, labelLimit=120),
         scale=alt.Scale(paddingInner=0.35),
     )
-    fill = alt.Color("part:N", scale=alt.Scale(domain=names, range=[f"var(--{name})" for name in names]), legend=None)
+    fill = alt.Color("part:N", scale=alt.Scale(domain=names, range=[f"var(--{fill})" for fill in fills.values()]), legend=None)
     ink = alt.Color(
-        "part:N", scale=alt.Scale(domain=names, range=[*(f"var(--on-{name})" for name in names[:4]), "var(--ink)"]), legend=None
+        "part:N",
+        scale=alt.Scale(domain=names, range=[f"var(--on-{fill})" if fill != "unknown" else "var(--ink)" for fill in fills.values()]),
+        legend=None,
     )
     totals = [
         {"name": name, "end": max(row["end"] for row in rows if row["name"] == name)}

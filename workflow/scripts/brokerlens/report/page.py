@@ -21,6 +21,7 @@ from brokerlens.report.captures import Quality, quality
 from brokerlens.report.clients import Clients, clients
 from brokerlens.report.comparability import Judgement, judge
 from brokerlens.report.connections import Connections, connections
+from brokerlens.report.deliveries import FILLS, Deliveries, deliveries
 from brokerlens.report.differences import Differences, differences, pair_title
 from brokerlens.report.ends import BothEnds, both_ends
 from brokerlens.report.distributions import Distributions, distributions
@@ -56,6 +57,8 @@ class Page:
     distributions: Distributions
     parts: Sequence[Figure]
     parts_key: Markup
+    deliveries: Deliveries
+    deliveries_key: Markup
     timelines: Timelines
     network: Network
     both_ends: BothEnds
@@ -73,7 +76,15 @@ class Page:
         """All figures with something to draw, in the page's order."""
         cards = [card.figure for card in self.differences.cards if card.figure is not None]
         apis = [figure for api in self.distributions.apis for figure in api.figures]
-        found = [*cards, *self.distributions.figures, *apis, *self.parts, *self.timelines.figures, *self.network.figures]
+        found = [
+            *cards,
+            *self.distributions.figures,
+            *apis,
+            *self.parts,
+            *self.deliveries.figures,
+            *self.timelines.figures,
+            *self.network.figures,
+        ]
         return [figure for figure in found if figure.spec is not None]
 
 
@@ -98,6 +109,8 @@ def build(results: Results) -> Page:
         distributions=distributions(results, pairs, colours),
         parts=breakdown(results),
         parts_key=key([(part, f"var(--{part})") for part in ("network", "broker", "queue", "transfer")]),
+        deliveries=deliveries(results),
+        deliveries_key=key([(part, f"var(--{fill})") for part, fill in FILLS.items() if part != "unknown"]),
         timelines=timelines(results, bins, minutes, worst, colours, states),
         network=network(results, colours),
         both_ends=both_ends(results),

@@ -70,6 +70,28 @@ def first_sight(streams: Streams, d: int, position: int) -> int:
 
 
 @njit(cache=True, nogil=True)
+def whole_since(seen_first: Int64s, seen_from: Int64s, seen_to: Int64s, seen_time: Int64s, d: Int64s, begin: Int64s, end: Int64s) -> Int64s:
+    """When the last of the bytes ``begin`` to ``end`` (positions, int64[n]) of each direction ``d`` was first seen, ns; -1 where none was.
+
+    ``seen_…`` are those of `Streams`. Bytes that were never seen do not count.
+    """
+    found = np.full(len(d), -1, np.int64)
+    for i in range(len(d)):
+        lo, hi = seen_first[d[i]], seen_first[d[i] + 1]
+        last = hi
+        while lo < hi:
+            middle = (lo + hi) // 2
+            if seen_to[middle] <= begin[i]:
+                lo = middle + 1
+            else:
+                hi = middle
+        while lo < last and seen_from[lo] < end[i]:
+            found[i] = max(found[i], seen_time[lo])
+            lo += 1
+    return found
+
+
+@njit(cache=True, nogil=True)
 def room(pieces: Int64s, used: int, more: int) -> Int64s:
     """``pieces`` with room for ``more`` rows behind ``used``."""
     if used + more <= len(pieces):

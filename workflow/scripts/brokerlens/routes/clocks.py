@@ -1,0 +1,74 @@
+"""How the clocks of an experiment's sites stand to each other, as far as anything tells.
+
+What is known of a site's clock: its offset from a reference clock, configured or estimated. Where it is not known of both sites of a route, only causality speaks:
+no record is fetched before it was produced, so the smallest difference of times from one site to another bounds their clocks' difference from one side, and records
+that go the other way from the other side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import polars as pl
+
+MS: Final = 1_000_000
+SAME, KNOWN, UNKNOWN, CONTRADICTED = "same", "known", "unknown", "contradicted"
+"""One clock; both offsets known; bounded by causality alone, or not at all; not even causality holds, because a clock stepped or drifted."""
+BASIS: Final = pl.Enum([SAME, KNOWN, UNKNOWN, CONTRADICTED])
+
+RELATIONS: Final = pl.Schema(
+    {"produce_site": pl.String(), "fetch_site": pl.String(), "shift": pl.Int64(), "clock_uncertainty": pl.Int64(), "basis": BASIS}
+)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A site's clock minus the reference clock, and how far that may be wrong, ms."""
+
+    offset_ms: float
+    uncertainty_ms: float = 0.0
+
+
+def known_clocks(sites: Sequence[Mapping[str, Any]], estimates: Mapping[str, Clock] | None = None) -> dict[str, Clock]:
+    """The clocks of the sites of which the configuration (``site``, ``clock_offset_ms`` or None) or else an estimate tells the offset."""
+    configured = {site["site"]: Clock(float(site["clock_offset_ms"])) for site in sites if site["clock_offset_ms"] is not None}
+    return dict(estimates or {}) | configured
+
+
+def relate(differences: pl.DataFrame, clocks: Mapping[str, Clock]) -> pl.DataFrame:
+    """How much later the fetching site's clock is than the producing one's, for every route that occurs.
+
+    ``differences`` has a row per delivery: ``produce_site``, ``fetch_site``, ``difference`` (ns, fetched − produced by the clocks as they are). Gives ``produce_site``,
+    ``fetch_site``, ``shift`` (ns, to be taken off differences), ``clock_uncertainty`` (ns, null where nothing bounds it), ``basis``.
+
+    Of clocks that are not known the shift is 0, as long as causality allows it: else the middle of what it allows, or the bound nearest to 0 where there is but one.
+    """
+    least = {
+        (produce, fetch): int(smallest)
+        for produce, fetch, smallest in differences.drop_nulls()
+        .group_by("produce_site", "fetch_site")
+        .agg(pl.col("difference").min())
+        .sort("produce_site", "fetch_site")
+        .iter_rows()
+    }
+    rows = [(*route, *_relation(route, least, clocks)) for route in least]
+    return pl.DataFrame(rows, schema=RELATIONS, orient="row")
+
+
+def _relation(route: tuple[str, str], least: Mapping[tuple[str, str], int], clocks: Mapping[str, Clock]) -> tuple[int, int | None, str]:
+    produce, fetch = route
+    if produce == fetch:
+        return 0, 0, SAME
+    if produce in clocks and fetch in clocks:
+        here, there = clocks[produce], clocks[fetch]
+        return round((there.offset_ms - here.offset_ms) * MS), round((here.uncertainty_ms + there.uncertainty_ms) * MS), KNOWN
+    high = least[route]
+    if (fetch, produce) not in least:
+        return min(high, 0), None, UNKNOWN
+    low = -least[fetch, produce]
+    if low > high:
+        return 0, None, CONTRADICTED
+    shift = 0 if low <= 0 <= high else (low + high) // 2
+    return shift, max(high - shift, shift - low), UNKNOWN
