@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brokerlens.kafka.batches import FETCHED, PRODUCED
-from brokerlens.routes.clocks import Clock, known_clocks
+from brokerlens.routes.clocks import Clock, estimated_clocks, known_clocks
 from brokerlens.routes.deliveries import Followed, follow
 from brokerlens.tables import DELIVERY_REASONS
 
@@ -481,3 +481,31 @@ def test_parts_are_never_negative_and_add_up_where_all_are_known(made: tuple[lis
 
 def test_followed_says_how_many_control_batches_there_were() -> None:
     assert isinstance(follow(*tables_of([], []), {}), Followed)
+
+
+PATHS = pl.DataFrame(
+    [
+        ("edge", "hub", "estimated", 40.0, 2.0, 5.0),
+        ("edge", "hub", "estimated", 40.0, 2.0, 5.0),
+        ("cloud", "hub", "estimated", -10.0, None, 3.0),
+        ("fog", "hub", "unknown", None, None, None),
+    ],
+    schema=["client_site", "broker_site", "clock_source", "clock_offset_ms", "clock_drift_ppm", "clock_uncertainty_ms"],
+    orient="row",
+)
+
+
+def of_sites(**offsets: float | None) -> list[dict[str, Any]]:
+    return [{"site": site, "clock_offset_ms": offset} for site, offset in offsets.items()]
+
+
+def test_shared_connections_tell_the_clocks_of_sites_that_share_none() -> None:
+    clocks = estimated_clocks(PATHS, of_sites(edge=None, cloud=None, hub=None, fog=None), span_ms=1_000_000.0)
+    # The first site's clock is the reference: hub is 40 ms ahead of edge, give or take 5 ms and a drift of 2 ppm over 1,000 s; cloud 10 ms ahead of hub.
+    assert clocks == {"edge": Clock(0.0), "hub": Clock(40.0, 7.0), "cloud": Clock(50.0, 10.0)}
+
+
+def test_estimates_start_from_what_is_configured() -> None:
+    clocks = estimated_clocks(PATHS, of_sites(edge=None, cloud=3.0, hub=None), span_ms=0.0)
+    assert clocks == {"cloud": Clock(3.0), "hub": Clock(-7.0, 3.0), "edge": Clock(-47.0, 8.0)}
+    assert estimated_clocks(PATHS.clear(), of_sites(edge=None, cloud=3.0), span_ms=0.0) == {}

@@ -289,7 +289,7 @@ def edit(bench: Workbench, module: str) -> None:
         ("merge_experiment.py", ALL_TOPICS | ALL_DELIVERIES | TOGETHER),
         ("join_deliveries.py", ALL_DELIVERIES | TOGETHER),
         ("measure_routes.py", ALL_ROUTES | TOGETHER),
-        ("brokerlens/routes/fates.py", ALL_PATHS | ALL_ROUTES | TOGETHER),
+        ("brokerlens/routes/fates.py", ALL_PATHS | ALL_DELIVERIES | TOGETHER),
         ("merge_site.py", ALL_MERGES | ALL_EXPERIMENTS | ALL_METRICS | TOGETHER),
         ("split_capture.py", ALL_SPLITS | ALL_MERGES | ALL_EXPERIMENTS | ALL_METRICS | TOGETHER),
         ("brokerlens/report/__init__.py", REPORTED),

@@ -64,6 +64,7 @@ rule join_deliveries:
         fetched=merged_of_experiment("fetched"),
         learned=merged_of_experiment("topics"),
         topics="results/topics/experiment={experiment}/topics.parquet",
+        paths="results/paths/experiment={experiment}/paths.parquet",
     output:
         deliveries="results/deliveries/experiment={experiment}/part-0000.parquet",
     log:

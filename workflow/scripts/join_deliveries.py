@@ -12,7 +12,7 @@ import polars as pl
 from brokerlens import tables
 from brokerlens.kafka.batches import FETCHED, PRODUCED
 from brokerlens.kafka.site import all_learned, cluster_ids, cluster_names
-from brokerlens.routes.clocks import known_clocks
+from brokerlens.routes.clocks import MS, estimated_clocks, known_clocks
 from brokerlens.routes.deliveries import follow
 
 if TYPE_CHECKING:
@@ -31,18 +31,21 @@ def join_deliveries(
     experiment: str,
     sites: Sequence[Mapping[str, Any]],
     deliveries: str,
+    paths: str | None = None,
 ) -> None:
     """Write the data set `deliveries` of one experiment.
 
-    ``produced``, ``fetched`` and ``learned`` are the files `…/SITE/produced-NNNN.parquet`, `…/fetched-…` and `…/topics-…` that the merges of its sites left, ``topics`` the
-    data set of that name; ``sites`` has ``site``, ``cluster`` and ``clock_offset_ms`` (None: not configured) of each.
+    ``produced``, ``fetched`` and ``learned`` are the files `…/SITE/produced-NNNN.parquet`, `…/fetched-…` and `…/topics-…` that the merges of its sites left, ``topics`` and
+    ``paths`` the data sets of these names; ``sites`` has ``site``, ``cluster`` and ``clock_offset_ms`` (None: not configured) of each.
     """
     told = {
         site["site"]: all_learned(pl.read_parquet(path) for path in learned if Path(path).parent.name == site["site"]) for site in sites
     }
     clusters = cluster_names([(site["site"], site["cluster"]) for site in sites], cluster_ids(told), experiment)
     names = _names(pl.read_parquet(topics, hive_partitioning=False))
-    followed = follow(_batches(produced, PRODUCED, clusters, names), _batches(fetched, FETCHED, clusters, names), known_clocks(sites))
+    sent, got = _batches(produced, PRODUCED, clusters, names), _batches(fetched, FETCHED, clusters, names)
+    estimates = {} if paths is None else estimated_clocks(pl.read_parquet(paths, hive_partitioning=False), sites, _span_ms(sent, got))
+    followed = follow(sent, got, known_clocks(sites, estimates))
     rows = followed.rows
     log.info(
         "%d deliveries; %d batches produced were not seen fetched, %d fetched not seen produced; %d control batches of transactions left out",
@@ -51,6 +54,12 @@ def join_deliveries(
     )
     slices = (rows.slice(begin, ROWS_AT_ONCE).to_arrow() for begin in range(0, max(rows.height, 1), ROWS_AT_ONCE))
     tables.write(slices, deliveries, "deliveries", {"sites": [dict(site) for site in sites]})
+
+
+def _span_ms(produced: pl.DataFrame, fetched: pl.DataFrame) -> float:
+    """From the first to the last that was seen of any batch."""
+    times = pl.concat([produced["request_first"], fetched["complete"]]).drop_nulls()
+    return 0.0 if times.is_empty() else (int(times.max()) - int(times.min())) / MS  # type: ignore[arg-type]  # polars types min() of any column
 
 
 def _names(topics: pl.DataFrame) -> pl.DataFrame:
@@ -94,6 +103,7 @@ if __name__ == "__main__":
             fetched=snakemake.input.fetched,
             learned=snakemake.input.learned,
             topics=snakemake.input.topics,
+            paths=snakemake.input.paths,
             experiment=snakemake.wildcards.experiment,
             sites=snakemake.params.sites,
             deliveries=snakemake.output.deliveries,

@@ -37,6 +37,34 @@ def known_clocks(sites: Sequence[Mapping[str, Any]], estimates: Mapping[str, Clo
     return dict(estimates or {}) | configured
 
 
+def estimated_clocks(paths: pl.DataFrame, sites: Sequence[Mapping[str, Any]], span_ms: float) -> dict[str, Clock]:
+    """The clocks of sites that shared connections with others tell: from site to site, from those that are configured on, else from the first one, whose clock is
+    the reference then.
+
+    ``paths`` is the data set of that name, whose offsets are the broker's tap's clock minus the client's at the middle of what both saw; a drift is uncertainty over the
+    ``span_ms`` of all that was captured.
+    """
+    links: dict[str, dict[str, Clock]] = {}
+    measured = paths.filter(pl.col("clock_source").cast(pl.String) == "estimated").select(
+        pl.col("client_site", "broker_site").cast(pl.String), "clock_offset_ms", "clock_drift_ppm", "clock_uncertainty_ms"
+    )
+    for client, broker, offset, drift, uncertainty in measured.unique(("client_site", "broker_site"), maintain_order=True).iter_rows():
+        reach = uncertainty + abs(drift or 0.0) * 1e-6 * span_ms
+        links.setdefault(client, {})[broker] = Clock(offset, reach)
+        links.setdefault(broker, {})[client] = Clock(-offset, reach)
+    found = {name: clock for name, clock in known_clocks(sites).items() if name in links}
+    for reference in [*found, *(site["site"] for site in sites if site["site"] in links)]:
+        found.setdefault(reference, Clock(0.0))
+        waiting = [reference]
+        while waiting:
+            here = waiting.pop(0)
+            for there, link in links[here].items():
+                if there not in found:
+                    found[there] = Clock(found[here].offset_ms + link.offset_ms, found[here].uncertainty_ms + link.uncertainty_ms)
+                    waiting.append(there)
+    return found
+
+
 def relate(differences: pl.DataFrame, clocks: Mapping[str, Clock]) -> pl.DataFrame:
     """How much later the fetching site's clock is than the producing one's, for every route that occurs.
 
