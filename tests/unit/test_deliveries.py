@@ -340,7 +340,7 @@ def test_a_configured_offset_is_taken_off() -> None:
 def test_an_estimate_fills_in_where_nothing_is_configured_and_its_uncertainty_stands() -> None:
     batch = produce(0)
     sites: list[Row] = [{"site": "edge", "clock_offset_ms": 0.0}, {"site": "cloud", "clock_offset_ms": None}]
-    known = known_clocks(sites, {"cloud": Clock(20.0, 0.5), "edge": Clock(99.0, 9.0)})
+    known = known_clocks(sites, {"cloud": Clock(20.0, frozenset({("cloud", 0.5)})), "edge": Clock(99.0)})
     row = only(followed([batch], [fetch(batch, 61)], known))
     assert (row["delivery_ms"], row["clock_uncertainty_ms"]) == (41, 0.5)
 
@@ -502,10 +502,37 @@ def of_sites(**offsets: float | None) -> list[dict[str, Any]]:
 def test_shared_connections_tell_the_clocks_of_sites_that_share_none() -> None:
     clocks = estimated_clocks(PATHS, of_sites(edge=None, cloud=None, hub=None, fog=None), span_ms=1_000_000.0)
     # The first site's clock is the reference: hub is 40 ms ahead of edge, give or take 5 ms and a drift of 2 ppm over 1,000 s; cloud 10 ms ahead of hub.
-    assert clocks == {"edge": Clock(0.0), "hub": Clock(40.0, 7.0), "cloud": Clock(50.0, 10.0)}
+    by_hub = ("hub", 7.0)
+    assert clocks == {
+        "edge": Clock(0.0, reference="edge"),
+        "hub": Clock(40.0, frozenset({by_hub}), "edge"),
+        "cloud": Clock(50.0, frozenset({by_hub, ("cloud", 3.0)}), "edge"),
+    }
+
+
+def test_an_estimate_that_both_clocks_are_made_of_is_no_doubt_between_them() -> None:
+    """What is wrong with the hub's clock by edge's is wrong with cloud's, too: between hub and cloud it is not."""
+    clocks = estimated_clocks(PATHS, of_sites(edge=None, cloud=None, hub=None, fog=None), span_ms=1_000_000.0)
+    doubts = {(one, other): clocks[one].uncertainty_ms(clocks[other]) for one, other in itertools.combinations(("edge", "hub", "cloud"), 2)}
+    assert doubts == {("edge", "hub"): 7.0, ("edge", "cloud"): 10.0, ("hub", "cloud"): 3.0}
+
+
+def test_clocks_that_no_shared_connection_leads_to_stay_unknown() -> None:
+    """Two pairs of sites with nothing between them: each pair has a clock of its own for reference, and so has a pair without any beside a configured site."""
+    far = PATHS.clear().vstack(PATHS[:1]).vstack(PATHS[:1].with_columns(client_site=pl.lit("third"), broker_site=pl.lit("cloud")))
+    batch = produce(0)
+    for configured in (None, 0.0):
+        known = known_clocks([], estimated_clocks(far, of_sites(edge=configured, hub=None, third=None, cloud=None), span_ms=0.0))
+        row = only(followed([batch], [fetch(batch, 41)], known))
+        assert (row["status_reason"], row["clock_uncertainty_ms"], row["broker_ms"]) == ("clocks_unknown", None, None)
 
 
 def test_estimates_start_from_what_is_configured() -> None:
     clocks = estimated_clocks(PATHS, of_sites(edge=None, cloud=3.0, hub=None), span_ms=0.0)
-    assert clocks == {"cloud": Clock(3.0), "hub": Clock(-7.0, 3.0), "edge": Clock(-47.0, 8.0)}
+    by_hub = ("hub", 3.0)
+    assert clocks == {
+        "cloud": Clock(3.0),
+        "hub": Clock(-7.0, frozenset({by_hub})),
+        "edge": Clock(-47.0, frozenset({by_hub, ("edge", 5.0)})),
+    }
     assert estimated_clocks(PATHS.clear(), of_sites(edge=None, cloud=3.0), span_ms=0.0) == {}

@@ -7,6 +7,7 @@ that go the other way from the other side.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,10 +26,17 @@ RELATIONS: Final = pl.Schema(
 
 @dataclass(frozen=True)
 class Clock:
-    """A site's clock minus the reference clock, and how far that may be wrong, ms."""
+    """A site's clock minus a reference clock."""
 
     offset_ms: float
-    uncertainty_ms: float = 0.0
+    doubts: frozenset[tuple[str, float]] = frozenset()
+    """How far that may be wrong, ms, one for each estimate on the way from the reference, by the site whose clock it gave."""
+    reference: str = ""
+    """The site whose clock that is; none for the reference clock of the configuration. Clocks of two references are not related."""
+
+    def uncertainty_ms(self, other: Clock) -> float:
+        """How far the difference of both clocks may be wrong: an estimate that both are made of does not count."""
+        return math.fsum(doubt for _, doubt in self.doubts ^ other.doubts)
 
 
 def known_clocks(sites: Sequence[Mapping[str, Any]], estimates: Mapping[str, Clock] | None = None) -> dict[str, Clock]:
@@ -39,28 +47,29 @@ def known_clocks(sites: Sequence[Mapping[str, Any]], estimates: Mapping[str, Clo
 
 def estimated_clocks(paths: pl.DataFrame, sites: Sequence[Mapping[str, Any]], span_ms: float) -> dict[str, Clock]:
     """The clocks of sites that shared connections with others tell: from site to site, from those that are configured on, else from the first one, whose clock is
-    the reference then.
+    the reference of all that it leads to then.
 
     ``paths`` is the data set of that name, whose offsets are the broker's tap's clock minus the client's at the middle of what both saw; a drift is uncertainty over the
     ``span_ms`` of all that was captured.
     """
-    links: dict[str, dict[str, Clock]] = {}
+    links: dict[str, dict[str, tuple[float, float]]] = {}
     measured = paths.filter(pl.col("clock_source").cast(pl.String) == "estimated").select(
         pl.col("client_site", "broker_site").cast(pl.String), "clock_offset_ms", "clock_drift_ppm", "clock_uncertainty_ms"
     )
     for client, broker, offset, drift, uncertainty in measured.unique(("client_site", "broker_site"), maintain_order=True).iter_rows():
         reach = uncertainty + abs(drift or 0.0) * 1e-6 * span_ms
-        links.setdefault(client, {})[broker] = Clock(offset, reach)
-        links.setdefault(broker, {})[client] = Clock(-offset, reach)
+        links.setdefault(client, {})[broker] = (offset, reach)
+        links.setdefault(broker, {})[client] = (-offset, reach)
     found = {name: clock for name, clock in known_clocks(sites).items() if name in links}
     for reference in [*found, *(site["site"] for site in sites if site["site"] in links)]:
-        found.setdefault(reference, Clock(0.0))
+        found.setdefault(reference, Clock(0.0, reference=reference))
         waiting = [reference]
         while waiting:
             here = waiting.pop(0)
-            for there, link in links[here].items():
+            for there, (offset, reach) in links[here].items():
                 if there not in found:
-                    found[there] = Clock(found[here].offset_ms + link.offset_ms, found[here].uncertainty_ms + link.uncertainty_ms)
+                    before = found[here]
+                    found[there] = Clock(before.offset_ms + offset, before.doubts | {(there, reach)}, before.reference)
                     waiting.append(there)
     return found
 
@@ -89,9 +98,9 @@ def _relation(route: tuple[str, str], least: Mapping[tuple[str, str], int], cloc
     produce, fetch = route
     if produce == fetch:
         return 0, 0, SAME
-    if produce in clocks and fetch in clocks:
-        here, there = clocks[produce], clocks[fetch]
-        return round((there.offset_ms - here.offset_ms) * MS), round((here.uncertainty_ms + there.uncertainty_ms) * MS), KNOWN
+    here, there = clocks.get(produce), clocks.get(fetch)
+    if here is not None and there is not None and here.reference == there.reference:
+        return round((there.offset_ms - here.offset_ms) * MS), round(here.uncertainty_ms(there) * MS), KNOWN
     high = least[route]
     if (fetch, produce) not in least:
         return min(high, 0), None, UNKNOWN
