@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from brokerlens.kafka.batches import FETCHED, PRODUCED
 from brokerlens.routes.clocks import Clock, estimated_clocks, known_clocks
-from brokerlens.routes.deliveries import Followed, follow
+from brokerlens.routes.deliveries import TRANSLATED, Followed, follow
 from brokerlens.tables import DELIVERY_REASONS
 
 MS = 1_000_000
@@ -203,6 +203,16 @@ def test_what_two_sites_captured_of_one_connection_counts_once_at_the_clients_ta
     )
     row = only(rows)
     assert (row["produce_site"], row["fetch_site"], row["delivery_ms"]) == ("edge", "cloud", 41)
+
+
+def test_a_connection_under_other_addresses_at_the_brokers_tap_is_one() -> None:
+    batch = produce(5)
+    got = fetch(batch, 41)
+    there = got | {"site": "third", "tap": "broker", "complete": START + 11 * MS, "connection_id": "n:77-k:9#1"}
+    table = pl.DataFrame([("third", "n:77-k:9#1", got["connection_id"])], schema=TRANSLATED, orient="row")
+    rows = follow(*tables_of([batch], [there, got]), ONE_CLOCK, table).rows
+    assert only(rows)["fetch_connection_id"] == got["connection_id"]
+    assert follow(*tables_of([batch], [there, got]), ONE_CLOCK).rows.height == 2
 
 
 # What does not belong together

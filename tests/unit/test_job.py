@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from brokerlens import warm
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
 PROGRAM = """
 import sys, time, types
@@ -52,3 +54,9 @@ def test_a_full_disk_is_said_on_the_terminal_since_the_log_may_be_on_it(tmp_path
     said = job.communicate()[1]
     assert job.returncode == 1
     assert said == "error: no space left on the disk of some/file: free some and run the same command again\n"
+
+
+def test_all_stages_run_ahead_to_compile_their_kernels(tmp_path: Path) -> None:
+    """Where that fails, the workflow says so and goes on, each job compiling for itself: nothing else would notice."""
+    warm.run_all_stages(sorted(warm.EXAMPLE.glob("*.pcap"))[: warm.CAPTURES], tmp_path)
+    assert (tmp_path / "comparisons.parquet").exists()

@@ -44,8 +44,9 @@ def join_deliveries(
     clusters = cluster_names([(site["site"], site["cluster"]) for site in sites], cluster_ids(told), experiment)
     names = _names(pl.read_parquet(topics, hive_partitioning=False))
     sent, got = _batches(produced, PRODUCED, clusters, names), _batches(fetched, FETCHED, clusters, names)
-    estimates = {} if paths is None else estimated_clocks(pl.read_parquet(paths, hive_partitioning=False), sites, _span_ms(sent, got))
-    followed = follow(sent, got, known_clocks(sites, estimates))
+    both_ends = None if paths is None else pl.read_parquet(paths, hive_partitioning=False)
+    estimates = {} if both_ends is None else estimated_clocks(both_ends, sites, _span_ms(sent, got))
+    followed = follow(sent, got, known_clocks(sites, estimates), None if both_ends is None else _translated(both_ends))
     rows = followed.rows
     log.info(
         "%d deliveries; %d batches produced were not seen fetched, %d fetched not seen produced; %d control batches of transactions left out",
@@ -54,6 +55,15 @@ def join_deliveries(
     )
     slices = (rows.slice(begin, ROWS_AT_ONCE).to_arrow() for begin in range(0, max(rows.height, 1), ROWS_AT_ONCE))
     tables.write(slices, deliveries, "deliveries", {"sites": [dict(site) for site in sites]})
+
+
+def _translated(both_ends: pl.DataFrame) -> pl.DataFrame:
+    """Connections that have other addresses at their brokers' taps, as `routes.deliveries.TRANSLATED`; the first client's site where several captured one."""
+    words = both_ends.filter("translated").select(
+        pl.col(name).cast(pl.String).alias(new)
+        for name, new in (("broker_site", "site"), ("broker_connection_id", "connection_id"), ("connection_id", "client_connection_id"))
+    )
+    return words.unique(["site", "connection_id"], keep="first", maintain_order=True)
 
 
 def _span_ms(produced: pl.DataFrame, fetched: pl.DataFrame) -> float:

@@ -42,7 +42,7 @@ def run_all_stages(captures: Iterable[Path], folder: Path) -> None:
         name: str(folder / name / "experiment=e" / "site=s" / "part-0000.parquet")
         for name in ("packets", "connections", "requests", "notebook")
     }
-    parts |= {name: str(folder / "merged" / "s" / f"{name}-0000.parquet") for name in ("topics", "produced", "fetched")}
+    parts |= {name: str(folder / "merged" / "e" / "s" / f"{name}-0000.parquet") for name in ("topics", "produced", "fetched")}
     topics, deliveries = str(folder / "topics.parquet"), str(folder / "deliveries" / "experiment=e" / "part-0000.parquet")
     completed = str(folder / "completed" / "experiment=e" / "site=s" / "part-0000.parquet")
     measured = {name: str(folder / name / "experiment=e" / "site=s" / f"{name}.parquet") for name in ("metrics", "series")}

@@ -33,6 +33,8 @@ LOG: Final = ("cluster", "topic", "partition")
 """What offsets count in."""
 IDENTITY: Final = ("producer_id", "producer_epoch", "base_sequence")
 """What makes a batch of a partition the same one when it is sent again (KIP-98)."""
+TRANSLATED: Final = pl.Schema({"site": pl.String(), "connection_id": pl.String(), "client_connection_id": pl.String()})
+"""Connections that have other addresses at a broker's ``site`` than at their client's: their names at both."""
 
 
 class Followed(NamedTuple):
@@ -42,17 +44,17 @@ class Followed(NamedTuple):
     control_batches: int
 
 
-def follow(produced: pl.DataFrame, fetched: pl.DataFrame, known: Mapping[str, Clock]) -> Followed:
+def follow(produced: pl.DataFrame, fetched: pl.DataFrame, known: Mapping[str, Clock], translated: pl.DataFrame | None = None) -> Followed:
     """The rows of `deliveries` of one experiment, by partition and offset.
 
     ``produced`` and ``fetched`` have the columns of `kafka.batches` and ``site``, ``cluster``, ``topic_id`` (null where the request names its topic); their
-    ``topic`` is a name wherever one is known. ``known``: the clocks of sites that are known.
+    ``topic`` is a name wherever one is known. ``known``: the clocks of sites that are known. ``translated`` has the columns of `TRANSLATED`.
     """
     control = (pl.col("attributes") & CONTROL) != 0
     batches = fetched.filter(~control)
     produced, batches = _numbered(produced, batches)
     produced = _sent_once(_with_learned_offsets(produced, batches))
-    batches = _captured_once(batches)
+    batches = _captured_once(batches, TRANSLATED.to_frame() if translated is None else translated)
     pairs = _pairs(produced, batches)
     rows = _in_order(produced, batches, pairs)
     return Followed(_described(rows, produced, batches, known), fetched.height - batches.height)
@@ -132,17 +134,19 @@ def _sent_once(produced: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _captured_once(fetched: pl.DataFrame) -> pl.DataFrame:
+def _captured_once(fetched: pl.DataFrame, translated: pl.DataFrame) -> pl.DataFrame:
     """One row per fetched batch and fetch, by log, first offset and connection, the first fetch first; what was captured at several sites counts at the tap nearest to the client."""
-    address = pl.col("connection_id").cast(pl.String).str.replace(r"#\d+$", "")
-    talks = fetched.select("talk", "site", "connection_id").unique().with_columns(address.alias("address"))
-    shared = talks.filter(pl.col("site").n_unique().over("address") > 1)
+    talks = fetched.select("talk", "site", "connection_id").unique().with_columns(pl.col("site", "connection_id").cast(pl.String))
+    talks = talks.join(translated, on=["site", "connection_id"], how="left").with_columns(
+        pl.coalesce("client_connection_id", "connection_id").str.replace(r"#\d+$", "").alias("address")
+    )
+    several = talks.filter(pl.col("site").n_unique().over("address") > 1)
     rows = fetched.with_columns(pl.coalesce("first_offset", "last_offset").alias("begin"))
-    if not shared.is_empty():
+    if not several.is_empty():
         key = ["address", "correlation_id", "log", "begin", "last_offset"]
-        twice = rows.join(shared.select("talk", "address"), on="talk", how="inner").sort("rank", "talk", "complete")
+        twice = rows.join(several.select("talk", "address"), on="talk", how="inner").sort("rank", "talk", "complete")
         once = twice.unique(key, keep="first", maintain_order=True).select(rows.columns)
-        rows = pl.concat([rows.join(shared, on="talk", how="anti"), once])
+        rows = pl.concat([rows.join(several, on="talk", how="anti"), once])
     return rows.sort("log", "begin", "last_offset", "talk", "complete", "correlation_id")
 
 
