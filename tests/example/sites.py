@@ -15,6 +15,7 @@ import polars as pl
 from complete_requests import complete_requests
 from compute_metrics import compute_metrics
 from join_deliveries import join_deliveries
+from match_paths import match_paths
 from merge_experiment import merge_experiment
 from merge_site import merge_site
 from split_capture import split_capture
@@ -103,9 +104,13 @@ def run_experiment(
     clock_offset_ms: float | None = 0.0,
     shards: int = 1,
     brokers: Mapping[str, Sequence[str]] = BROKERS,
+    *,
+    with_paths: bool = False,
 ) -> pl.DataFrame:
-    """The data set `deliveries` of some sites' captures; ``clock_offset_ms`` is what the configuration says of all of their clocks."""
+    """The data set `deliveries` of some sites' captures; ``clock_offset_ms`` is what the configuration says of all of their clocks, and ``with_paths`` asks what
+    connections that several of them captured say of these."""
     left: dict[str, list[str]] = {"produced": [], "fetched": [], "topics": []}
+    sets: dict[str, list[Path]] = {"packets": [], "connections": [], "requests": []}
     for site, files in captures.items():
         run_site(files, brokers[site], folder / site, shards)
         for name, part in itertools.product(left, range(shards)):
@@ -113,9 +118,16 @@ def run_experiment(
             file.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(folder / site / name / f"part-{part:04}.parquet", file)
             left[name].append(str(file))
+        for name, part in itertools.product(sets, range(shards)):
+            file = folder / name / f"site={site}" / f"part-{part:04}.parquet"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            sets[name].append(Path(shutil.copy(folder / site / name / file.name, file)))
     sites: list[dict[str, Any]] = [
-        {"site": site, "cluster": None, "topic_ids": {}, "clock_offset_ms": clock_offset_ms} for site in captures
+        {"site": site, "cluster": None, "topic_ids": {}, "clock_offset_ms": clock_offset_ms, "tap": "auto"} for site in captures
     ]
+    paths = str(folder / "paths.parquet") if with_paths else None
+    if paths is not None:
+        match_paths(**sets, sites=sites, paths_output=paths, working={name: folder / f"{name}.parquet" for name in ("packets", "requests")})
     topics, deliveries = str(folder / "topics.parquet"), str(folder / "deliveries.parquet")
     merge_experiment(learned=left["topics"], experiment="e", sites=sites, topics=topics)
     join_deliveries(
@@ -126,6 +138,7 @@ def run_experiment(
         experiment="e",
         sites=sites,
         deliveries=deliveries,
+        paths=paths,
     )
     return pl.read_parquet(deliveries).with_columns(pl.col(pl.Categorical).cast(pl.String))
 

@@ -17,7 +17,7 @@ from statistics import NormalDist
 import numpy as np
 import polars as pl
 import pytest
-from sites import BROKERS, EXAMPLE, ROOT, read_pcap, run_site, shipped, write_pcap
+from sites import BROKERS, EXAMPLE, ROOT, read_pcap, run_experiment, run_site, shipped, write_pcap
 
 from brokerlens import tables
 from brokerlens.metrics.one_way import add_paths
@@ -220,3 +220,41 @@ def test_cuts_and_shards_change_nothing(found: Found, tmp_path: Path) -> None:
     assert again.paths.equals(found.paths)
     assert again.packets.equals(found.packets)
     assert again.requests.equals(found.requests)
+
+
+def test_a_clock_that_is_wrong_at_one_site_changes_no_delivery_between_both(tmp_path: Path) -> None:
+    """Producers captured at the client's site and everything at the broker's, whose clock is 3 s ahead, and nobody says so."""
+    at_client = [read_pcap(capture) for capture in shipped("experiment08", "edge")]
+    whole = tmp_path / "whole.pcap"
+    whole.write_bytes(gzip.decompress(AT_BROKER.read_bytes()))
+    header, at_broker = read_pcap(whole)
+    consumers = {
+        int(connection.split("-")[0].rsplit(":", 1)[1])
+        for connection in run_site([whole], BROKERS["edge"], tmp_path / "probe").fetched["connection_id"]
+    }
+
+    def produced(record: bytes) -> bool:
+        return not consumers & set(struct.unpack_from(">HH", record, 16 + 34))
+
+    def ahead(record: bytes, seconds: int) -> bytes:
+        return struct.pack("<I", struct.unpack_from("<I", record)[0] + seconds) + record[4:]
+
+    edge = write_pcap(tmp_path / "edge.pcap", header, [record for _, records in at_client for record in records if produced(record)])
+    right, wrong = (
+        run_experiment(
+            {
+                "edge": [edge],
+                "hub": [write_pcap(tmp_path / f"hub-{seconds}.pcap", header, [ahead(record, seconds) for record in at_broker])],
+            },
+            tmp_path / str(seconds),
+            clock_offset_ms=None,
+            brokers={"edge": BROKERS["edge"], "hub": BROKERS["edge"]},
+            with_paths=True,
+        )
+        for seconds in (0, 3)
+    )
+    between = right.filter(pl.col("produce_site") == "edge", pl.col("fetch_site") == "hub", pl.col("status") == "delivered")
+    assert between.height > 700 and between["status_reason"].null_count() == between.height
+    assert between["delivery_ms"].min() > LINK["one_way_delay_ms"]
+    assert between["clock_uncertainty_ms"].max() < LINK["one_way_delay_ms"] + 0.5
+    assert wrong.equals(right)

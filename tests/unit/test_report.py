@@ -805,6 +805,23 @@ def test_clocks_that_nothing_relates_are_said_to_be(tmp_path: Path) -> None:
     assert "nothing bounds" in unbounded.clocks[0] and unbounded.rows[0].cells[-1].value == "–"
 
 
+def test_deliveries_that_the_clocks_forbid_are_counted(tmp_path: Path) -> None:
+    """As with a wrong ``clock_offset_ms``: no figure is shown without saying of how many batches it is not."""
+    edge, cloud = EXAMPLE[2:]
+    rows = [*deliveries_of(edge, cloud), *deliveries_of(edge, edge)]
+    for row in rows[:7]:
+        row |= {name: None for name in row if name.endswith("_ms") and name != "clock_uncertainty_ms"} | {
+            "status_reason": "clocks_contradict"
+        }
+    section = deliveries(with_deliveries(tmp_path, rows))
+    assert [row.cells[-1].small for row in section.rows] == ["one clock", "contradict each other"]
+    (said,) = (plain(said) for said in section.clocks if "have no time" in said)
+    assert said == (
+        "edge → cloud (experiment08): 7 of 60 batches came before they were sent, by the clocks, and have no time: "
+        "the clocks are not as configured or estimated, or one was set meanwhile."
+    )
+
+
 def test_batches_that_are_no_deliveries_are_counted_with_their_reasons(tmp_path: Path) -> None:
     edge, cloud = EXAMPLE[2:]
     lost = [

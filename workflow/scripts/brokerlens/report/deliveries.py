@@ -58,6 +58,11 @@ class Route:
         """One of the route's metrics."""
         return self.site.metric(metric, self.group, statistic)
 
+    @property
+    def contradicted(self) -> int:
+        """Batches without a time: by the clocks they were fetched before they were produced."""
+        return self.metric("delivered_records", "sum").n - self.metric("delivery", "count").n
+
     def label(self, results: Results) -> str:
         """As the chart writes it."""
         short_name = results.short_names[self.site.experiment] if len(results.experiments) > 1 else ""
@@ -122,17 +127,17 @@ def _cells(route: Route) -> list[Cell]:
 def _clock_cell(route: Route) -> tuple[str, str]:
     """What may be wrong, and why it is no more."""
     uncertainty = route.metric("delivery_clock_uncertainty", "max").value
+    if route.contradicted:
+        return NONE, "contradict each other" if route.is_cross else "was set meanwhile"
     if not route.is_cross:
         return "0 ms", "one clock"
     if route.metric("clocks_unknown", "count").value:
         return (NONE, "not related, no bound") if uncertainty is None else (f"±{ms(uncertainty)}", "not related")
-    if uncertainty == 0:
-        return "0 ms", "as configured"
-    return (NONE, "contradict each other") if uncertainty is None else (f"±{ms(uncertainty)}", "estimated")
+    return ("0 ms", "as configured") if uncertainty == 0 else (f"±{ms(uncertainty)}", "estimated")
 
 
 def _clocks(routes: Sequence[Route]) -> Iterator[Markup]:
-    """The clock statement: which routes cross clocks that nothing relates, and how far that may be off."""
+    """The clock statement: which routes cross clocks that nothing relates, or that cannot be right, and how far that may be off."""
     if any(route.is_cross for route in routes) and all(
         not route.metric("clocks_unknown", "count").value for route in routes if route.is_cross
     ):
@@ -140,6 +145,17 @@ def _clocks(routes: Sequence[Route]) -> Iterator[Markup]:
             "Between sites times are compared by their clocks as configured or estimated; what that may be wrong by stands in the table."
         )
     for route in routes:
+        if route.contradicted:
+            yield Markup("{} → {} ({}): {} of {} came before they were sent, by the clocks, and have no time: {}.").format(
+                name(route.produce_site),
+                name(route.site.name),
+                name(route.site.experiment),
+                count(route.contradicted),
+                plural(route.metric("delivered_records", "sum").n, "batch", "batches"),
+                "the clocks are not as configured or estimated, or one was set meanwhile"
+                if route.is_cross
+                else "the clock was set meanwhile",
+            )
         if not route.is_cross or not route.metric("clocks_unknown", "count").value:
             continue
         uncertainty = route.metric("delivery_clock_uncertainty", "max").value
