@@ -56,8 +56,10 @@ def tables_of(produced: Sequence[Row], fetched: Sequence[Row]) -> tuple[pl.DataF
     )
 
 
-def followed(produced: Sequence[Row], fetched: Sequence[Row], known: Mapping[str, Clock] = ONE_CLOCK) -> pl.DataFrame:
-    return follow(*tables_of(produced, fetched), known).rows.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
+def followed(
+    produced: Sequence[Row], fetched: Sequence[Row], known: Mapping[str, Clock] = ONE_CLOCK, translated: pl.DataFrame | None = None
+) -> pl.DataFrame:
+    return follow(*tables_of(produced, fetched), known, translated).rows.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
 
 
 def only(rows: pl.DataFrame) -> Row:
@@ -203,6 +205,28 @@ def test_what_two_sites_captured_of_one_connection_counts_once_at_the_clients_ta
     )
     row = only(rows)
     assert (row["produce_site"], row["fetch_site"], row["delivery_ms"]) == ("edge", "cloud", 41)
+
+
+UNTOLD: Row = {"first_offset": None, "last_offset": None, "response_first": None, "response_last": None, "error_code": None}
+
+
+@pytest.mark.parametrize("at_broker", ["p:1-b:9#4", "n:77-k:9#1"], ids=["same addresses", "translated"])
+def test_one_request_at_two_taps_is_one_batch_though_nothing_tells_its_offsets(at_broker: str) -> None:
+    """A producer that asks for no answer, and one whose answer the client's tap has missed: not idempotent, so that only the request says what is the same."""
+    table = pl.DataFrame([("third", "n:77-k:9#1", "p:1-b:9#1")], schema=TRANSLATED, orient="row")
+    there = {"site": "third", "tap": "broker", "way": 0, "connection_id": at_broker}
+    silent = produce(None, **(UNTOLD | {"acks": 0, "status": "no_response_expected"}))
+    assert said(followed([silent, silent | there], [], translated=table)) == [("not_fetched", "acks_0")]
+    batch = produce(5)
+    missed = batch | UNTOLD | {"status": "unanswered"}
+    row = only(followed([batch | there, missed], [fetch(batch, 41)], translated=table))
+    assert (row["status"], row["first_offset"], row["produce_site"], row["delivery_ms"], row["broker_ms"]) == (
+        "delivered",
+        5,
+        "edge",
+        41,
+        None,
+    )
 
 
 def test_a_connection_under_other_addresses_at_the_brokers_tap_is_one() -> None:

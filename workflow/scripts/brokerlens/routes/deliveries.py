@@ -53,8 +53,9 @@ def follow(produced: pl.DataFrame, fetched: pl.DataFrame, known: Mapping[str, Cl
     control = (pl.col("attributes") & CONTROL) != 0
     batches = fetched.filter(~control)
     produced, batches = _numbered(produced, batches)
-    produced = _sent_once(_with_learned_offsets(produced, batches))
-    batches = _captured_once(batches, TRANSLATED.to_frame() if translated is None else translated)
+    translated = TRANSLATED.to_frame() if translated is None else translated
+    produced = _sent_once(_with_learned_offsets(_seen_once(produced, translated), batches))
+    batches = _captured_once(batches, translated)
     pairs = _pairs(produced, batches)
     rows = _in_order(produced, batches, pairs)
     return Followed(_described(rows, produced, batches, known), fetched.height - batches.height)
@@ -82,6 +83,30 @@ def _numbered(produced: pl.DataFrame, fetched: pl.DataFrame) -> tuple[pl.DataFra
         )
 
     return number(produced), number(fetched)
+
+
+def _at_several_sites(batches: pl.DataFrame, translated: pl.DataFrame) -> pl.DataFrame:
+    """Connections whose addresses several sites captured: ``talk``, ``address`` (as the client has it)."""
+    talks = batches.select("talk", "site", "connection_id").unique().with_columns(pl.col("site", "connection_id").cast(pl.String))
+    address = pl.coalesce("client_connection_id", "connection_id").str.replace(r"#\d+$", "")
+    named = talks.join(translated, on=["site", "connection_id"], how="left").with_columns(address.alias("address"))
+    return named.filter(pl.col("site").n_unique().over("address") > 1).select("talk", "address")
+
+
+def _seen_once(produced: pl.DataFrame, translated: pl.DataFrame) -> pl.DataFrame:
+    """One row per batch of a request that several sites captured, at the tap nearest to the client, with the offsets that any of them saw in its answer."""
+    several = _at_several_sites(produced, translated)
+    if several.is_empty():
+        return produced
+    content = ["correlation_id", "log", *IDENTITY, "base_timestamp", "record_bytes"]
+    offsets = ("first_offset", "last_offset")
+    twice = produced.join(several, on="talk", how="inner").sort("rank", "talk", "request_first", "first_offset", nulls_last=True)
+    # Old messages of a request may be alike in all of that: then the first is the first.
+    twice = twice.with_columns(pl.int_range(pl.len()).over("talk", *content).alias("number"))
+    key = ["address", *content, "number"]
+    told = twice.with_columns(pl.col(name).drop_nulls().first().over(key).alias(name) for name in offsets)
+    once = told.unique(key, keep="first", maintain_order=True).select(produced.columns)
+    return pl.concat([produced.join(several, on="talk", how="anti", maintain_order="left"), once])
 
 
 def _with_learned_offsets(produced: pl.DataFrame, fetched: pl.DataFrame) -> pl.DataFrame:
@@ -136,15 +161,11 @@ def _sent_once(produced: pl.DataFrame) -> pl.DataFrame:
 
 def _captured_once(fetched: pl.DataFrame, translated: pl.DataFrame) -> pl.DataFrame:
     """One row per fetched batch and fetch, by log, first offset and connection, the first fetch first; what was captured at several sites counts at the tap nearest to the client."""
-    talks = fetched.select("talk", "site", "connection_id").unique().with_columns(pl.col("site", "connection_id").cast(pl.String))
-    talks = talks.join(translated, on=["site", "connection_id"], how="left").with_columns(
-        pl.coalesce("client_connection_id", "connection_id").str.replace(r"#\d+$", "").alias("address")
-    )
-    several = talks.filter(pl.col("site").n_unique().over("address") > 1)
+    several = _at_several_sites(fetched, translated)
     rows = fetched.with_columns(pl.coalesce("first_offset", "last_offset").alias("begin"))
     if not several.is_empty():
         key = ["address", "correlation_id", "log", "begin", "last_offset"]
-        twice = rows.join(several.select("talk", "address"), on="talk", how="inner").sort("rank", "talk", "complete")
+        twice = rows.join(several, on="talk", how="inner").sort("rank", "talk", "complete")
         once = twice.unique(key, keep="first", maintain_order=True).select(rows.columns)
         rows = pl.concat([rows.join(several, on="talk", how="anti"), once])
     return rows.sort("log", "begin", "last_offset", "talk", "complete", "correlation_id")
