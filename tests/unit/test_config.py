@@ -329,6 +329,16 @@ def test_the_baseline_is_an_experiment_or_a_condition(folder: Path) -> None:
     assert message(settings(top="baseline: run")) == 'baseline: found "run", expected one of run1. Did you mean run1?'
 
 
+def test_a_baseline_that_is_an_experiment_and_the_condition_of_others_is_refused(folder: Path) -> None:
+    given = settings(experiment="condition: calm", top="baseline: run1")
+    given["experiments"]["run2"] = {**given["experiments"]["run1"], "condition": "run1"}
+    assert message(given) == (
+        "baseline: run1 is an experiment of condition calm, and the condition of other experiments. Rename one of the two."
+    )
+    del given["experiments"]["run1"]["condition"]  # a run of its own name's condition
+    assert config.read(given).baseline == "run1"
+
+
 def test_events(folder: Path) -> None:
     read = config.read(settings(experiment="events: [{at: 2025-12-26 15:00:00, label: link degraded}]", top='timezone: "-03:00"'))
     assert read.experiments["run1"].events == (config.Event(1_766_772_000_000_000_000, "link degraded"),)

@@ -18,7 +18,7 @@ import os
 import re
 import zoneinfo
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -578,11 +578,16 @@ def _brokers(texts: Sequence[str], key: str) -> tuple[str, ...]:
     return tuple(sorted(brokers))
 
 
-def _check_baseline(baseline: str | None, experiments: Iterable[Experiment]) -> None:
+def _check_baseline(baseline: str | None, experiments: Collection[Experiment]) -> None:
     known = sorted({name for experiment in experiments for name in (experiment.name, experiment.condition)})
     if baseline is not None and baseline not in known:
         close = _did_you_mean(baseline, known)
         raise _fault("baseline", _found(baseline), f"one of {', '.join(known)}", f"Did you mean {close}?" if close else "")
+    is_run_of = next((experiment.condition for experiment in experiments if experiment.name == baseline), baseline)
+    if is_run_of != baseline and any(experiment.condition == baseline for experiment in experiments):
+        raise ConfigError(
+            f"baseline: {baseline} is an experiment of condition {is_run_of}, and the condition of other experiments. Rename one of the two."
+        )
 
 
 # Captures

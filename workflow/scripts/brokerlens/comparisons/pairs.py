@@ -166,14 +166,16 @@ def pairs_of(sides: Sequence[Side], baseline: str | None) -> list[Pair | RunsPai
         for site in sites:
             runs = [side for side in sides if side.site == site]
             repeated = _repeated(runs)
+            reference = repeated.get(baseline)
+            # One experiment as the baseline is a single run, however many others its condition has.
+            told = repeated if reference is not None else {}
             found += [
                 Pair("baseline", a, b)
                 for a in runs
                 if not _is_baseline(a, baseline)
                 for b in runs
-                if _is_baseline(b, baseline) and not _told_by_runs(a, b, repeated)
+                if _is_baseline(b, baseline) and not _told_by_runs(a, b, told)
             ]
-            reference = repeated.get(baseline)
             found += [RunsPair("baseline", one, reference) for one in repeated.values() if reference is not None and one is not reference]
     return found
 
