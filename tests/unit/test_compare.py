@@ -293,6 +293,9 @@ def test_four_runs_of_each_condition_make_the_run_what_varies(tmp_path: Path) ->
     assert set(by_runs["statistic"]) == {"p50", "p90", "p95", "p99", "mean", "share_over", "ratio_of_sums"}
     p99 = one(by_runs, "kafka_latency", "p99")
     assert (p99["verdict"], p99["estimate_a"]) == ("too_few_samples", None)  # 600 requests: six beyond p99 in each run
+    assert difference_sentence(p99) == (
+        "Kafka latency: no interval over runs for p99 (edge in degraded: no run has an estimate; edge in normal: no run has an estimate)."
+    )
     # Runs of one condition are still set against each other, those of different conditions no more.
     alone = rows.filter(scope="experiments").select("condition_a", "condition_b").unique()
     assert sorted(alone.rows()) == [("degraded", "degraded"), ("normal", "normal")]
@@ -302,6 +305,23 @@ def test_the_baseline_may_be_a_condition_of_many_runs(tmp_path: Path) -> None:
     sites = [*repeated("normal", [48.0, 50.0, 52.0, 50.0], 10), *repeated("degraded", [75.0, 85.0, 80.0, 82.0], 20)]
     rows = compared(tmp_path, sites, baseline="normal").filter(scope="baseline")
     assert rows.select("condition_a", "condition_b", "experiment_a", "runs_b").unique().rows() == [("degraded", "normal", None, 4)]
+
+
+def test_the_baseline_may_be_one_run_of_a_condition_of_many(tmp_path: Path) -> None:
+    sites = [*repeated("normal", [48.0, 50.0, 52.0, 50.0], 10), *repeated("degraded", [75.0, 85.0, 80.0, 82.0], 20)]
+    rows = compared(tmp_path, sites, baseline="normal1").filter(scope="baseline")
+    pairs = rows.select("experiment_a", "experiment_b").unique(maintain_order=True).rows()
+    assert pairs == [(name, "normal1") for name in ("normal2", "normal3", "normal4", "degraded1", "degraded2", "degraded3", "degraded4")]
+
+
+def test_a_run_without_an_estimate_is_left_out_and_said(tmp_path: Path) -> None:
+    degraded = repeated("degraded", [75.0, 85.0, 80.0, 82.0, 79.0], 20)
+    sites = [*repeated("normal", [48.0, 50.0, 52.0, 50.0], 10), *degraded[:4], dataclasses.replace(degraded[4], requests=90)]
+    rows = compared(tmp_path, sites).filter(scope="conditions")
+    p90 = one(rows, "kafka_latency", "p90")
+    assert (p90["runs_a"], p90["n_eff_a"], p90["verdict"]) == (5, 4.0, "described")
+    assert p90["reason"] == "edge in degraded: 4 of 5 runs have an estimate"
+    assert one(rows, "kafka_latency", "p50")["reason"] is None
 
 
 def test_three_runs_are_compared_one_by_one(tmp_path: Path) -> None:

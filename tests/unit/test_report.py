@@ -36,7 +36,7 @@ from brokerlens import tables
 from brokerlens.capture import layers
 from brokerlens.kafka import keep
 from brokerlens.report import charts, latency
-from brokerlens.report.answers import four_answers
+from brokerlens.report.answers import four_answers, what_conditions_changed
 from brokerlens.report.captures import CAPTURE_ODDITIES, FRAME_ODDITIES, SKIPPED_WORDS, quality
 from brokerlens.report.clients import LEAST, Clients, NamedTable, clients
 from brokerlens.report.comparability import Check, checks_of, judge
@@ -44,7 +44,7 @@ from brokerlens.report.deliveries import deliveries, means
 from brokerlens.report.distributions import difference_title, distributions
 from brokerlens.report.figure import json_for_script, plain
 from brokerlens.report.headline import doubtful_loss
-from brokerlens.report.intervals import Comparison, comparisons
+from brokerlens.report.intervals import Comparison, RunsComparison, comparisons, too_few
 from brokerlens.report.network import COLUMNS, network
 from brokerlens.report.page import build
 from brokerlens.report.results import Metric, Results, Site, shortened
@@ -168,6 +168,32 @@ def test_repeated_runs_are_told_by_runs(tmp_path: Path) -> None:
     assert "4 and 4 runs" in card.words
     assert any("at edge in far is higher than in near" in sentence for sentence in card.sentences)
     assert card.figure is not None
+
+
+def of_runs(site: str, condition: str, reference: str, difference: float, runs: tuple[int, int] = (4, 4)) -> RunsComparison:
+    row = {
+        "scope": "conditions", "site_a": site, "condition_a": condition, "condition_b": reference, "runs_a": runs[0], "runs_b": runs[1],
+        "metric": "kafka_latency", "group": "all", "statistic": "p50", "sampling": "runs", "verdict": "differs", "difference": difference,
+        "difference_low": difference - 2, "difference_high": difference + 2, "estimate_a": 20 + difference, "estimate_b": 20.0,
+    }  # fmt: skip
+    return RunsComparison([row])
+
+
+def test_an_answer_about_two_conditions_tells_of_no_third_one() -> None:
+    # The cloud has too few runs of the condition between: its pair is another one.
+    pairs = [of_runs("edge", "far", "middle", 10.0, (5, 4)), of_runs("lab", "far", "middle", 8.0), of_runs("cloud", "far", "near", 5.0)]
+    answer = what_conditions_changed(pairs)
+    assert text_of(str(answer.question)) == "What differs between far and middle?"
+    said = text_of(str(answer.text))
+    assert "edge slowed" in said
+    assert "lab slowed" in said
+    assert "cloud" not in said
+    assert said.endswith("And 1 more, see the table. Runs: 5 and 4 of edge, 4 and 4 of lab.")
+
+
+def test_a_percentile_that_runs_lack_is_not_blamed_on_their_requests_together() -> None:
+    row = {"sampling": "runs", "statistic": "p99", "n_a": 2_400, "n_b": 2_400, "reason": "edge in far: no run has an estimate"}
+    assert too_few(row) == "no interval over runs: edge in far: no run has an estimate"
 
 
 # What must not be said

@@ -156,6 +156,13 @@ def _runs_row(pair: RunsPair, key: Key, statistic: str, unit: str, threshold: fl
         row[f"connections_{side}"] = sum(one.connections for one in runs.sides)
     found = runs_difference(*estimates)
     _put_estimates(row, pair, own[0], own[1], replace(found, p=found.p if row["primary"] else None))
+    # Runs that are left out are said where the others are enough, too: the sides' numbers of runs count all.
+    left_out = [
+        f"{label}: {len(of_runs)} of {len(runs.sides)} runs have an estimate"
+        for label, of_runs, runs, one in zip(pair.labels, estimates, (pair.a, pair.b), own, strict=True)
+        if len(of_runs) < len(runs.sides) and one.reason is None
+    ]
+    row["reason"] = "; ".join([*left_out, *([row["reason"]] if row["reason"] else [])]) or None
     return row
 
 

@@ -57,7 +57,7 @@ def four_answers(
     before, conditions = _earlier(results, pairs), _latest_condition(results)
     answers = [_which_is_better(results, within) if within else _how_fast(results, nothing)]
     if conditions:
-        answers.append(_what_conditions_changed(conditions))
+        answers.append(what_conditions_changed(conditions))
     elif before:
         answers.append(_what_changed(results, before))
     else:
@@ -254,10 +254,20 @@ def _latest_condition(results: Results) -> list[RunsComparison]:
     return [pair for pair in mine if pair.scope == "baseline"] or mine
 
 
-def _what_conditions_changed(pairs: Sequence[RunsComparison]) -> Answer:
+def what_conditions_changed(pairs: Sequence[RunsComparison]) -> Answer:
+    """By how much a condition's medians differ from those of the other, site by site, the largest difference first."""
     ranked = sorted(pairs, key=lambda pair: -abs((pair.row("p50") or {}).get("difference") or 0.0))
-    said = [_change_words(pair, name(pair.site)) for pair in ranked[:AT_MOST]]
-    said.append(grey("Over {} and {} runs.".format(*ranked[0].runs)))
+    # The question names one pair of conditions: a site without enough runs of that reference is compared with another, in the section.
+    alike = [pair for pair in ranked if pair.reference == ranked[0].reference]
+    said = [_change_words(pair, name(pair.site)) for pair in alike[:AT_MOST]]
+    rest = len(ranked) - len(said)
+    if rest > 0:
+        said.append(Markup("And {} more, see the table.").format(rest))
+    if len({pair.runs for pair in alike[:AT_MOST]}) == 1:
+        said.append(grey("Over {} and {} runs.".format(*ranked[0].runs)))
+    else:
+        counts = [Markup("{} and {} of {}").format(*pair.runs, name(pair.site)) for pair in alike[:AT_MOST]]
+        said.append(grey(Markup("Runs: {}.").format(Markup(", ").join(counts))))
     return Answer(
         Markup("What differs between {} and {}?").format(name(ranked[0].condition), name(ranked[0].reference)),
         sentences(said),

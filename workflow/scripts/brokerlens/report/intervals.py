@@ -197,7 +197,9 @@ def comparisons(results: Results) -> list[Comparison]:
 
 
 def too_few(row: Row) -> str:
-    """``too few samples, 268 of 1,000``."""
+    """``too few samples, 268 of 1,000``; of repeated runs, what they lack: their requests together are not what is short."""
+    if row["sampling"] == "runs":
+        return f"no interval over runs: {row['reason']}"
     needed = NEEDED.get(row["statistic"])
     least = min(row["n_a"], row["n_b"])
     if needed is not None and least < needed:

@@ -280,6 +280,8 @@ def _too_few(row: Row) -> str:
             return f"{metric_name(row)}: {_statistic(row)} {where} is {bound}{_after(row['unit'])} ({reason})."
     if "none in" in reason or "all of" in reason:
         return f"{metric_name(row)}: no interval of the difference ({reason} {words})."
+    if row.get("sampling") == "runs":
+        return f"{metric_name(row)}: no interval over runs for {_statistic(row)} ({reason})."
     return f"{metric_name(row)}: too few {words} for {_statistic(row)} ({reason})."
 
 
