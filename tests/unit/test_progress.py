@@ -83,3 +83,10 @@ def test_what_has_no_event_is_left_alone(progress: Progress, said: list[str]) ->
     progress.handle(logging.makeLogRecord({"msg": "Building DAG of jobs..."}))
     log(progress, "job_finished", job_id=77)
     assert said == []
+
+
+def test_a_capture_that_was_not_to_be_read_counts_no_bytes(progress: Progress, clock: Clock, said: list[str]) -> None:
+    begin(progress, 1, "split_capture", experiment="run1", site="edge", capture="late.pcap")
+    clock.now = 20.0
+    log(progress, "job_finished", job_id=1)
+    assert said == ["20 s; 1 of 2 captures read, 0.0 of 40.0 MB, 0.00 MB/s"]

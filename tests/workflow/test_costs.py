@@ -40,6 +40,14 @@ def test_jobs_are_added_up_by_rule(tmp_path: Path) -> None:
     assert as_csv([split]).splitlines()[1] == "split_capture,2,5.0,4.0,4.0,300.5,100.0,20.0"
 
 
+@pytest.mark.parametrize("left", ["", "s\th:m", f"{HEADER}7", "\x00\x00", f"{HEADER}nan\t0:00:00\tinf\t1\t1\t1\t0\t0\t50\tnan\n"])
+def test_a_benchmark_that_was_cut_short_takes_no_other_with_it(tmp_path: Path, left: str) -> None:
+    a = benchmark(tmp_path / "split_capture/run1/edge/a.pcap.tsv", 4, "300", "3")
+    (tmp_path / "split_capture/run1/edge/b.pcap.tsv").write_text(left)
+    [split] = costs(tmp_path, {a: 80_000_000})
+    assert (split["seconds"], split["cpu_s"], split["most_mb"]) == (11.0 if left.endswith("7") else 4.0, 3.0, 300.0)
+
+
 def test_without_benchmarks_there_is_nothing_to_say(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Run the workflow first"):
         costs(tmp_path, {})

@@ -4,6 +4,7 @@ from brokerlens import job  # isort: skip  # first: it tells the libraries below
 
 import csv
 import io
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 COLUMNS = ("rule", "jobs", "seconds", "longest_s", "cpu_s", "most_mb", "read_mb", "mb_per_s")
 
 
-def number(text: str) -> float:
-    """A field of a benchmark; of a job that ended before it was looked at, some are no numbers."""
+def number(text: str | None) -> float:
+    """A field of a benchmark; 0 where it is none: of a job that ended before it was looked at, or that was killed while it wrote the file."""
     try:
-        return float(text)
+        found = float(text or "")
     except ValueError:
         return 0.0
+    return found if math.isfinite(found) else 0.0
 
 
 def costs(benchmarks: str | Path, sizes: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -35,14 +37,14 @@ def costs(benchmarks: str | Path, sizes: Mapping[str, int]) -> list[dict[str, An
     for path in sorted(Path(benchmarks).rglob("*.tsv")):
         rule = path.relative_to(benchmarks).parts[0].removesuffix(".tsv")
         row = rows.setdefault(rule, {"rule": rule, **dict.fromkeys(COLUMNS[1:6], 0), "read_mb": None, "mb_per_s": None})
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
             for run in csv.DictReader(file, delimiter="\t"):
-                seconds = number(run["s"])
+                seconds = number(run.get("s"))
                 row["jobs"] += 1
                 row["seconds"] += seconds
                 row["longest_s"] = max(row["longest_s"], seconds)
-                row["cpu_s"] += number(run["cpu_time"])
-                row["most_mb"] = max(row["most_mb"], number(run["max_rss"]))
+                row["cpu_s"] += number(run.get("cpu_time"))
+                row["most_mb"] = max(row["most_mb"], number(run.get("max_rss")))
         if str(path) in sizes:
             row["read_mb"] = (row["read_mb"] or 0) + sizes[str(path)] / 1e6
     for row in rows.values():

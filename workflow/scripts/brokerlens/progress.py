@@ -57,7 +57,7 @@ class Progress(logging.Handler):
         if done and capture is not None:
             self._read += 1
             self._last_read = self._clock()
-            self._bytes += self._sizes[capture]
+            self._bytes += self._sizes.get(capture, 0)
         if self._clock() - self._said >= SECONDS:
             self.tell()
 
@@ -70,7 +70,7 @@ class Progress(logging.Handler):
                 f"{self._read:,} of {len(self._sizes):,} captures read, {megabytes:,.1f} of {sum(self._sizes.values()) / 1e6:,.1f} MB, "
                 f"{megabytes / seconds:,.2f} MB/s"
             )
-        names = [name for name, _ in self._at_work.values()]
+        names = [name for name, _ in list(self._at_work.values())]  # a copy: jobs begin and end while the watching thread speaks
         if names:
             more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
             parts.append(f"at work: {', '.join(names[:SHOWN])}{more}")
