@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from brokerlens import warm
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
@@ -34,7 +36,8 @@ def test_a_job_waits_for_its_like_of_an_earlier_run(tmp_path: Path) -> None:
         assert earlier.poll() is None
         time.sleep(0.01)
     later = start(log, 0)
-    assert later.wait() == 0
+    assert later.communicate()[1] == f"{log}: waiting for the same job of an earlier run, which is still at work\n"
+    assert later.returncode == 0
     assert earlier.poll() == 0, "the later one ended first"
     said = log.read_text()
     assert "for the same job of an earlier run" in said
@@ -60,3 +63,19 @@ def test_all_stages_run_ahead_to_compile_their_kernels(tmp_path: Path) -> None:
     """Where that fails, the workflow says so and goes on, each job compiling for itself: nothing else would notice."""
     warm.run_all_stages(sorted(warm.EXAMPLE.glob("*.pcap"))[: warm.CAPTURES], tmp_path)
     assert (tmp_path / "comparisons.parquet").exists()
+
+
+@pytest.mark.parametrize("locked", [False, True], ids=["no locks", "locks that get lost"])
+def test_a_file_system_without_locks_stops_no_job(tmp_path: Path, locked: bool) -> None:
+    log = tmp_path / "merge_site.log"
+    lost = f"""
+import errno, fcntl
+def flock(file, how):
+    if {locked} and how & fcntl.LOCK_NB:
+        raise BlockingIOError(errno.EAGAIN, "held")
+    raise OSError(errno.ENOLCK, "No locks available")
+fcntl.flock = flock
+"""
+    done = subprocess.run([sys.executable, "-c", lost + PROGRAM, str(log), "0"], env=os.environ | {"PYTHONPATH": str(SCRIPTS)}, check=False)
+    assert done.returncode == 0
+    assert "merge_site done in" in log.read_text()

@@ -106,17 +106,21 @@ def compile_kernels_once() -> None:
             logging.getLogger("brokerlens").warning("kernels could not be compiled ahead: %s", done.stderr.strip()[-2000:])
 
 
-def _alone(log: IO[str]) -> float:
-    """Lock the job's log until the process ends, and wait for who else holds it; seconds waited. Some file systems of clusters have no locks."""
-    began = time.monotonic()
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return 0.0
-    except BlockingIOError:
-        fcntl.flock(log, fcntl.LOCK_EX)
-        return time.monotonic() - began
-    except OSError:
-        return 0.0
+def _alone(log: IO[str], terminal: int) -> float:
+    """Lock the job's log until the process ends, and wait for who else holds it, which ``terminal`` is told; seconds waited.
+
+    Some file systems of clusters have no locks, or lose them.
+    """
+    with contextlib.suppress(OSError):
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            began = time.monotonic()
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                os.write(terminal, f"{log.name}: waiting for the same job of an earlier run, which is still at work\n".encode())
+            fcntl.flock(log, fcntl.LOCK_EX)
+            return time.monotonic() - began
+    return 0.0
 
 
 @contextlib.contextmanager
@@ -127,7 +131,7 @@ def logged(snakemake: Any) -> Iterator[None]:
     """
     terminal = os.dup(2)
     with Path(snakemake.log[0]).open("a", buffering=1) as log:
-        waited = _alone(log)
+        waited = _alone(log, terminal)
         log.truncate(0)
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
