@@ -191,6 +191,22 @@ def test_an_answer_about_two_conditions_tells_of_no_third_one() -> None:
     assert said.endswith("And 1 more, see the table. Runs: 5 and 4 of edge, 4 and 4 of lab.")
 
 
+def test_an_answer_since_one_run_of_the_baseline_tells_of_no_other_run(tmp_path: Path) -> None:
+    day = 24 * 3600 * SECOND
+    links = [
+        dataclasses.replace(
+            EXAMPLE[0], experiment=f"calm{k}", condition="calm", start=START - (3 - k) * day, delay_ms=8.0 + 20 * k, seconds=100
+        )
+        for k in (1, 2)
+    ]
+    arguments = write_tree(tmp_path, [*links, dataclasses.replace(EXAMPLE[2], seconds=100)], baseline="calm")
+    answer = next(one for one in build(read_tree(arguments)).answers if "changed" in str(one.question))
+    assert text_of(str(answer.question)) == "What changed since calm1?"
+    said = text_of(str(answer.text))
+    assert said.count("edge ") == 1, said
+    assert said.endswith("And 1 more, see the table.")
+
+
 def test_a_percentile_that_runs_lack_is_not_blamed_on_their_requests_together() -> None:
     row = {"sampling": "runs", "statistic": "p99", "n_a": 2_400, "n_b": 2_400, "reason": "edge in far: no run has an estimate"}
     assert too_few(row) == "no interval over runs: edge in far: no run has an estimate"

@@ -278,10 +278,12 @@ def what_conditions_changed(pairs: Sequence[RunsComparison]) -> Answer:
 
 def _what_changed(results: Results, pairs: Sequence[Comparison]) -> Answer:
     latest = results.experiments[0]
-    other = next(pair.b.experiment if pair.a.experiment == latest else pair.a.experiment for pair in pairs)
-    rest = len(pairs) - AT_MOST
-    ranked = sorted(pairs, key=lambda pair: -abs((pair.row("p50") or {}).get("difference") or 0.0))
-    said = [_change(pair if pair.a.experiment == latest else pair.turned()) for pair in ranked[:AT_MOST]]
+    now = [pair if pair.a.experiment == latest else pair.turned() for pair in pairs]
+    ranked = sorted(now, key=lambda pair: -abs((pair.row("p50") or {}).get("difference") or 0.0))
+    # The question names one experiment: a baseline may be several.
+    other = now[0].b.experiment
+    said = [_change(pair) for pair in ranked if pair.b.experiment == other][:AT_MOST]
+    rest = len(pairs) - len(said)
     if rest > 0:
         said.append(Markup("And {} more, see the table.").format(rest))
     return Answer(Markup("What changed since {}?").format(name(other)), sentences(said), "#parts", "Where the time goes")
