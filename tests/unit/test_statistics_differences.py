@@ -25,7 +25,7 @@ from brokerlens.statistics.differences import (
     ratio_difference,
 )
 from brokerlens.statistics.distances import share_above
-from brokerlens.statistics.intervals import Clusters, share_over
+from brokerlens.statistics.intervals import Clusters, Interval, share_over
 from brokerlens.statistics.multiplicity import holm
 from brokerlens.statistics.sentences import MINUS, difference_sentence, interval_words, number
 
@@ -317,3 +317,11 @@ def test_interval_words() -> None:
     assert interval_words(0.0, None, 0.0137, "share") == "at most 1.37 %"
     assert interval_words(230.0, None, None, "ms") == "230 ms (no interval)"
     assert interval_words(None, None, None, "ms") == "no samples"
+
+
+def test_a_ratio_beyond_what_a_number_holds_is_open() -> None:
+    low, high = 1e-320, 0.9
+    a, b = (Interval(estimate, low, high) for estimate in (0.6, 0.3))
+    found = interval_difference(a, b)
+    assert found.ratio == pytest.approx(2.0)
+    assert found.ratio_high is None

@@ -314,6 +314,8 @@ def test_shares_in_time_that_get_no_interval() -> None:
     assert ratio_of_stretches(None).reason == "no samples"
     assert Stretches.of(np.zeros(100), np.zeros(100)) is None
     assert ratio_of_stretches(Stretches.of(np.zeros(100), np.full(100, 5))).reason == "none in 500"
+    burst = ratio_of_stretches(Stretches.of(np.where(np.arange(600) < 590, 0, 40), np.full(600, 50)))
+    assert (burst.low, burst.reason) == (None, "400 of 30,000, as good as in one burst")
     few = ratio_of_stretches(Stretches.of(np.arange(100) < 9, np.full(100, 5)))
     assert (few.estimate, few.low, few.reason) == (9 / 500, None, "9 of 500; 10 needed")
     once = ratio_of_stretches(Stretches.of(np.arange(100) < 50, np.full(100, 5)))

@@ -42,6 +42,13 @@ def test_three_runs_and_runs_that_do_not_vary_have_no_interval() -> None:
     assert (found.difference, found.low, found.p, found.reason) == (-11.0, None, None, "a: 3 of the runs have an estimate; 4 needed")
 
 
+def test_runs_of_a_share_bound_no_share_below_zero() -> None:
+    assert over_runs([0.0, 0.0, 0.0, 0.01], 100).low == 0.0
+    low = over_runs([-1.0, 0.0, 0.0, 0.01], 100).low
+    assert low is not None
+    assert low < -0.5
+
+
 def test_a_zero_takes_the_ratio_but_not_the_difference() -> None:
     found = runs_difference([0.0, 0.01, 0.02, 0.03], [0.05, 0.06, 0.07, 0.09])
     assert found.low is not None

@@ -273,7 +273,11 @@ def _rate_row(pair: Pair, key: Key) -> Row:
     row = _new_row(pair, key, "mean", unit=UNITS[key[0]], sampling="time", method="rate")
     a, b = (side.rates.get(key, NO_SAMPLES) for side in (pair.a, pair.b))
     _put_estimates(row, pair, a, b, interval_difference(a, b))
-    row["connections_a"], row["connections_b"] = pair.a.connections, pair.b.connections
+    for side, one in (("a", pair.a), ("b", pair.b)):
+        low = row[f"low_{side}"]
+        # No rate is below 0; the difference is made from the interval as it is.
+        row[f"low_{side}"] = None if low is None else max(0.0, low)
+        row[f"connections_{side}"] = one.connections
     return row
 
 

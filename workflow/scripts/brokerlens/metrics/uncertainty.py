@@ -36,8 +36,9 @@ def _bounds(interval: intervals.Interval) -> Interval:
 
 
 def mean_of_bins(series: np.ndarray) -> Interval:
-    """Interval of the mean of a series of equal time bins."""
-    return _bounds(intervals.mean_of_bins(series))
+    """Interval of the mean of a series of equal time bins of amounts: no rate is below 0, however few bursts it comes in."""
+    low, high = _bounds(intervals.mean_of_bins(series))
+    return None if low is None else max(0.0, low), high
 
 
 def ratio_by_connection(part: np.ndarray, whole: np.ndarray) -> Interval:

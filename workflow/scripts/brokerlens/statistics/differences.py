@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -202,10 +203,15 @@ def _differ(
     found = replace(points, low=_closed(low), high=_closed(high), correlation=correlation, weak=weak, reason=reason)
     if points.ratio is not None and points.ratio > 0.0:
         low, high = mover(a.logs(), b.logs(), r)
-        found = replace(found, ratio_low=_closed(math.exp(low)), ratio_high=_closed(math.exp(high)))
+        found = replace(found, ratio_low=_closed(_exp(low)), ratio_high=_closed(_exp(high)))
         if found.ratio_low == 0.0:
             found = replace(found, ratio_low=None)
     return replace(found, p=_smallest_alpha(lambda alpha: mover(*bounded(alpha), r))) if with_p else found
+
+
+def _exp(limit: float) -> float:
+    """The exponential; infinite, that is open, where a float ends."""
+    return math.exp(limit) if limit < math.log(sys.float_info.max) else math.inf
 
 
 def _closed(limit: float) -> float | None:

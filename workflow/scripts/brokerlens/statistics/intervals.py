@@ -326,7 +326,12 @@ class Stretches:
     @property
     def df(self) -> float:
         """Degrees of freedom: few events make the variance itself uncertain."""
-        return 1.0 / (1.0 / self.dof + 1.0 / max(self.n_eff * min(self.ratio, 1.0 - self.ratio), 1e-9))
+        return 1.0 / (1.0 / self.dof + 1.0 / max(self.clumps, 1e-9))
+
+    @property
+    def clumps(self) -> float:
+        """How many independent events the events are worth."""
+        return self.n_eff * min(self.ratio, 1.0 - self.ratio)
 
     def limits(self, alpha: float = ALPHA) -> tuple[float, float]:
         """Limits of the share (Clopper-Pearson with the effective sample)."""
@@ -345,6 +350,9 @@ def ratio_of_stretches(stretches: Stretches | None) -> Interval:
         return Interval(stretches.ratio, n=n, reason=f"{events:,} of {n:,}; {LEAST_BEYOND} needed")
     if stretches.dof < LEAST_DOF:
         return Interval(stretches.ratio, n=n, reason=f"fewer than 40 correlation times (about {stretches.correlation_times:.0f})")
+    if stretches.clumps < 1.0:
+        # A single burst: Student's t has no mean left, and the limits would be 0 and 1.
+        return Interval(stretches.ratio, n=n, reason=f"{events:,} of {n:,}, as good as in one burst")
     low, high = stretches.limits()
     return Interval(stretches.ratio, low, high, n=n, n_eff=stretches.n_eff, df=stretches.df)
 

@@ -34,6 +34,8 @@ def over_runs(estimates: Sequence[float], samples: int) -> Interval:
         return Interval(mean, n=samples, reason=why)
     found = stats.ttest_1samp(estimates, 0.0)
     low, high = found.confidence_interval(1.0 - ALPHA)
+    if min(estimates) >= 0.0:
+        low = max(0.0, low)  # a time, a share, a rate
     return Interval(mean, float(low), float(high), n=samples, n_eff=float(len(estimates)), df=float(len(estimates) - 1))
 
 
