@@ -5,6 +5,7 @@ Fetching them is Snakemake's storage plugin's business, whose client lists them 
 
 from __future__ import annotations
 
+import fnmatch
 import importlib.util
 import re
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ SCHEME: Final = "s3://"
 PLUGIN: Final = "snakemake_storage_plugin_s3"
 INSTALL: Final = ".venv/bin/pip install --require-hashes -r requirements-s3.txt"
 MAGIC: Final = re.compile(r"[*?[]")
+VISIBLE: Final = r"(?!\.)"
+FOLDERS: Final = rf"(?:{VISIBLE}[^/]*/)*"
 CAUSES: Final = {
     "NoSuchBucket": "there is no such bucket at that address",
     "AccessDenied": "these credentials may not list it",
@@ -79,26 +82,27 @@ def _listing(place: str, client: Callable[[], Any], **asked: str) -> Iterator[Ob
 
 
 def pattern(key: str) -> re.Pattern[str]:
-    """A glob as `glob.glob` reads it, for whole keys: `*`, `?` and `[...]` stay in their folder, `**` does not."""
-    folders = []
+    """A glob as `glob.glob` reads it, for whole keys: `*`, `?` and `[...]` stay in their folder, `**` does not; none finds a name that begins with a dot."""
     *above, name = key.split("/")
-    for part in above:
-        folders.append("(?:.*/)?" if part == "**" else f"{_part(part)}/")
-    return re.compile("".join(folders) + (".*" if name == "**" else _part(name)), re.DOTALL)
+    folders = [FOLDERS if part == "**" else f"{_part(part)}/" for part in above]
+    return re.compile("".join(folders) + (f"{FOLDERS}{VISIBLE}[^/]*" if name == "**" else _part(name)), re.DOTALL)
 
 
 def _part(part: str) -> str:
     def translated(found: re.Match[str]) -> str:
-        match found[0][0], len(found[0]):
-            case "*", _:
+        match found[0]:
+            case "*":
                 return "[^/]*"
-            case "?", _:
+            case "?":
                 return "[^/]"
-            case "[", length if length > 1:
-                return f"[^{found[0][2:]}" if found[0].startswith("[!") else found[0]
-        return re.escape(found[0])
+            case character if len(character) == 1:
+                return re.escape(character)
+            case characters:
+                # What the standard library makes of a class; no class leaves its folder.
+                return "(?!/)" + fnmatch.translate(characters).removeprefix("(?s:").rpartition(")")[0]
 
-    return re.sub(r"\[!?[^\]]+\]|.", translated, part, flags=re.DOTALL)
+    shown = VISIBLE if MAGIC.match(part) else ""
+    return shown + re.sub(r"\[!?\]?[^\]]*\]|.", translated, part, flags=re.DOTALL)
 
 
 def unaskable(path: str) -> bool:
