@@ -24,10 +24,10 @@ from brokerlens.statistics.differences import (
     quantile_difference,
     ratio_difference,
 )
-from brokerlens.statistics.distances import share_above
 from brokerlens.statistics.intervals import Clusters, Interval, share_over
 from brokerlens.statistics.multiplicity import holm
 from brokerlens.statistics.sentences import MINUS, difference_sentence, interval_words, number
+from brokerlens.statistics.sorted_pairs import share_above
 
 
 def arm(n: int, factor: float = 1.0, seed: int = 1, spread: float = 0.6) -> Arm:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from brokerlens.statistics.dependence import Floats
 
@@ -14,18 +13,3 @@ def area_between(a: Floats, b: Floats) -> float:
     in_a = np.searchsorted(a, both[:-1], side="right") / len(a)
     in_b = np.searchsorted(b, both[:-1], side="right") / len(b)
     return float(np.sum(np.abs(in_a - in_b) * np.diff(both)))
-
-
-@njit(cache=True, nogil=True)
-def share_above(a: Floats, b: Floats, shift: float) -> float:
-    """Share of all pairs in which a value of a, less ``shift``, is above one of b; both sorted ascending.
-
-    One pass over both: ``numpy.searchsorted`` finds the same by a search per value, thirty times as slow.
-    """
-    below = 0
-    j = 0
-    for i in range(len(a)):
-        while j < len(b) and b[j] < a[i] - shift:
-            j += 1
-        below += j
-    return below / (len(a) * len(b))

@@ -13,8 +13,9 @@ from scipy.special import stdtr
 from brokerlens.statistics.arms import CENTRES, EDGES, FIRST_EDGE
 from brokerlens.statistics.contrasts import Contrast
 from brokerlens.statistics.dependence import Floats
-from brokerlens.statistics.distances import area_between, share_above
+from brokerlens.statistics.distances import area_between
 from brokerlens.statistics.intervals import ALPHA, student
+from brokerlens.statistics.sorted_pairs import share_above
 
 POINTS: Final = 2048
 FLOORS: Final = 3.0
