@@ -14,6 +14,7 @@ from statistics_bounds import bounds, holds, ratio_holds, ratio_width, width
 
 from brokerlens.statistics import effects
 from brokerlens.statistics.arms import Arm
+from brokerlens.statistics.compiled.sorted_pairs import share_above
 from brokerlens.statistics.contrasts import Contrast, common_stretch, within
 from brokerlens.statistics.differences import (
     LEAST_P,
@@ -27,7 +28,6 @@ from brokerlens.statistics.differences import (
 from brokerlens.statistics.intervals import Clusters, Interval, share_over
 from brokerlens.statistics.multiplicity import holm
 from brokerlens.statistics.sentences import MINUS, difference_sentence, interval_words, number
-from brokerlens.statistics.sorted_pairs import share_above
 
 
 def arm(n: int, factor: float = 1.0, seed: int = 1, spread: float = 0.6) -> Arm:

@@ -15,7 +15,7 @@ from brokerlens.statistics.contrasts import Contrast
 from brokerlens.statistics.dependence import Floats
 from brokerlens.statistics.distances import area_between
 from brokerlens.statistics.intervals import ALPHA, student
-from brokerlens.statistics.sorted_pairs import share_above
+from brokerlens.statistics.compiled.sorted_pairs import share_above
 
 POINTS: Final = 2048
 FLOORS: Final = 3.0

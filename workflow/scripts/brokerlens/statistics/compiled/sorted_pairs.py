@@ -1,4 +1,4 @@
-"""Counting pairs of two sorted samples. By itself, because an edit of what a kernel's module imports compiles all kernels again."""
+"""Counting pairs of two sorted samples."""
 
 from __future__ import annotations
 
