@@ -124,7 +124,8 @@ def test_a_node_and_a_job_are_lost_in_the_middle(cluster: Cluster, small: Workbe
     assert sorted(job["state"] for job in merges) == ["COMPLETED", "COMPLETED", "FAILED"]
     failed = next(job for job in merges if job["state"] == "FAILED")
     again = next(job for job in merges if job["comment"] == failed["comment"] and job["state"] == "COMPLETED")
-    assert int(again["memory"].rstrip("M")) == 2 * int(failed["memory"].rstrip("M"))
+    first, second = (int(job["memory"].rstrip("M")) for job in (failed, again))
+    assert second in (2 * first, 2 * first + 1), "twice the memory, cut to whole megabytes after that"
 
 
 def test_after_a_change_the_cluster_runs_what_depends_on_it(cluster: Cluster, small: Workbench, tmp_path: Path) -> None:
