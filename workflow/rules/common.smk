@@ -94,29 +94,21 @@ def parts(data_set):
     return [part_of(data_set, experiment.name, site.name, part) for experiment, site in all_sites() for part in site.parts]
 
 
-def per_site(data_set):
-    """All files of a data set that compute_metrics writes, in the order of experiments and sites."""
-    return [f"results/{data_set}/experiment={experiment.name}/site={site.name}/{data_set}.parquet" for experiment, site in all_sites()]
+def per_site(data_set, name=None):
+    """All files of a data set that has one per site, called like it or otherwise, in the order of experiments and sites."""
+    return [
+        f"results/{data_set}/experiment={experiment.name}/site={site.name}/{name or data_set}.parquet" for experiment, site in all_sites()
+    ]
 
 
-def routes():
-    """The metrics of routes to each site, in the order of experiments and sites."""
-    return [f"results/metrics/experiment={experiment.name}/site={site.name}/routes.parquet" for experiment, site in all_sites()]
+def per_experiment(data_set, name=None):
+    """All files of a data set that has one per experiment, called like it or otherwise, in the order of experiments."""
+    return [f"results/{data_set}/experiment={experiment}/{name or data_set}.parquet" for experiment in CONFIG.experiments]
 
 
-def deliveries():
-    """The data set `deliveries`, a file per experiment."""
-    return [f"results/deliveries/experiment={experiment}/part-0000.parquet" for experiment in CONFIG.experiments]
-
-
-def topics():
-    """The data set `topics`, a file per experiment."""
-    return [f"results/topics/experiment={experiment}/topics.parquet" for experiment in CONFIG.experiments]
-
-
-def paths():
-    """The data set `paths`, a file per experiment."""
-    return [f"results/paths/experiment={experiment}/paths.parquet" for experiment in CONFIG.experiments]
+def all_metrics():
+    """The metrics of all sites, and those of the routes to them."""
+    return [*per_site("metrics"), *per_site("metrics", "routes")]
 
 
 def listed(experiment, site):
@@ -131,8 +123,8 @@ def all_listed():
 
 def data_sets():
     """What is published per site and experiment."""
-    of_sites = [*parts("packets"), *parts("requests"), *parts("connections"), *per_site("metrics"), *routes(), *per_site("series")]
-    return [*of_sites, *topics(), *paths(), *deliveries()]
+    of_sites = [*parts("packets"), *parts("requests"), *parts("connections"), *all_metrics(), *per_site("series")]
+    return [*of_sites, *per_experiment("topics"), *per_experiment("paths"), *per_experiment("deliveries", "part-0000")]
 
 
 # split_capture
@@ -288,12 +280,14 @@ def merged_of_experiment(what):
     return shards
 
 
-def experiment_settings(wildcards):
-    """What an experiment's sites have to say about clusters and topics."""
-    return [
-        {"site": site.name, "cluster": site.cluster, "topic_ids": dict(site.topic_ids)}
-        for site in CONFIG.experiments[wildcards.experiment].sites.values()
-    ]
+def settings_of_sites(*names):
+    """A function for `params`: what an experiment's sites have to say about these."""
+
+    def settings(wildcards):
+        sites = CONFIG.experiments[wildcards.experiment].sites.values()
+        return [{"site": site.name, **{name: getattr(site, name) for name in names}} for site in sites]
+
+    return settings
 
 
 def parts_in_experiment(data_set):
@@ -304,22 +298,6 @@ def parts_in_experiment(data_set):
         return [part_of(data_set, wildcards.experiment, site.name, part) for site in sites for part in site.parts]
 
     return parts_of_sites
-
-
-def path_settings(wildcards):
-    """Where an experiment's sites were captured, and what is known of their clocks."""
-    return [
-        {"site": site.name, "tap": site.tap, "clock_offset_ms": site.clock_offset_ms}
-        for site in CONFIG.experiments[wildcards.experiment].sites.values()
-    ]
-
-
-def delivery_settings(wildcards):
-    """What an experiment's sites have to say about clusters and clocks."""
-    return [
-        {"site": site.name, "cluster": site.cluster, "clock_offset_ms": site.clock_offset_ms}
-        for site in CONFIG.experiments[wildcards.experiment].sites.values()
-    ]
 
 
 def pair_memory(wildcards, attempt):

@@ -20,7 +20,7 @@ rule merge_experiment:
         mem_mb=lambda wildcards, attempt: 1000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        sites=experiment_settings,
+        sites=settings_of_sites("cluster", "topic_ids"),
         code=code("merge_experiment.py"),
     message:
         "merge_experiment {wildcards.experiment}"
@@ -49,7 +49,7 @@ rule match_paths:
         mem_mb=pair_memory,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        sites=path_settings,
+        sites=settings_of_sites("tap", "clock_offset_ms"),
         code=code("match_paths.py"),
     message:
         "match_paths {wildcards.experiment}"
@@ -78,7 +78,7 @@ rule join_deliveries:
         mem_mb=experiment_memory,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        sites=delivery_settings,
+        sites=settings_of_sites("cluster", "clock_offset_ms"),
         code=code("join_deliveries.py"),
     message:
         "join_deliveries {wildcards.experiment}"

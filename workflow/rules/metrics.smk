@@ -36,7 +36,7 @@ rule collect_sites:
     """One row per site with its configuration and its captures' facts, and all metrics in one table for spreadsheets."""
     input:
         captures=all_listed(),
-        metrics=[*per_site("metrics"), *routes()],
+        metrics=all_metrics(),
         connections=parts("connections"),
         learned=merged_of("topics", CONFIG.experiments.values()),
     output:

@@ -7,13 +7,13 @@ rule report:
     input:
         sites="results/sites/sites.parquet",
         comparisons="results/comparisons/comparisons.parquet",
-        metrics=[*per_site("metrics"), *routes()],
+        metrics=all_metrics(),
         series=per_site("series"),
         requests=parts("requests"),
         packets=parts("packets"),
         connections=parts("connections"),
-        topics=topics(),
-        paths=paths(),
+        topics=per_experiment("topics"),
+        paths=per_experiment("paths"),
         captures=all_listed(),
     output:
         report=report(

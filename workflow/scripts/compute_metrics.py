@@ -12,7 +12,7 @@ from brokerlens.metrics import contents, latency, rates, round_trips, segments, 
 from brokerlens.metrics import series as in_time
 from brokerlens.metrics.notebook_figures import add_notebook
 from brokerlens.metrics.rows import Rows
-from brokerlens.metrics.taps import found_tap
+from brokerlens.metrics.taps import found_tap, tap_of
 from brokerlens.metrics.window import Bins, Window, series_bins
 from brokerlens.metrics.notebook import notebook_figures, read_packets
 
@@ -49,7 +49,7 @@ def compute_metrics(
     delayed = round_trips.may_be_delayed(trips, tcp_connections["mss"].fill_null(0).cast(int).to_numpy())
     stamped = round_trips.by_timestamps(packets, counted.connections, window)
     groups = latency.Groups(latency.requests_inside(requests, window))
-    tap = measure["tap"] if measure["tap"] in ("client", "broker") else found_tap(tcp_connections["tap"].to_list())
+    tap = tap_of(measure["tap"], found_tap(tcp_connections["tap"].to_list()))
 
     rows = Rows()
     traffic.add_packets(rows, counted)

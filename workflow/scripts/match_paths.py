@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from brokerlens import tables
-from brokerlens.metrics.taps import found_tap
+from brokerlens.metrics.taps import found_tap, tap_of
 from brokerlens.routes import matching, paths
 from brokerlens.routes.fates import FATES
 
@@ -67,8 +67,7 @@ class _Side:
         self.connections = pl.read_parquet(
             connections, columns=[*matching.CONNECTION_COLUMNS, "tap"], hive_partitioning=False
         ).with_columns(pl.col(pl.Categorical).cast(pl.String))
-        configured = site["tap"]
-        self.tap = configured if configured in ("client", "broker") else found_tap(self.connections["tap"].to_list())
+        self.tap = tap_of(site["tap"], found_tap(self.connections["tap"].to_list()))
 
     def packets(self, connections: pl.Series) -> pl.DataFrame:
         """The packets of these connections, in the order of time, copies left out."""

@@ -73,9 +73,10 @@ def kernel_cache() -> Path:
     """The folder of compiled kernels: beside the workflow, else in the user's cache, else a temporary one; kept apart by digest."""
     beside = PACKAGE.parents[2] / ".numba_cache"
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "brokerlens"
+    digest = kernel_digest()
     for root in (beside, user):
-        if _writable(root / kernel_digest()):
-            return root / kernel_digest()
+        if _writable(root / digest):
+            return root / digest
     return Path(tempfile.mkdtemp(prefix="brokerlens-kernels-"))
 
 

@@ -11,6 +11,7 @@ from brokerlens.comparisons.sides import Side
 from brokerlens.statistics.contrasts import common_stretch
 from brokerlens.statistics.runs import LEAST_RUNS
 
+Labelled = Sequence[tuple[str, Side]]
 Scope = Literal["sites", "experiments", "conditions", "baseline"]
 
 MOST_CAPTURE_LOSS: Final = 0.01
@@ -74,13 +75,10 @@ class Pair:
             return own
         return self.in_common if _length(self.in_common) >= NEARLY_ALL * _length(own) else own
 
-    def obstacle(self) -> str | None:
-        """Why the sides may not be compared, or ``None``."""
-        return _obstacle(list(zip(self.labels, (self.a, self.b), strict=True)))
-
-    def caution(self) -> str | None:
-        """What to bear in mind though they may be compared, or ``None``."""
-        return _caution(list(zip(self.labels, (self.a, self.b), strict=True)))
+    @property
+    def labelled(self) -> Labelled:
+        """The sites of both sides with their names."""
+        return list(zip(self.labels, (self.a, self.b), strict=True))
 
 
 @dataclass(frozen=True)
@@ -132,13 +130,10 @@ class RunsPair:
         """Runs have nothing of the clock in common."""
         return
 
-    def obstacle(self) -> str | None:
-        """Why the conditions may not be compared, or ``None``: one run that may not is enough."""
-        return _obstacle([(_in_experiment(side), side) for runs in (self.a, self.b) for side in runs.sides])
-
-    def caution(self) -> str | None:
-        """What to bear in mind though they may be compared, or ``None``."""
-        return _caution([(_in_experiment(side), side) for runs in (self.a, self.b) for side in runs.sides])
+    @property
+    def labelled(self) -> Labelled:
+        """The runs of both sides with their names."""
+        return [(_in_experiment(side), side) for runs in (self.a, self.b) for side in runs.sides]
 
 
 def pairs_of(sides: Sequence[Side], baseline: str | None) -> list[Pair | RunsPair]:
@@ -213,15 +208,14 @@ def _in_experiment(side: Side) -> str:
     return f"{side.site} in {side.experiment}"
 
 
-Labelled = Sequence[tuple[str, Side]]
-
-
-def _obstacle(sides: Labelled) -> str | None:
+def obstacle(sides: Labelled) -> str | None:
+    """Why these may not be compared, or ``None``: one run that may not is enough."""
     found = [*_tap_obstacle(sides), *(text for label, side in sides for text in _obstacles(side, label))]
     return "; ".join(found) or None
 
 
-def _caution(sides: Labelled) -> str | None:
+def caution(sides: Labelled) -> str | None:
+    """What to bear in mind though they may be compared, or ``None``."""
     unknown = [label for label, side in sides if side.tap not in _TAPS]
     were = "was" if len(unknown) == 1 else "were"
     return f"caution: it is not known where {' and '.join(unknown)} {were} captured" if unknown else None

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from brokerlens import tables
-from brokerlens.comparisons.pairs import Pair, Runs, RunsPair
+from brokerlens.comparisons.pairs import Pair, Runs, RunsPair, caution, obstacle
 from brokerlens.comparisons.sides import Key, Ratio, Side
 from brokerlens.statistics import effects
 from brokerlens.statistics.arms import Arm
@@ -97,9 +97,9 @@ def compare_pairs(pairs: Sequence[Pair | RunsPair], *, margin: float, share_over
     rows = []
     for pair in pairs:
         found = list(_rows_of_runs(pair, share_over_ms) if isinstance(pair, RunsPair) else _rows_of(pair, share_over_ms))
-        obstacle, caution = pair.obstacle(), pair.caution()
+        why_not, but = obstacle(pair.labelled), caution(pair.labelled)
         for row in found:
-            _judge_alone(row, obstacle, caution, margin)
+            _judge_alone(row, why_not, but, margin)
         families[pair.family] += [row for row in found if row["p_value"] is not None]
         rows += found
     for family in families.values():

@@ -15,8 +15,10 @@ import polars as pl
 
 from brokerlens.metrics import connections as of_connections
 from brokerlens.metrics import latency, traffic
+from brokerlens.metrics.latency import sample_of
 from brokerlens.metrics.rates import Rate, rates
 from brokerlens.metrics.round_trips import HALVES, round_trips_inside
+from brokerlens.metrics.taps import tap_of
 from brokerlens.metrics.uncertainty import Sample
 from brokerlens.metrics.variation import SMOOTHED, idle_gaps, variations
 from brokerlens.metrics.window import Window
@@ -30,12 +32,8 @@ Key = tuple[str, str]
 
 MS: Final = 1e6
 """Nanoseconds of a millisecond."""
-_PARTS: Final[Mapping[str, pl.Expr]] = {
-    "kafka_queue": pl.col("queue_ms"),
-    "kafka_broker": pl.col("broker_ms"),
-    "kafka_network": pl.col("latency_ms") - pl.col("queue_ms") - pl.col("broker_ms"),
-    "kafka_transfer": pl.col("total_ms") - pl.col("latency_ms"),
-}
+PARTS: Final = ("kafka_queue", "kafka_broker", "kafka_network", "kafka_transfer")
+"""The parts that add up to the whole time; service and total are sums of them."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class Side:
     @property
     def tap(self) -> str:
         """Where the capture was taken: as configured, else as found."""
-        return tap_of(self.facts)
+        return _tap(self.facts)
 
     @property
     def stretch(self) -> tuple[int, int] | None:
@@ -119,10 +117,8 @@ class Side:
         return self._by_clock[asked]
 
 
-def tap_of(facts: Mapping[str, Any]) -> str:
-    """Where a site's captures were taken: as configured, else as found."""
-    configured = str(facts["tap_configured"])
-    return configured if configured in ("client", "broker") else str(facts["tap_found"])
+def _tap(facts: Mapping[str, Any]) -> str:
+    return tap_of(str(facts["tap_configured"]), str(facts["tap_found"]))
 
 
 def clock_offset(facts: Mapping[str, Any]) -> int:
@@ -144,7 +140,7 @@ def read_side(facts: Mapping[str, Any], *, packets: Paths, requests: Paths, conn
     offset = clock_offset(facts)
     samples = {**_latencies(asked), **_round_trips(trips, to_broker)}
     idle = idle_gaps(trips, to_broker, len(counted.connections))
-    varied = variations(inside, counted.connections, trips, to_broker, idle, tap_of(facts))
+    varied = variations(inside, counted.connections, trips, to_broker, idle, _tap(facts))
     samples |= {(one.metric, one.group): one.sample for one in varied if one.metric != SMOOTHED}
     return Side(
         facts=facts,
@@ -160,17 +156,13 @@ def _latencies(asked: pl.DataFrame) -> dict[Key, Sample]:
     groups = latency.Groups(asked)
     counted = latency.answered_latencies(asked)
     prompt = counted & ~groups.waits
-    found = {("kafka_latency", "all"): _sample(asked, asked["latency_ms"], prompt)}
+    found = {("kafka_latency", "all"): sample_of(asked, asked["latency_ms"], prompt)}
     found |= {
-        ("kafka_latency", name): _sample(asked, asked["latency_ms"], counted & mask) for name, mask in groups.apis() if name != "api=Fetch"
+        ("kafka_latency", name): sample_of(asked, asked["latency_ms"], counted & mask)
+        for name, mask in groups.apis()
+        if name != "api=Fetch"
     }
-    return found | {(metric, "all"): _sample(asked, asked.select(part).to_series(), prompt) for metric, part in _PARTS.items()}
-
-
-def _sample(asked: pl.DataFrame, values: pl.Series, chosen: np.ndarray) -> Sample:
-    rows = np.flatnonzero(chosen & values.is_not_null().to_numpy())
-    times, connections = asked["time"].to_numpy()[rows], asked["connection"].to_numpy()[rows]
-    return Sample(times, values.to_numpy()[rows].astype(np.float64), connections)
+    return found | {(metric, "all"): sample_of(asked, asked.select(latency.PARTS[metric]).to_series(), prompt) for metric in PARTS}
 
 
 def _round_trips(trips: Sample, to_broker: np.ndarray) -> dict[Key, Sample]:

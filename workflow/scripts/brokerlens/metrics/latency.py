@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,15 @@ _COLUMNS: Final = (
     *("client_software", "max_wait_ms", "lag_records", "replica_id", "retried_batches"),
     *("request_bytes", "request_captured_bytes", "response_bytes", "response_captured_bytes"),
 )
+PARTS: Final[Mapping[str, pl.Expr]] = {
+    "kafka_queue": pl.col("queue_ms"),
+    "kafka_service": pl.col("service_ms"),
+    "kafka_broker": pl.col("broker_ms"),
+    "kafka_network": pl.col("latency_ms") - pl.col("queue_ms") - pl.col("broker_ms"),
+    "kafka_transfer": pl.col("total_ms") - pl.col("latency_ms"),
+    "kafka_total": pl.col("total_ms"),
+}
+"""Of the time from a request's first byte to its response's last, ms."""
 COUNTED: Final = pl.col("status") == "answered"
 
 
@@ -140,15 +149,8 @@ def add_latency(rows: Rows, groups: Groups, threshold: float) -> None:
     for name, mask in ((ALL, prompt), *of_apis, (WAITS, counted & groups.waits), *named):
         sample = sample_of(requests, requests["latency_ms"], mask)
         add_sample(rows, "kafka_latency", name, LATENCY_STATISTICS, sample, unit="ms", of="requests", threshold=threshold)
-    parts = {
-        "kafka_queue": requests["queue_ms"],
-        "kafka_service": requests["service_ms"],
-        "kafka_broker": requests["broker_ms"],
-        "kafka_network": requests["latency_ms"] - requests["queue_ms"] - requests["broker_ms"],
-        "kafka_transfer": requests["total_ms"] - requests["latency_ms"],
-        "kafka_total": requests["total_ms"],
-    }
-    for metric, values in parts.items():
+    for metric, part in PARTS.items():
+        values = requests.select(part).to_series()
         for name, mask in ((ALL, prompt), *of_apis):
             sample = sample_of(requests, values, mask)
             add_sample(rows, metric, name, PART_STATISTICS, sample, unit="ms", of="requests", with_intervals=False)

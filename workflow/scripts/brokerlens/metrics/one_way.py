@@ -18,7 +18,7 @@ PLACES: Final = {"at_broker": "measured_ms", "at_client": "inferred_ms"}
 """Which tap a time in the broker is from, and its column."""
 
 
-def route(client_site: str, broker_site: str, what: str) -> str:
+def route_group(client_site: str, broker_site: str, what: str) -> str:
     """The group of a route: ``route=CLIENTSITE>BROKERSITE/WHAT``."""
     return group("route", f"{client_site}>{broker_site}/{what}")
 
@@ -34,13 +34,13 @@ def add_paths(rows: Rows, packets: pl.DataFrame, requests: pl.DataFrame, window:
     for client_site, broker_site in routes.iter_rows():
         of_route = (pl.col("client_site") == client_site) & (pl.col("broker_site") == broker_site)
         for direction in DIRECTIONS:
-            name = route(client_site, broker_site, direction)
+            name = route_group(client_site, broker_site, direction)
             sent = packets.filter(of_route, pl.col("direction") == direction)
             add_sample(rows, "one_way_delay", name, DELAYS, _sample(sent, "one_way_ms"), unit="ms", of="packets")
             _add_loss(rows, name, sent, window)
         for place, column in PLACES.items():
             sample = _sample(requests.filter(of_route), column)
-            add_sample(rows, "broker_time", route(client_site, broker_site, place), BROKER_TIMES, sample, unit="ms", of="requests")
+            add_sample(rows, "broker_time", route_group(client_site, broker_site, place), BROKER_TIMES, sample, unit="ms", of="requests")
 
 
 def _sample(table: pl.DataFrame, column: str) -> Sample:

@@ -24,7 +24,7 @@ _COLUMNS: Final = (
 )
 
 
-def route(produce_site: str, fetch_site: str) -> str:
+def route_group(produce_site: str, fetch_site: str) -> str:
     """The group of a route."""
     return group("route", f"{produce_site}>{fetch_site}")
 
@@ -45,7 +45,7 @@ def _groups(delivered: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
     """All deliveries, then those of each route."""
     yield ALL, delivered
     for (produce_site, fetch_site), rows in sorted(delivered.group_by("produce_site", "fetch_site", maintain_order=True)):
-        yield route(str(produce_site), str(fetch_site)), rows
+        yield route_group(str(produce_site), str(fetch_site)), rows
 
 
 def _sample(rows: pl.DataFrame, column: str) -> Sample:

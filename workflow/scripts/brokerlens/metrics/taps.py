@@ -9,6 +9,11 @@ from typing import Final
 TAPS: Final = ("client", "broker", "middle", "unknown")
 
 
+def tap_of(configured: str, found: str) -> str:
+    """Where a site's captures were taken: as configured, else as found."""
+    return configured if configured in ("client", "broker") else found
+
+
 def found_tap(taps: Sequence[str | None]) -> str:
     """Where most connections say that the capture was taken; those that cannot tell have no vote, and a draw is no answer."""
     votes = Counter(tap for tap in taps if tap is not None and tap != "unknown")

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from brokerlens.metrics.routes import PARTS
+from brokerlens.metrics.routes import PARTS, route_group
 from brokerlens.report import charts
 from brokerlens.report.figure import Figure
 from brokerlens.report.headline import Cell
@@ -48,7 +48,7 @@ class Route:
 
     @property
     def group(self) -> str:
-        return f"route={self.produce_site}>{self.site.name}"
+        return route_group(self.produce_site, self.site.name)
 
     @property
     def is_cross(self) -> bool:

@@ -8,9 +8,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from brokerlens.metrics.one_way import route_group
 from brokerlens.report.headline import Cell
-from brokerlens.report.intervals import dash_bounds, share_interval, value_of
-from brokerlens.report.network import Column
+from brokerlens.report.intervals import dash_bounds, value_of
+from brokerlens.report.network import Column, share_cell
 from brokerlens.report.results import NOTHING, Metric, Results, Site
 from brokerlens.report.words import NONE, count, fixed, listed, ms, name, percent, plural, sentences, short
 
@@ -56,7 +57,7 @@ class Route:
 
     def metric(self, metric: str, what: str, statistic: str) -> Metric:
         """A metric of this route."""
-        return self.client.metric(metric, f"route={self.client.name}>{self.broker.name}/{what}", statistic)
+        return self.client.metric(metric, route_group(self.client.name, self.broker.name, what), statistic)
 
     def total(self, column: str, direction: str | None = None) -> int:
         """Sum of a column, of one direction or both."""
@@ -116,7 +117,7 @@ def _cells(route: Route, direction: str) -> list[Cell]:
         _delay(route, direction, "min"),
         _loss(route, direction),
         Cell(NONE, "no samples") if half.value is None else Cell(short(half.value / 2), f"{half.n:,} round trips", "soft"),
-        _share(
+        share_cell(
             route.client.metric("retransmissions", PLACES[direction], "ratio_of_sums"),
             route.client.metric("retransmissions", PLACES[direction]),
             "soft",
@@ -140,16 +141,10 @@ def _delay(route: Route, direction: str, statistic: str) -> Cell:
 def _loss(route: Route, direction: str) -> Cell:
     share = route.metric("path_loss", direction, "ratio_of_sums")
     if share is not NOTHING:
-        return _share(share, route.metric("path_loss", direction, "count"))
+        return share_cell(share, route.metric("path_loss", direction, "count"))
     lost = route.total("packets_lost", direction)
     n = lost + route.total("packets_both", direction)
     return Cell(percent(lost / n, 2), f"{count(lost)} of {n:,}") if n else Cell(NONE)
-
-
-def _share(share: Metric, number: Metric, kind: str = "") -> Cell:
-    if share.value is None:
-        return Cell(NONE)
-    return Cell(percent(share.value, 2), share_interval(share) or f"{count(number.value)} of {share.n:,}", kind)
 
 
 def _broker_cells(route: Route) -> list[Cell]:

@@ -142,9 +142,14 @@ def _ratio(site: Site, group: str) -> Cell:
     not_captured = doubtful_loss(site, share.value)
     if not_captured is not None:
         return Cell(percent(share.value, 2), f"unsure: {percent(not_captured, 2)} not captured", "soft")
-    return Cell(
-        percent(share.value, 2), share_interval(share) or f"{count(number.value)} of {share.n:,}", "bad" if share.value >= 0.01 else ""
-    )
+    return share_cell(share, number, "bad" if share.value >= 0.01 else "")
+
+
+def share_cell(share: Metric, number: Metric, kind: str = "") -> Cell:
+    """A share with its interval, else with the numbers that it is made of."""
+    if share.value is None:
+        return Cell(NONE)
+    return Cell(percent(share.value, 2), share_interval(share) or f"{count(number.value)} of {share.n:,}", kind)
 
 
 def _sent_again(site: Site) -> Cell:

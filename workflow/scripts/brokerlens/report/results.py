@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from brokerlens.metrics.taps import tap_of
 from brokerlens import tables
 from brokerlens.report.zones import Zone
 from brokerlens.statistics.arms import Arm
@@ -91,8 +92,7 @@ class Site:
     @property
     def tap(self) -> str:
         """Where the capture was taken: as configured, else as found."""
-        configured = str(self.facts["tap_configured"])
-        return configured if configured in ("client", "broker") else str(self.facts["tap_found"])
+        return tap_of(str(self.facts["tap_configured"]), str(self.facts["tap_found"]))
 
     @property
     def window(self) -> tuple[int | None, int | None]:
