@@ -95,7 +95,7 @@ def write_parts(packets: list[Packet], folder: Path, parts: int) -> tuple[list[P
 
 def figures(packets: list[Packet], folder: Path, parts: int, window: Window) -> dict[str, Any]:
     rows = Rows()
-    add_notebook(rows, notebook.notebook_figures(notebook.read_packets(*write_parts(packets, folder, parts), window, BROKERS)))
+    add_notebook(rows, notebook.notebook_figures(*write_parts(packets, folder, parts), window, BROKERS))
     names = {("notebook_kafka_latency", statistic): f"notebook_kafka_latency/{statistic}" for statistic in ("count", "mean", "p95")}
     return {names.get((row["metric"], row["statistic"]), row["metric"]): row["value"] for row in rows.rows}
 
@@ -180,7 +180,7 @@ def test_working_files_of_another_run_are_refused(tmp_path: Path) -> None:
     other.mkdir()
     _, fewer = write_parts(packets[:2], other, 1)
     with pytest.raises(UserError, match="earlier run"):
-        notebook.read_packets(data_set, fewer, Window(), BROKERS)
+        notebook.notebook_figures(data_set, fewer, Window(), BROKERS)
     _, shifted = write_parts([packet | {"timestamp": packet["timestamp"] + 1} for packet in packets], other, 1)
     with pytest.raises(UserError, match="merge_site"):
-        notebook.read_packets(data_set, shifted, Window(), BROKERS)
+        notebook.notebook_figures(data_set, shifted, Window(), BROKERS)

@@ -14,7 +14,7 @@ from brokerlens.metrics.notebook_figures import add_notebook
 from brokerlens.metrics.rows import Rows
 from brokerlens.metrics.taps import found_tap, tap_of
 from brokerlens.metrics.window import Bins, Window, series_bins
-from brokerlens.metrics.notebook import notebook_figures, read_packets
+from brokerlens.metrics.notebook import notebook_figures
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -40,12 +40,13 @@ def compute_metrics(
     and ``share_over_ms``, the threshold of `share_over`.
     """
     window = Window.of(measure["window"])
-    # First, and not kept: the notebook's packets, of all shards in order of time, take more memory than all that follows.
-    of_notebook = notebook_figures(read_packets(packets, notebook, window, measure["brokers"]))
+    # First, and not kept: the notebook's correlation ids and arrivals, of all shards, take more memory than what follows.
+    of_notebook = notebook_figures(packets, notebook, window, measure["brokers"])
     inside = traffic.packets_inside(packets, window)
     counted = traffic.count_traffic(inside, window)
     tcp_connections = of_connections.connections_inside(connections, counted.connections)
-    trips = round_trips.round_trips_inside(inside, counted.connections)
+    parts = traffic.packets_of_parts(packets, window)
+    trips = round_trips.round_trips_inside(parts, counted.connections)
     delayed = round_trips.may_be_delayed(trips, tcp_connections["mss"].fill_null(0).cast(int).to_numpy())
     stamped = round_trips.by_timestamps(packets, counted.connections, window)
     groups = latency.Groups(latency.requests_inside(requests, window))
@@ -59,19 +60,19 @@ def compute_metrics(
     of_connections.add_whole_connections(rows, tcp_connections)
     of_connections.add_set_up(rows, tcp_connections, counted.last, window)
     traffic.add_health(rows, counted)
-    segments.add_reordering(rows, inside, counted.connections)
-    segments.add_in_flight(rows, inside, counted.connections, tap)
+    segments.add_reordering(rows, inside)
+    segments.add_in_flight(rows, inside, tap)
     segments.add_duplicates(rows, packets, window)
     segments.add_capture_loss(rows, inside)
     latency.add_requests(rows, groups)
-    rates.add_rates(rows, counted, groups.requests)
+    rates.add_rates(rows, counted, groups)
     latency.add_latency(rows, groups, float(measure["share_over_ms"]))
     contents.add_contents(rows, groups)
     contents.add_producers(rows, groups)
     contents.add_consumers(rows, groups)
     contents.add_frames(rows, groups)
     round_trips.add_round_trips(rows, trips, delayed, stamped)
-    variation.add_variation(rows, inside, counted.connections, trips.sample, trips.to_broker, tap)
+    variation.add_variation(rows, parts, counted.connections, trips.sample, trips.to_broker, tap)
     add_notebook(rows, of_notebook)
 
     courses = in_time.SeriesRows(series_bins(window, counted.first, counted.last) if counted.connections else Bins(0, 1, 0))

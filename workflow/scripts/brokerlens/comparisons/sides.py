@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,6 @@ import polars as pl
 
 from brokerlens.metrics import connections as of_connections
 from brokerlens.metrics import latency, traffic
-from brokerlens.metrics.latency import sample_of
 from brokerlens.metrics.rates import Rate, rates
 from brokerlens.metrics.round_trips import HALVES, round_trips_inside
 from brokerlens.metrics.taps import tap_of
@@ -135,16 +135,17 @@ def read_side(facts: Mapping[str, Any], *, packets: Paths, requests: Paths, conn
     window = Window(facts["window_start"], facts["window_end"])
     inside = traffic.packets_inside(packets, window)
     counted = traffic.count_traffic(inside, window)
-    trips, to_broker, _ = round_trips_inside(inside, counted.connections)
-    asked = latency.requests_inside(requests, window)
+    parts = traffic.packets_of_parts(packets, window)
+    trips, to_broker, _ = round_trips_inside(parts, counted.connections)
+    asked = latency.Groups(latency.requests_inside(requests, window))
     offset = clock_offset(facts)
-    samples = {**_latencies(asked), **_round_trips(trips, to_broker)}
     idle = idle_gaps(trips, to_broker, len(counted.connections))
-    varied = variations(inside, counted.connections, trips, to_broker, idle, _tap(facts))
-    samples |= {(one.metric, one.group): one.sample for one in varied if one.metric != SMOOTHED}
+    varied = variations(parts, counted.connections, trips, to_broker, idle, _tap(facts))
+    varying = (((one.metric, one.group), one.sample) for one in varied if one.metric != SMOOTHED)
+    samples = chain(_latencies(asked), _round_trips(trips, to_broker), varying)
     return Side(
         facts=facts,
-        arms={key: Arm(sample.times - offset, sample.values, sample.connections) for key, sample in samples.items() if sample.n},
+        arms={key: sample.arm(offset) for key, sample in samples if sample.n},
         ratios=_ratios(counted, of_connections.connections_inside(connections, counted.connections)),
         rates={(rate.metric, rate.group): mean_of_bins(rate.per_second) for rate in _compared(rates(counted, asked))},
         connections=len(counted.connections),
@@ -152,21 +153,19 @@ def read_side(facts: Mapping[str, Any], *, packets: Paths, requests: Paths, conn
     )
 
 
-def _latencies(asked: pl.DataFrame) -> dict[Key, Sample]:
-    groups = latency.Groups(asked)
-    counted = latency.answered_latencies(asked)
-    prompt = counted & ~groups.waits
-    found = {("kafka_latency", "all"): sample_of(asked, asked["latency_ms"], prompt)}
-    found |= {
-        ("kafka_latency", name): sample_of(asked, asked["latency_ms"], counted & mask)
-        for name, mask in groups.apis()
-        if name != "api=Fetch"
-    }
-    return found | {(metric, "all"): sample_of(asked, asked.select(latency.PARTS[metric]).to_series(), prompt) for metric in PARTS}
+def _latencies(asked: latency.Groups) -> Iterator[tuple[Key, Sample]]:
+    prompt, values = asked.timed & ~asked.waits, asked.values("latency_ms")
+    yield ("kafka_latency", "all"), asked.sample(values, prompt)
+    for name, mask in asked.apis():
+        if name != "api=Fetch":
+            yield ("kafka_latency", name), asked.sample(values, asked.timed & mask)
+    for metric in PARTS:
+        yield (metric, "all"), asked.sample(asked.values(latency.PARTS[metric]), prompt)
 
 
-def _round_trips(trips: Sample, to_broker: np.ndarray) -> dict[Key, Sample]:
-    return {("rtt", f"half={half}"): trips.only(to_broker == side) for half, side in HALVES.items()}
+def _round_trips(trips: Sample, to_broker: np.ndarray) -> Iterator[tuple[Key, Sample]]:
+    for half, side in HALVES.items():
+        yield ("rtt", f"half={half}"), trips.only(to_broker == side)
 
 
 def _ratios(counted: traffic.Traffic, connections: pl.DataFrame) -> dict[Key, Ratio]:

@@ -12,7 +12,7 @@ import polars as pl
 from brokerlens import tables
 from brokerlens.metrics.rows import ALL, SHARE, Rows, group
 from brokerlens.metrics.traffic import DIRECTIONS
-from brokerlens.metrics.uncertainty import Sample, add_sample, ratio_by_connection
+from brokerlens.metrics.uncertainty import add_values, ratio_by_connection
 from brokerlens.metrics.window import SECOND, Window
 from brokerlens.tls.outcomes import OUTCOMES, UNOPENED
 
@@ -107,10 +107,7 @@ def add_set_up(rows: Rows, connections: pl.DataFrame, last: int, window: Window)
     started = connections.filter(pl.col("setup") != "not_captured")
     rows.add("syn_retries", ALL, "count", len(started) - started["syn_retry_ms"].null_count(), "connections", len(started))
     began = connections.filter(pl.col("connect_ms").is_not_null(), window.holds(pl.col("first_seen").cast(pl.Datetime("ns", "UTC"))))
-    sample = Sample(
-        began["first_seen"].to_numpy(), began["connect_ms"].to_numpy(), began["connection_id"].rank("dense").cast(pl.Int64).to_numpy()
-    )
-    add_sample(rows, "connect_time", ALL, CONNECT_STATISTICS, sample, unit="ms", of="connections", with_intervals=False)
+    add_values(rows, "connect_time", ALL, CONNECT_STATISTICS, began["connect_ms"].to_numpy(), unit="ms", of="connections")
     rows.add("nat_twins", ALL, "count", nat_twins(connections), "connections", n)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
+
 import numpy as np
 import polars as pl
 
-from brokerlens.metrics.latency import COUNTED, FETCH_EMPTY, Groups, sample_of
+from brokerlens.metrics.latency import FETCH_EMPTY, Groups, present
 from brokerlens.metrics.rows import ALL, SHARE, Rows, describe, group
 
 TIMER_MS = 1.0
@@ -16,47 +19,53 @@ WAIT_STATISTICS = ("count", "min", "p50", "max")
 
 def add_contents(rows: Rows, groups: Groups) -> None:
     """`records`, `record_bytes`, `throttle`, `request_errors`: what the captured bodies say."""
-    requests = groups.requests
     apis = dict(groups.apis())
     for metric, column in (("records", "record_count"), ("record_bytes", "record_bytes")):
+        carried = groups.values(column)
         for name in (group("api", "Produce"), group("api", "Fetch")):
-            sample = sample_of(requests, requests[column], apis[name])
-            rows.add(metric, name, "sum", describe(sample.values, ("sum",))["sum"], "records" if metric == "records" else "bytes", sample.n)
-    asked = (ALL, np.ones(len(requests), bool)), *apis.items(), *groups.clients()
-    for name, mask in asked:
-        sample = sample_of(requests, requests["throttle_ms"], mask)
-        rows.add("throttle", name, "count", int((sample.values > 0).sum()), "requests", sample.n)
-        for statistic in ("sum", "max"):
-            rows.add("throttle", name, statistic, describe(sample.values, (statistic,))[statistic], "ms", sample.n)
-    for name, mask in asked:
-        sample = sample_of(requests, requests["error_code"], mask)
-        rows.add("request_errors", name, "count", int((sample.values != 0).sum()), "requests", sample.n)
+            values = present(carried, apis[name])
+            unit = "records" if metric == "records" else "bytes"
+            rows.add(metric, name, "sum", describe(values, ("sum",))["sum"], unit, values.size)
+    throttle = groups.values("throttle_ms")
+    for name, mask in _asked(groups):
+        values = present(throttle, mask)
+        rows.add("throttle", name, "count", int((values > 0).sum()), "requests", values.size)
+        for statistic, value in describe(values, ("sum", "max")).items():
+            rows.add("throttle", name, statistic, value, "ms", values.size)
+    error = groups.values("error_code")
+    for name, mask in _asked(groups):
+        values = present(error, mask)
+        rows.add("request_errors", name, "count", int((values != 0).sum()), "requests", values.size)
+
+
+def _asked(groups: Groups) -> Iterator[tuple[str, np.ndarray]]:
+    """All requests, each api, each client."""
+    return chain([(ALL, groups.everything())], groups.apis(), groups.clients())
 
 
 def add_producers(rows: Rows, groups: Groups) -> None:
     """`producer_retries`: Produce requests with a record batch that was sent before, among those whose batches have a producer's id."""
-    requests = groups.requests
-    for name, mask in ((ALL, np.ones(len(requests), bool)), *groups.clients()):
-        retried = sample_of(requests, requests["retried_batches"], mask).values > 0
+    batches = groups.values("retried_batches")
+    for name, mask in chain([(ALL, groups.everything())], groups.clients()):
+        retried = present(batches, mask) > 0
         rows.add("producer_retries", name, "count", int(retried.sum()), "requests", len(retried))
         rows.add("producer_retries", name, "ratio_of_sums", float(retried.mean()) if len(retried) else None, SHARE, len(retried))
 
 
 def add_consumers(rows: Rows, groups: Groups) -> None:
     """`consumer_lag`, `fetch_max_wait` and `idle_polls`, of fetches by consumers; followers' are replication."""
-    requests = groups.requests
-    consumes = requests.select((pl.col("api_name") == "Fetch") & ~(pl.col("replica_id") >= 0).fill_null(value=False)).to_series()
-    of_consumers = consumes.fill_null(value=False).to_numpy()
-    for name, mask in ((ALL, of_consumers), *((name, mask & of_consumers) for name, mask in groups.clients())):
-        lag = sample_of(requests, requests["lag_records"], mask)
-        for statistic, value in describe(lag.values, LAG_STATISTICS).items():
-            rows.add("consumer_lag", name, statistic, value, "records", lag.n)
-    wait = sample_of(requests, requests["max_wait_ms"], of_consumers)
-    for statistic, value in describe(wait.values, WAIT_STATISTICS).items():
-        rows.add("fetch_max_wait", ALL, statistic, value, "ms", wait.n)
-    answered = requests.select(COUNTED & pl.col("record_bytes").is_not_null() & pl.col("latency_ms").is_not_null()).to_series().to_numpy()
+    of_consumers = groups.mask((pl.col("api_name") == "Fetch") & ~(pl.col("replica_id") >= 0).fill_null(value=False))
+    behind = groups.values("lag_records")
+    for name, mask in chain([(ALL, of_consumers)], ((name, mask & of_consumers) for name, mask in groups.clients())):
+        lag = present(behind, mask)
+        for statistic, value in describe(lag, LAG_STATISTICS).items():
+            rows.add("consumer_lag", name, statistic, value, "records", lag.size)
+    wait = present(groups.values("max_wait_ms"), of_consumers)
+    for statistic, value in describe(wait, WAIT_STATISTICS).items():
+        rows.add("fetch_max_wait", ALL, statistic, value, "ms", wait.size)
+    answered = groups.timed & groups.mask(pl.col("record_bytes").is_not_null())
     empty = dict(groups.apis())[group("api", FETCH_EMPTY)]
-    waited = requests.select((pl.col("latency_ms") >= pl.col("max_wait_ms") - TIMER_MS).fill_null(value=False)).to_series().to_numpy()
+    waited = groups.mask(pl.col("latency_ms") >= pl.col("max_wait_ms") - TIMER_MS)
     among = of_consumers & answered
     idle, n = int((among & empty & waited).sum()), int(among.sum())
     rows.add("idle_polls", ALL, "count", idle, "requests", n)
@@ -65,9 +74,10 @@ def add_consumers(rows: Rows, groups: Groups) -> None:
 
 def add_frames(rows: Rows, groups: Groups) -> None:
     """`frame_bytes_missing`: bytes of frames that were not captured, in all and by direction."""
-    requests = groups.requests
     sums = {
-        group("direction", direction): (int(requests[f"{side}_captured_bytes"].sum() or 0), int(requests[f"{side}_bytes"].sum() or 0))
+        group("direction", direction): tuple(
+            int(groups.values(pl.col(column).cast(pl.Int64).sum()).item() or 0) for column in (f"{side}_captured_bytes", f"{side}_bytes")
+        )
         for direction, side in (("to_broker", "request"), ("from_broker", "response"))
     }
     together = tuple(map(sum, zip(*sums.values(), strict=True)))

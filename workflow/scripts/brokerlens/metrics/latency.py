@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from brokerlens.metrics.rows import ALL, Rows, group
-from brokerlens.metrics.uncertainty import Sample, add_sample
+from brokerlens.metrics.uncertainty import Sample, add_sample, add_values
 from brokerlens.metrics.window import Window
 
 STATUSES: Final = ("answered", "no_response_expected", "unanswered", "request_not_captured")
@@ -25,12 +26,6 @@ FETCH_EMPTY: Final = "Fetch/empty"
 ALWAYS: Final = ("Produce", "Fetch", FETCH_WITH_DATA, FETCH_EMPTY)
 """Apis that have their rows even where no request of theirs was captured."""
 WAITS: Final = group("waits_by_design", "true")
-_COLUMNS: Final = (
-    *("connection_id", "client_id", "api_name", "correlation_id", "status", "request_first", "response_first", "latency_ms", "total_ms"),
-    *("queue_ms", "service_ms", "broker_ms", "waits_by_design", "topics", "record_count", "record_bytes", "error_code", "throttle_ms"),
-    *("client_software", "max_wait_ms", "lag_records", "replica_id", "retried_batches"),
-    *("request_bytes", "request_captured_bytes", "response_bytes", "response_captured_bytes"),
-)
 PARTS: Final[Mapping[str, pl.Expr]] = {
     "kafka_queue": pl.col("queue_ms"),
     "kafka_service": pl.col("service_ms"),
@@ -43,114 +38,170 @@ PARTS: Final[Mapping[str, pl.Expr]] = {
 COUNTED: Final = pl.col("status") == "answered"
 
 
-def requests_inside(requests: Sequence[str | Path], window: Window) -> pl.DataFrame:
-    """The requests that began inside the window, and the responses without a request that did; by ``time`` (ns), connection and id."""
+def requests_inside(requests: Sequence[str | Path], window: Window) -> pl.LazyFrame:
+    """The requests that began inside the window, and the responses without a request that did, with their ``time``."""
     time = pl.when(pl.col("status") == "request_not_captured").then("response_first").otherwise("request_first")
-    words = pl.col("connection_id", "api_name", "status").cast(pl.String)
-    scanned = pl.scan_parquet([str(path) for path in requests], hive_partitioning=False).select(_COLUMNS).with_columns(words)
-    inside = scanned.with_columns(time.alias("time")).filter(window.holds(pl.col("time")))
-    timed = inside.with_columns(pl.col("time").to_physical(), pl.col("connection_id").rank("dense").cast(pl.Int64).alias("connection"))
-    return timed.drop("request_first", "response_first").sort("time", "connection", "correlation_id", "latency_ms").collect()
+    scanned = pl.scan_parquet([str(path) for path in requests], hive_partitioning=False)
+    return scanned.with_columns(time.alias("time")).filter(window.holds(pl.col("time")))
+
+
+class Names(NamedTuple):
+    """One of the names of each row, as a number: its place among ``names``; −1 without a name."""
+
+    names: list[str]
+    number: np.ndarray
+
+
+def present(values: pl.Series, chosen: np.ndarray) -> np.ndarray:
+    """The values at ``chosen`` that are there."""
+    return values.filter(chosen).drop_nulls().to_numpy()
 
 
 @dataclass(frozen=True)
 class Groups:
-    """The groups that requests are counted in. A mask is ``bool[n]`` over the rows of ``requests``."""
+    """Requests, and the groups that they are counted in. A mask is ``bool[n]`` over them.
 
-    requests: pl.DataFrame
+    Columns are read when they are asked for and not kept but for what most groups need: the requests of a large site are more than fit into memory.
+    """
 
-    def _mask(self, condition: pl.Expr) -> np.ndarray:
-        return self.requests.select(condition.fill_null(value=False)).to_series().to_numpy()
+    requests: pl.LazyFrame
+
+    def values(self, what: str | pl.Expr) -> pl.Series:
+        """A column of the requests, or what is made of some."""
+        return self.requests.select(pl.col(what) if isinstance(what, str) else what).collect().to_series()
+
+    def mask(self, condition: pl.Expr) -> np.ndarray:
+        """Where this is so."""
+        return self.values(condition.fill_null(value=False)).to_numpy()
+
+    @cached_property
+    def times(self) -> np.ndarray:
+        """When each began, ns."""
+        return self.values(pl.col("time").to_physical()).to_numpy()
+
+    @property
+    def n(self) -> int:
+        """How many there are."""
+        return len(self.times)
+
+    @cached_property
+    def connections(self) -> np.ndarray:
+        """The number of each one's connection, in the order of their ids."""
+        return self._names("connection_id").number
 
     @cached_property
     def waits(self) -> np.ndarray:
         """Requests of apis that wait by design."""
-        return self._mask(pl.col("waits_by_design"))
+        return self.mask(pl.col("waits_by_design"))
+
+    @cached_property
+    def timed(self) -> np.ndarray:
+        """Those with a latency that counts: answered, and both ends seen in their order."""
+        return self.mask(COUNTED & pl.col("latency_ms").is_not_null())
+
+    def everything(self) -> np.ndarray:
+        """All of them."""
+        return np.ones(self.n, bool)
+
+    def sample(self, values: pl.Series, chosen: np.ndarray) -> Sample:
+        """The values at ``chosen`` that are there."""
+        rows = np.flatnonzero(chosen & values.is_not_null().to_numpy())
+        return Sample(self.times[rows], values.gather(rows).to_numpy().astype(np.float64), self.connections[rows])
 
     def apis(self) -> Iterator[tuple[str, np.ndarray]]:
         """`api=…` for each api that occurs and for those that always have rows; Fetch also by whether it brought records."""
+        names, number = self._apis
+        for name in sorted({*names, *ALWAYS}):
+            mask = self._fetches.get(name)
+            yield group("api", name), number == (names.index(name) if name in names else len(names)) if mask is None else mask
+
+    @cached_property
+    def _apis(self) -> Names:
+        return self._names("api_name")
+
+    @cached_property
+    def _fetches(self) -> dict[str, np.ndarray]:
         fetched = pl.col("api_name") == "Fetch"
         brought = (pl.col("record_count") > 0) | (pl.col("record_bytes") > 0)
         empty = (pl.col("record_bytes") == 0) & (pl.col("record_count").fill_null(0) == 0)
-        parts = {FETCH_WITH_DATA: fetched & brought, FETCH_EMPTY: fetched & COUNTED & empty}
-        for name in sorted({*self.requests["api_name"].drop_nulls().unique(), *ALWAYS}):
-            yield group("api", name), self._mask(parts.get(name, pl.col("api_name") == name))
+        return {FETCH_WITH_DATA: self.mask(fetched & brought), FETCH_EMPTY: self.mask(fetched & COUNTED & empty)}
 
     def clients(self) -> Iterator[tuple[str, np.ndarray]]:
         """`client=…`, the 20 with the most requests; `other` for the rest and for requests without a client id."""
-        return self._named("client", "client_id")
+        return _busiest_groups("client", self._clients)
+
+    @cached_property
+    def _clients(self) -> Names:
+        return self._names("client_id")
 
     def software(self) -> Iterator[tuple[str, np.ndarray]]:
         """`software=…`, the 20 with the most requests; `other` for the rest and for connections whose client did not name its software."""
-        return self._named("software", "client_software")
-
-    def _named(self, key: str, column: str) -> Iterator[tuple[str, np.ndarray]]:
-        names = self.requests[column]
-        busiest = _busiest(names.drop_nulls())
-        for name in busiest:
-            yield group(key, name), self._mask(pl.col(column) == name)
-        rest = ~names.is_in(busiest).fill_null(value=False).to_numpy()
-        if rest.any():
-            yield group(key, OTHER), rest
+        return _busiest_groups("software", self._names("client_software"))
 
     def topics(self) -> Iterator[tuple[str, np.ndarray]]:
         """`topic=…`, the 20 that most requests name; `other` for requests that name one of the rest. A request may be in several."""
-        named = self.requests.select("topics").with_row_index("row").explode("topics").drop_nulls().unique()
-        busiest = _busiest(named["topics"])
-        groups = {name: named.filter(pl.col("topics") == name) for name in busiest}
-        rest = named.filter(~pl.col("topics").is_in(busiest))
-        if len(rest):
-            groups[OTHER] = rest
-        for name, chosen in groups.items():
-            mask = np.zeros(len(self.requests), bool)
-            mask[chosen["row"].to_numpy()] = True
+        row, (names, number) = self._topics
+        busiest = _busiest(names, number)
+        rest = ~np.isin(number, busiest)
+        chosen = {names[place]: number == place for place in busiest} | ({OTHER: rest} if rest.any() else {})
+        for name, named in chosen.items():
+            mask = np.zeros(self.n, bool)
+            mask[row[named]] = True
             yield group("topic", name), mask
 
+    @cached_property
+    def _topics(self) -> tuple[np.ndarray, Names]:
+        """Each topic that a request names, once: the request's row, and the topic."""
+        named = self.requests.select("topics").with_row_index("row").explode("topics").drop_nulls().unique().collect()
+        return named["row"].to_numpy(), _numbered(named["topics"])
 
-def _busiest(names: pl.Series) -> list[str]:
-    """The most frequent names, ties by name. One that is called like the rest goes to the rest."""
-    counted = names.filter(names != OTHER).value_counts(name="count")
-    return counted.sort("count", names.name, descending=[True, False])[names.name].head(BUSIEST).to_list()
-
-
-def sample_of(requests: pl.DataFrame, values: pl.Series, chosen: np.ndarray) -> Sample:
-    """The values at ``chosen`` that are there."""
-    rows = np.flatnonzero(chosen & values.is_not_null().to_numpy())
-    return Sample(
-        times=requests["time"].to_numpy()[rows],
-        values=values.to_numpy()[rows].astype(np.float64),
-        connections=requests["connection"].to_numpy()[rows],
-    )
+    def _names(self, column: str) -> Names:
+        return _numbered(self.values(pl.col(column)))
 
 
-def answered_latencies(requests: pl.DataFrame) -> np.ndarray:
-    """Rows with a latency that counts: answered, and both ends seen in their order."""
-    return requests.select(COUNTED & pl.col("latency_ms").is_not_null()).to_series().to_numpy()
+def _numbered(names: pl.Series) -> Names:
+    """The names in their order, each value as its place among them."""
+    known = names.unique().drop_nulls().cast(pl.String).sort()
+    number = names.cast(pl.Enum(known)).to_physical().cast(pl.Int32).fill_null(-1)
+    return Names(known.to_list(), number.to_numpy())
+
+
+def _busiest(names: Sequence[str], number: np.ndarray) -> list[int]:
+    """The places of the most frequent names, ties by name. One that is called like the rest goes to the rest."""
+    counted = np.bincount(number[number >= 0], minlength=len(names))
+    return [int(place) for place in np.argsort(-counted, kind="stable") if names[place] != OTHER][:BUSIEST]
+
+
+def _busiest_groups(key: str, of_rows: Names) -> Iterator[tuple[str, np.ndarray]]:
+    names, number = of_rows
+    busiest = _busiest(names, number)
+    for place in busiest:
+        yield group(key, names[place]), number == place
+    rest = ~np.isin(number, busiest)
+    if rest.any():
+        yield group(key, OTHER), rest
 
 
 def add_requests(rows: Rows, groups: Groups) -> None:
     """`requests` in all, by status, api, client, client software and topic."""
-    requests = groups.requests
-    n = len(requests)
-    everything = np.ones(n, bool)
-    for name, mask in ((ALL, everything), *groups.apis(), (WAITS, groups.waits), *groups.clients(), *groups.software(), *groups.topics()):
+    of_waiting = [(WAITS, groups.waits)]
+    every = chain([(ALL, groups.everything())], groups.apis(), of_waiting, groups.clients(), groups.software(), groups.topics())
+    for name, mask in every:
         rows.add("requests", name, "count", int(mask.sum()), "requests", int(mask.sum()))
     for status in STATUSES:
-        rows.add("requests", group("status", status), "count", int((requests["status"] == status).sum()), "requests", n)
+        rows.add("requests", group("status", status), "count", int(groups.mask(pl.col("status") == status).sum()), "requests", groups.n)
 
 
 def add_latency(rows: Rows, groups: Groups, threshold: float) -> None:
     """`kafka_latency` and its parts; `all`, clients and topics without the apis that wait by design."""
-    requests = groups.requests
-    counted = answered_latencies(requests)
-    prompt = counted & ~groups.waits
-    of_apis = [(name, counted & mask) for name, mask in groups.apis()]
-    named = [(name, prompt & mask) for name, mask in (*groups.clients(), *groups.topics())]
-    for name, mask in ((ALL, prompt), *of_apis, (WAITS, counted & groups.waits), *named):
-        sample = sample_of(requests, requests["latency_ms"], mask)
+    prompt = groups.timed & ~groups.waits
+    latency = groups.values("latency_ms")
+    of_apis = ((name, groups.timed & mask) for name, mask in groups.apis())
+    named = ((name, prompt & mask) for name, mask in chain(groups.clients(), groups.topics()))
+    for name, mask in chain([(ALL, prompt)], of_apis, [(WAITS, groups.timed & groups.waits)], named):
+        sample = groups.sample(latency, mask)
         add_sample(rows, "kafka_latency", name, LATENCY_STATISTICS, sample, unit="ms", of="requests", threshold=threshold)
     for metric, part in PARTS.items():
-        values = requests.select(part).to_series()
-        for name, mask in ((ALL, prompt), *of_apis):
-            sample = sample_of(requests, values, mask)
-            add_sample(rows, metric, name, PART_STATISTICS, sample, unit="ms", of="requests", with_intervals=False)
+        values = groups.values(part)
+        for name, mask in chain([(ALL, prompt)], ((name, groups.timed & mask) for name, mask in groups.apis())):
+            add_values(rows, metric, name, PART_STATISTICS, present(values, mask), unit="ms", of="requests")

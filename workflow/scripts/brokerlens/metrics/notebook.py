@@ -28,30 +28,41 @@ SHORTEST: Final = 12
 LONGEST_GAP: Final = 1_000_000_000
 """Gaps between arrivals of this length and more, in ns, were left out of the notebook's jitter."""
 NS_PER_MS: Final = 1_000_000
+ID_GROUPS: Final = 16
 _FLOW = ["src_ip", "src_port", "dst_ip", "dst_port", "from_broker"]
 
 
-class NotebookPackets(NamedTuple):
-    """What the notebook looked at, one value per packet (integers, ``bool[n]``), in the order of time."""
+class Packets(NamedTuple):
+    """What the notebook looked at in one part, one value per packet (integers, ``bool[n]``), in the order of time."""
 
     time: np.ndarray
     """ns since 1970 UTC, ``int64[n]``."""
     flow: np.ndarray
-    """Number of (source address, destination address, source port, destination port), ``int64[n]``."""
+    """Number of (source address, destination address, source port, destination port), ``int64[n]``: twice that of the address pair, 1 more from the broker."""
     seq: np.ndarray
     """Raw sequence number."""
     flags: np.ndarray
     """TCP flags."""
     window: np.ndarray
     """Raw window field."""
-    from_broker: np.ndarray
-    """Sent from a broker's port; else to one."""
     arrival: np.ndarray
     """The source address is a broker's."""
     payload: np.ndarray
     """Payload captured, Ethernet padding counted (bytes)."""
     correlation: np.ndarray
     """The four bytes that the notebook took for a correlation id."""
+
+
+class Messages(NamedTuple):
+    """Packets with a correlation id, of all parts; those of one address pair in the order of time."""
+
+    correlation: np.ndarray
+    time: np.ndarray
+    flow: np.ndarray
+
+    def only(self, chosen: np.ndarray) -> Messages:
+        """Those at a mask or at indices."""
+        return Messages(*(column[chosen] for column in self))
 
 
 class NotebookFigures(NamedTuple):
@@ -65,47 +76,71 @@ class NotebookFigures(NamedTuple):
     gap_changes: np.ndarray
     """|difference| of successive arrival gaps below 1000 ms, ``int64``."""
     latencies: np.ndarray
-    """Latencies in the order in which they ended, ``int64``."""
+    """``int64``, in no order."""
 
 
-def retransmissions(packets: NotebookPackets) -> int:
+def retransmissions(packets: Packets) -> int:
     """Payloads whose sequence number their flow had before: all but the first of each (flow, number)."""
     carries = packets.payload > 0
-    key = packets.flow[carries] << 32 | packets.seq[carries].astype(np.int64)
+    key = packets.flow[carries].astype(np.int64) << 32 | packets.seq[carries].astype(np.int64)
     return int(key.size - np.unique(key).size)
 
 
-def gap_changes(packets: NotebookPackets) -> np.ndarray:
-    """|Difference| of successive arrival gaps in ns, gaps of 1000 ms and more taken out before."""
-    gaps = np.diff(packets.time[packets.arrival])
+def gap_changes(arrivals: np.ndarray) -> np.ndarray:
+    """|Difference| of successive gaps (ns) between arrivals at these times, gaps of 1000 ms and more taken out before."""
+    gaps = np.diff(np.sort(arrivals))
     return np.asarray(np.abs(np.diff(gaps[gaps < LONGEST_GAP])))
 
 
-def latencies(packets: NotebookPackets) -> np.ndarray:
+def messages(packets: Packets) -> Messages:
+    """Those with a payload long enough for a correlation id."""
+    long = packets.payload > SHORTEST
+    return Messages(packets.correlation[long], packets.time[long], packets.flow[long])
+
+
+def latencies(sent: Messages) -> np.ndarray:
     """Response time - request time in ns, matched by correlation id over the whole site.
 
     A request overwrites what is pending under its id, a response takes it away: a response has a latency exactly where the packet before it
-    with the same id is a request.
+    with the same id is a request. Packets of the same time are ordered by address pair.
     """
-    looked_at = np.flatnonzero(packets.payload > SHORTEST)
-    by_id = looked_at[np.argsort(packets.correlation[looked_at], kind="stable")]
-    response, identity = packets.from_broker[by_id], packets.correlation[by_id]
+    # Ids have nothing to do with each other, so not all of them need be in order at once.
+    return np.concatenate([_latencies(sent.only(sent.correlation % ID_GROUPS == number)) for number in range(ID_GROUPS)])
+
+
+def _latencies(sent: Messages) -> np.ndarray:
+    identity, time, flow = sent.only(np.lexsort((sent.flow >> 1, sent.time, sent.correlation)))
+    response = flow & 1 == 1
     answers = np.flatnonzero(response[1:] & ~response[:-1] & (identity[1:] == identity[:-1])) + 1
-    ended = np.sort(by_id[answers])
-    began = by_id[answers - 1][np.argsort(by_id[answers])]
-    return np.asarray(packets.time[ended] - packets.time[began])
+    return np.asarray(time[answers] - time[answers - 1])
 
 
-def notebook_figures(packets: NotebookPackets) -> NotebookFigures:
-    """All of the notebook's figures."""
+def notebook_figures(
+    packets: Sequence[Path | str], notebook: Sequence[Path | str], window: Window, brokers: Iterable[str]
+) -> NotebookFigures:
+    """All of the notebook's figures, of the packets inside the window that it would have counted: IPv4, copies made by the capture included.
+
+    ``packets`` and ``notebook`` are the parts of both data sets, in the same order. An address pair has all of its packets in one part; what depends on
+    packets of others is brought together, so that the number of parts changes nothing.
+    """
+    parts = [_aligned(*pair) for pair in zip(packets, notebook, strict=True)]
+    inside = [part.filter(window.holds(pl.col("timestamp"))) for part in parts]
+    flows = _number_flows(pl.concat([part.select(_FLOW).unique() for part in inside]).collect(engine="streaming"), brokers)
+    counted = dict.fromkeys(("packets", "payloads", "resets", "zero_windows", "retransmissions"), 0)
+    arrivals, sent = [], []
+    for part in inside:
+        found = _packets(part, flows)
+        counted["packets"] += int(found.time.size)
+        counted["payloads"] += int((found.payload > 0).sum())
+        counted["resets"] += int((found.flags & RST > 0).sum())
+        counted["zero_windows"] += int((found.window == 0).sum())
+        counted["retransmissions"] += retransmissions(found)
+        arrivals.append(found.time[found.arrival])
+        sent.append(messages(found))
     return NotebookFigures(
-        packets=int(packets.time.size),
-        payloads=int((packets.payload > 0).sum()),
-        resets=int((packets.flags & RST > 0).sum()),
-        zero_windows=int((packets.window == 0).sum()),
-        retransmissions=retransmissions(packets),
-        gap_changes=gap_changes(packets),
-        latencies=latencies(packets),
+        **counted,
+        gap_changes=gap_changes(np.concatenate(arrivals)),
+        latencies=latencies(Messages(*(np.concatenate(column) for column in zip(*sent, strict=True)))),
     )
 
 
@@ -129,32 +164,18 @@ def _aligned(packets: Path | str, notebook: Path | str) -> pl.LazyFrame:
     return rows.drop("notebook_time")
 
 
-def read_packets(packets: Sequence[Path | str], notebook: Sequence[Path | str], window: Window, brokers: Iterable[str]) -> NotebookPackets:
-    """The packets inside the window that the notebook would have counted: IPv4, copies made by the capture included.
-
-    ``packets`` and ``notebook`` are the parts of both data sets, in the same order. Parts are merged by time; packets of the same time are
-    ordered by connection, those of one connection as they stand, so that the number of parts changes nothing.
-    """
-    parts = [_aligned(*pair) for pair in zip(packets, notebook, strict=True)]
-    rows = pl.concat(parts).filter(window.holds(pl.col("timestamp"))).collect()
-    flows = _number_flows(rows, brokers)
-    rows = rows.join(flows, on=_FLOW, maintain_order="left").select(pl.exclude("src_ip", "src_port", "dst_ip", "dst_port"))
-    time, flow = rows["timestamp"].to_physical().to_numpy(), rows["flow"].to_numpy()
-    order = np.lexsort((flow >> 1, time))
-
-    def column(name: str) -> np.ndarray:
-        return rows[name].to_numpy()[order]
-
-    return NotebookPackets(
-        time=time[order],
-        flow=flow[order],
-        seq=column("seq"),
-        flags=column("tcp_flags"),
-        window=column("window_size"),
-        from_broker=column("from_broker"),
-        arrival=column("arrival"),
-        payload=column("padded_len"),
-        correlation=column("notebook_id"),
+def _packets(part: pl.LazyFrame, flows: pl.DataFrame) -> Packets:
+    """The packets of one part that are of these flows."""
+    rows = part.collect().join(flows, on=_FLOW, maintain_order="left").select(pl.exclude(_FLOW))
+    return Packets(
+        time=rows["timestamp"].to_physical().to_numpy(),
+        flow=rows["flow"].to_numpy(),
+        seq=rows["seq"].to_numpy(),
+        flags=rows["tcp_flags"].to_numpy(),
+        window=rows["window_size"].to_numpy(),
+        arrival=rows["arrival"].to_numpy(),
+        payload=rows["padded_len"].to_numpy(),
+        correlation=rows["notebook_id"].to_numpy(),
     )
 
 
@@ -174,6 +195,6 @@ def _number_flows(rows: pl.DataFrame, brokers: Iterable[str]) -> pl.DataFrame:
         .filter(~pl.col("client_ip").str.contains(":", literal=True))
     )
     pairs = flows.select(names).unique().sort(names).with_row_index("pair")
-    number = pl.col("pair").cast(pl.Int64) * 2 + sent.cast(pl.Int64)
+    number = pl.col("pair").cast(pl.Int32) * 2 + sent.cast(pl.Int32)
     arrival = sent | pl.col("src_ip").cast(pl.String).is_in(sorted({host(broker) for broker in brokers}))
     return flows.join(pairs, on=names).select(*_FLOW, number.alias("flow"), arrival.alias("arrival"))

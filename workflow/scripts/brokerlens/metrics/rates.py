@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from brokerlens.metrics.latency import COUNTED
+from brokerlens.metrics.latency import COUNTED, Groups
 from brokerlens.metrics.rows import ALL, Rows, describe, group
 from brokerlens.metrics.traffic import Traffic, directions, of_side
 from brokerlens.metrics.uncertainty import mean_of_bins
@@ -29,31 +29,32 @@ class Rate:
     per_second: np.ndarray
 
 
-def rates(traffic: Traffic, requests: pl.DataFrame) -> Iterator[Rate]:
+def rates(traffic: Traffic, requests: Groups) -> Iterator[Rate]:
     """`throughput`, `goodput`, `goodput_captured` by direction, `request_rate`, and by api `record_rate` and `record_byte_rate`."""
     for metric, counter in _OF_TRAFFIC.items():
         for name, side in directions():
             yield Rate(metric, name, "bytes/s", of_side(traffic.by_second[counter], side))
-    yield Rate("request_rate", ALL, "requests/s", _per_second(traffic, requests["time"], np.ones(len(requests), np.int64)))
-    carried = requests.filter(COUNTED | (pl.col("status") == "no_response_expected"))
+    yield Rate("request_rate", ALL, "requests/s", _per_second(traffic, requests.times, np.ones(requests.n, np.int64)))
+    carried = requests.mask(COUNTED | (pl.col("status") == "no_response_expected"))
+    apis = dict(requests.apis())
     for api in CARRY_RECORDS:
-        of_api = carried.filter(pl.col("api_name") == api)
+        of_api = carried & apis[group("api", api)]
         for metric, (column, unit) in _OF_RECORDS.items():
-            amounts = of_api[column]
+            amounts = requests.values(column).filter(of_api)
             # Where captures hid some of the records the rate is not known, and a part of it would be a wrong one.
             is_known = len(amounts) and not amounts.null_count()
-            amount = _per_second(traffic, of_api["time"], amounts.to_numpy()) if is_known else np.zeros(0, np.int64)
+            amount = _per_second(traffic, requests.times[of_api], amounts.to_numpy()) if is_known else np.zeros(0, np.int64)
             yield Rate(metric, group("api", api), unit, amount)
 
 
-def _per_second(traffic: Traffic, times: pl.Series, amounts: np.ndarray) -> np.ndarray:
+def _per_second(traffic: Traffic, times: np.ndarray, amounts: np.ndarray) -> np.ndarray:
     summed = np.zeros(traffic.bins.count, np.int64)
     if traffic.bins.count:
-        np.add.at(summed, traffic.bins.number(times.to_numpy()), amounts.astype(np.int64))
+        np.add.at(summed, traffic.bins.number(times), amounts.astype(np.int64))
     return summed
 
 
-def add_rates(rows: Rows, traffic: Traffic, requests: pl.DataFrame) -> None:
+def add_rates(rows: Rows, traffic: Traffic, requests: Groups) -> None:
     """Of each rate the mean over all seconds (with its interval) and over those with any, the 95th percentile and the largest second."""
     for rate in rates(traffic, requests):
         active = rate.per_second[rate.per_second > 0]

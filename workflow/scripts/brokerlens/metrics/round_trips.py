@@ -5,7 +5,7 @@ The halves are never mixed: which of them is the network depends on where the ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 
 from brokerlens.metrics.rows import Rows, group
-from brokerlens.metrics.traffic import number_connections, packets_inside
-from brokerlens.metrics.uncertainty import Sample, add_sample
+from brokerlens.metrics.traffic import number_connections, packets_of_parts
+from brokerlens.metrics.uncertainty import Sample, add_sample, add_values
 from brokerlens.metrics.window import Window
 from brokerlens.tcp.content import ACK, FIN, SYN
 from brokerlens.tcp.stamps import LONGEST, timestamp_round_trips
@@ -36,12 +36,13 @@ class RoundTrips(NamedTuple):
     acked: np.ndarray
 
 
-def round_trips_inside(packets: pl.LazyFrame, connections: Sequence[str]) -> RoundTrips:
-    """The round trips that these packets ended."""
-    ended = packets.filter(pl.col("rtt_ms").is_not_null()).select("connection_id", "time", "from_broker", "rtt_ms", "acked_bytes")
-    found = number_connections(ended, connections).sort("time", "connection", "from_broker", "rtt_ms", "acked_bytes").collect()
+def round_trips_inside(packets: Iterable[pl.LazyFrame], connections: Sequence[str]) -> RoundTrips:
+    """The round trips that these packets ended, those of one connection in the order of time."""
+    wanted = pl.col("connection_id", "time", "from_broker", "rtt_ms", "acked_bytes")
+    ended = (number_connections(part.filter(pl.col("rtt_ms").is_not_null()).select(wanted), connections) for part in packets)
+    found = pl.concat([part.sort("time", "connection", "from_broker", "rtt_ms", "acked_bytes").collect() for part in ended])
     sample = Sample(found["time"].to_numpy(), found["rtt_ms"].to_numpy(), found["connection"].to_numpy())
-    return RoundTrips(sample, found["from_broker"].to_numpy(), found["acked_bytes"].to_numpy().astype(np.int64))
+    return RoundTrips(sample, found["from_broker"].to_numpy(), found["acked_bytes"].to_numpy())
 
 
 def may_be_delayed(trips: RoundTrips, mss: np.ndarray) -> np.ndarray:
@@ -60,11 +61,17 @@ def may_be_delayed(trips: RoundTrips, mss: np.ndarray) -> np.ndarray:
     return delayed
 
 
-def by_timestamps(packets: Sequence[str | Path], connections: Sequence[str], window: Window) -> tuple[Sample, np.ndarray]:
-    """The round trips (ms) that TCP timestamps tell and that ended inside; and which of them are `to_broker`. They may begin before the window."""
+def by_timestamps(packets: Sequence[str | Path], connections: Sequence[str], window: Window) -> dict[str, np.ndarray]:
+    """By half the round trips (ms) that TCP timestamps tell and that ended inside. They may begin before the window."""
     around = Window(None if window.start is None else window.start - LONGEST, window.end)
+    parts = [_stamped(part, connections, window) for part in packets_of_parts(packets, around)]
+    return {half: np.concatenate([values[from_broker == side] for values, from_broker in parts]) for half, side in HALVES.items()}
+
+
+def _stamped(packets: pl.LazyFrame, connections: Sequence[str], window: Window) -> tuple[np.ndarray, np.ndarray]:
+    """Of one part: the round trips (ms), and which of them a packet from the broker ended."""
     carries = (pl.col("payload_len") > 0) | (pl.col("tcp_flags") & (SYN | FIN) > 0)
-    stamped = packets_inside(packets, around).filter(pl.col("tsval").is_not_null(), pl.col("tsecr").is_not_null())
+    stamped = packets.filter(pl.col("tsval").is_not_null(), pl.col("tsecr").is_not_null())
     wanted = stamped.select(
         pl.col("connection_id", "time", "from_broker", "tsval", "tsecr"),
         window.holds(pl.col("timestamp")).alias("inside"),
@@ -79,15 +86,13 @@ def by_timestamps(packets: Sequence[str | Path], connections: Sequence[str], win
     begins, answers = (found[name].to_numpy(writable=True) for name in ("begins", "answers"))
     trip = timestamp_round_trips(first, side, time, tsval, tsecr, begins, answers)
     ended = np.flatnonzero((trip >= 0) & found["inside"].to_numpy())
-    ended = ended[np.lexsort((trip[ended], connection[ended], time[ended]))]
-    return Sample(time[ended], trip[ended] / 1e6, connection[ended]), side[ended] == 1
+    return trip[ended] / 1e6, side[ended] == 1
 
 
-def add_round_trips(rows: Rows, trips: RoundTrips, delayed: np.ndarray, stamped: tuple[Sample, np.ndarray]) -> None:
+def add_round_trips(rows: Rows, trips: RoundTrips, delayed: np.ndarray, stamped: Mapping[str, np.ndarray]) -> None:
     """`rtt`, `rtt_prompt` (without those that may hold a delayed acknowledgement) and `rtt_timestamps`, by half."""
     for half, side in HALVES.items():
         name, mine = group("half", half), trips.to_broker == side
         add_sample(rows, "rtt", name, STATISTICS, trips.sample.only(mine), unit="ms", of="round trips")
-        others = (("rtt_prompt", trips.sample.only(mine & ~delayed)), ("rtt_timestamps", stamped[0].only(stamped[1] == side)))
-        for metric, sample in others:
-            add_sample(rows, metric, name, FEWER_STATISTICS, sample, unit="ms", of="round trips", with_intervals=False)
+        for metric, values in (("rtt_prompt", trips.sample.values[mine & ~delayed]), ("rtt_timestamps", stamped[half])):
+            add_values(rows, metric, name, FEWER_STATISTICS, values, unit="ms", of="round trips")

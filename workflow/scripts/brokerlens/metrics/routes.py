@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from brokerlens.metrics.rows import ALL, Rows, group
-from brokerlens.metrics.uncertainty import Sample, add_sample
+from brokerlens.metrics.uncertainty import Sample, add_sample, add_values
 from brokerlens.metrics.window import Window
 
 STATUSES: Final = ("delivered", "not_fetched", "produce_not_captured")
@@ -64,7 +64,7 @@ def add_deliveries(rows: Rows, deliveries: pl.DataFrame) -> None:
         add_sample(rows, "delivery", name, DELIVERY_STATISTICS, _sample(chosen, "delivery_ms"), unit="ms", of="batches")
         apart = chosen.drop_nulls([f"{part}_ms" for part in PARTS])
         for metric, column in (("delivery_taken_apart", "delivery_ms"), *((f"delivery_{part}", f"{part}_ms") for part in PARTS)):
-            add_sample(rows, metric, name, PART_STATISTICS, _sample(apart, column), unit="ms", of="batches", with_intervals=False)
+            add_values(rows, metric, name, PART_STATISTICS, apart[column].to_numpy(), unit="ms", of="batches")
         rows.add("delivered_records", name, "sum", float(chosen["record_count"].sum()), "records", chosen.height)
         rows.add("refetches", name, "sum", float(chosen["refetches"].sum()), "fetches", chosen.height)
         unrelated = (chosen["status_reason"] == "clocks_unknown").sum()

@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 
 from brokerlens.metrics.rows import ALL, SHARE, Rows, group
-from brokerlens.metrics.traffic import DIRECTIONS, number_connections
-from brokerlens.metrics.uncertainty import Sample, add_sample
+from brokerlens.metrics.traffic import DIRECTIONS
+from brokerlens.metrics.uncertainty import add_values
 from brokerlens.metrics.variation import SENT_BY_TAPPED_HOST
 from brokerlens.metrics.window import Window
 
@@ -21,29 +21,25 @@ MOST_CAPTURES: Final = 20
 OTHER: Final = "other"
 
 
-def _sample(packets: pl.LazyFrame, connections: Sequence[str], column: str) -> Sample:
+def _values(packets: pl.LazyFrame, column: str) -> np.ndarray:
     """The values of a column where it has one."""
-    chosen = packets.filter(pl.col(column).is_not_null()).select("connection_id", "time", column)
-    found = number_connections(chosen, connections).sort("time", "connection", column).collect()
-    return Sample(found["time"].to_numpy(), found[column].to_numpy().astype(np.float64), found["connection"].to_numpy())
+    return packets.select(pl.col(column).drop_nulls()).collect().to_series().to_numpy()
 
 
-def add_reordering(rows: Rows, packets: pl.LazyFrame, connections: Sequence[str]) -> None:
+def add_reordering(rows: Rows, packets: pl.LazyFrame) -> None:
     """`reordering_extent` and `reordering_delay` by direction."""
     late = packets.filter(pl.col("segment") == "reordered")
     for name, side in DIRECTIONS.items():
         of_side = late.filter(pl.col("from_broker") == side)
         for metric, column, unit in (("reordering_extent", "late_segments", "segments"), ("reordering_delay", "late_ms", "ms")):
-            sample = _sample(of_side, connections, column)
-            add_sample(rows, metric, group("direction", name), STATISTICS, sample, unit=unit, of="segments", with_intervals=False)
+            add_values(rows, metric, group("direction", name), STATISTICS, _values(of_side, column), unit=unit, of="segments")
 
 
-def add_in_flight(rows: Rows, packets: pl.LazyFrame, connections: Sequence[str], tap: str) -> None:
+def add_in_flight(rows: Rows, packets: pl.LazyFrame, tap: str) -> None:
     """`in_flight` of what the tapped host itself sends; elsewhere an acknowledgement is still under way when the next segment passes."""
     for name, side in DIRECTIONS.items():
         sent_here = packets.filter(pl.col("from_broker") == side, pl.lit(SENT_BY_TAPPED_HOST.get(tap) == name))
-        sample = _sample(sent_here, connections, "in_flight")
-        add_sample(rows, "in_flight", group("direction", name), STATISTICS, sample, unit="bytes", of="segments", with_intervals=False)
+        add_values(rows, "in_flight", group("direction", name), STATISTICS, _values(sent_here, "in_flight"), unit="bytes", of="segments")
 
 
 def add_duplicates(rows: Rows, packets: Sequence[str | Path], window: Window) -> None:
@@ -57,9 +53,8 @@ def add_duplicates(rows: Rows, packets: Sequence[str | Path], window: Window) ->
     for name, copies in ((ALL, sum(counted[kind] for kind in DUPLICATES)), *((group("kind", kind), counted[kind]) for kind in DUPLICATES)):
         rows.add("duplicates", name, "count", copies, "packets", n)
         rows.add("duplicates", name, "ratio_of_sums", copies / n if n else None, SHARE, n)
-    timed = scanned.filter(pl.col("duplicate_gap_ms").is_not_null(), kind != "network").select("duplicate_gap_ms").collect().to_series()
-    sample = Sample(np.zeros(len(timed), np.int64), timed.to_numpy(), np.zeros(len(timed), np.int64))
-    add_sample(rows, "duplicate_gap", ALL, STATISTICS, sample, unit="ms", of="packets", with_intervals=False)
+    gaps = _values(scanned.filter(kind != "network"), "duplicate_gap_ms")
+    add_values(rows, "duplicate_gap", ALL, STATISTICS, gaps, unit="ms", of="packets")
 
 
 def add_capture_loss(rows: Rows, packets: pl.LazyFrame) -> None:

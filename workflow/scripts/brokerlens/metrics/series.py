@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from brokerlens import tables
-from brokerlens.metrics.latency import Groups, answered_latencies
+from brokerlens.metrics.latency import Groups
 from brokerlens.metrics.rows import ALL, SHARE, group
 from brokerlens.metrics.round_trips import HALVES
 from brokerlens.metrics.traffic import Traffic, directions
@@ -103,17 +103,16 @@ def add_round_trips(rows: SeriesRows, round_trips: Sample, to_broker: np.ndarray
 
 def _of_requests(groups: Groups) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Groups of requests: name, all of its requests, and those of them whose latency counts."""
-    counted = answered_latencies(groups.requests)
-    yield ALL, np.ones(counted.size, bool), counted & ~groups.waits
+    yield ALL, groups.everything(), groups.timed & ~groups.waits
     for name, mask in groups.apis():
         if mask.any():
-            yield name, mask, counted & mask
+            yield name, mask, groups.timed & mask
 
 
 def add_requests(rows: SeriesRows, groups: Groups) -> None:
     """`requests` and `kafka_latency` in all and by api, at the time at which the requests began."""
-    number = rows.bins.number(groups.requests["time"].to_numpy())
-    latency = groups.requests["latency_ms"].to_numpy()
+    number = rows.bins.number(groups.times)
+    latency = groups.values("latency_ms").to_numpy()
     for name, of_group, timed in _of_requests(groups):
         count = np.bincount(number[of_group], minlength=rows.bins.count)
         rows.add("requests", name, "count", count, "requests", count)

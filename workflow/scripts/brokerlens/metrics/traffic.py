@@ -63,10 +63,15 @@ def packets_inside(packets: Sequence[str | Path], window: Window) -> pl.LazyFram
     return inside.with_columns(pl.col("timestamp").to_physical().alias("time"), _segment.cast(pl.String), _kind.cast(pl.String))
 
 
+def packets_of_parts(packets: Sequence[str | Path], window: Window) -> list[pl.LazyFrame]:
+    """`packets_inside` of each part alone. A connection is never spread over parts, so what concerns single connections needs only one part in memory."""
+    return [packets_inside([part], window) for part in packets]
+
+
 def number_connections(packets: pl.LazyFrame, connections: Sequence[str]) -> pl.LazyFrame:
     """The packets with ``connection``, the place of their connection in ``connections``, instead of its id."""
     table = pl.LazyFrame({"connection_id": connections}, schema={"connection_id": pl.Categorical}).with_row_index("connection")
-    numbered = packets.join(table.with_columns(pl.col("connection").cast(pl.Int64)), on="connection_id")
+    numbered = packets.join(table.with_columns(pl.col("connection").cast(pl.Int32)), on="connection_id")
     return numbered.drop("connection_id")
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +15,7 @@ import polars as pl
 from brokerlens.metrics.round_trips import HALVES
 from brokerlens.metrics.rows import ALL, Rows, group, quantile
 from brokerlens.metrics.traffic import DIRECTIONS, number_connections
-from brokerlens.metrics.uncertainty import Sample, add_sample
+from brokerlens.metrics.uncertainty import Sample, add_sample, add_values
 from brokerlens.tcp import variation
 
 STATISTICS: Final = ("count", "mean", "p50", "p95", "p99", "max")
@@ -35,45 +35,52 @@ class Variation:
 
 
 def variations(
-    packets: pl.LazyFrame, connections: Sequence[str], round_trips: Sample, to_broker: np.ndarray, idle: np.ndarray, tap: str
+    packets: Sequence[pl.LazyFrame], connections: Sequence[str], round_trips: Sample, to_broker: np.ndarray, idle: np.ndarray, tap: str
 ) -> Iterator[Variation]:
     """`iat_mas`, `owdv`, `owdv_rfc3550` by direction, `rtt_ipdv`, `rtt_pdv` by half.
 
-    ``idle`` is the gap (ns) per connection from which packets are no neighbours, ``tap`` client, broker, middle or unknown.
+    ``packets`` of each part, ``idle`` the gap (ns) per connection from which packets are no neighbours, ``tap`` client, broker, middle or unknown.
     """
-    data = packets.filter(pl.col("payload_len") > 0, pl.col("segment") == "new").select("connection_id", "time", "from_broker", "tsval")
     for direction, side in DIRECTIONS.items():
         name = group("direction", direction)
-        sent = number_connections(data.filter(pl.col("from_broker") == side), connections).sort("connection", "time", "tsval").collect()
-        connection, time = sent["connection"].to_numpy(), sent["time"].to_numpy()
-        yield Variation("iat_mas", name, _sample(variation.iat_changes(connection, time, idle)), "pairs")
-        stamped = sent["tsval"].is_not_null().to_numpy() & (SENT_BY_TAPPED_HOST.get(tap) != direction)
-        tsval = sent["tsval"].cast(pl.Int64).fill_null(0).to_numpy()
-        one_way = variation.owdv(connection[stamped], time[stamped], tsval[stamped], idle)
-        yield Variation("owdv", name, _sample(one_way.changes), "pairs")
-        yield Variation(SMOOTHED, name, _sample(one_way.smoothed), "pairs")
+        arrived = (_sent(part, connections, side, "time") for part in packets)
+        yield Variation("iat_mas", name, _sample(variation.iat_changes(connection, time, idle) for connection, time in arrived), "pairs")
+        passes_the_way_first = SENT_BY_TAPPED_HOST.get(tap) != direction
+        stamped = [part.filter(pl.col("tsval").is_not_null()) for part in packets if passes_the_way_first]
+        sent = (_sent(part, connections, side, "time", "tsval") for part in stamped)
+        one_way = [variation.owdv(connection, time, tsval, idle) for connection, time, tsval in sent]
+        yield Variation("owdv", name, _sample(found.changes for found in one_way), "pairs")
+        yield Variation(SMOOTHED, name, _sample(found.smoothed for found in one_way), "pairs")
     for half, side in HALVES.items():
         trips = round_trips.only(to_broker == side)
         samples = trips.connections, trips.times, np.rint(trips.values * NS_PER_MS).astype(np.int64)
-        yield Variation("rtt_ipdv", group("half", half), _sample(variation.rtt_ipdv(*samples, idle)), "pairs")
-        yield Variation("rtt_pdv", group("half", half), _sample(variation.rtt_pdv(*samples)), "round trips")
+        yield Variation("rtt_ipdv", group("half", half), _sample([variation.rtt_ipdv(*samples, idle)]), "pairs")
+        yield Variation("rtt_pdv", group("half", half), _sample([variation.rtt_pdv(*samples)]), "round trips")
 
 
-def _sample(found: variation.Values) -> Sample:
-    return Sample(found.time, found.value, found.group)
+def _sent(packets: pl.LazyFrame, connections: Sequence[str], side: bool, *columns: str) -> Iterator[np.ndarray]:
+    """Of the data packets of one direction that carry something new: connection and these columns, in their order."""
+    data = packets.filter(pl.col("payload_len") > 0, pl.col("segment") == "new", pl.col("from_broker") == side)
+    numbered = number_connections(data.select("connection_id", *columns), connections)
+    sent = numbered.select("connection", *columns).sort("connection", *columns).collect()
+    return (sent[column].to_numpy() for column in ("connection", *columns))
+
+
+def _sample(found: Iterable[variation.Values]) -> Sample:
+    return Sample.of((part.time, part.value, part.group) for part in found)
 
 
 def add_variation(
-    rows: Rows, packets: pl.LazyFrame, connections: Sequence[str], round_trips: Sample, to_broker: np.ndarray, tap: str
+    rows: Rows, packets: Sequence[pl.LazyFrame], connections: Sequence[str], round_trips: Sample, to_broker: np.ndarray, tap: str
 ) -> None:
     """`idle_gap`, then every variation; the smoothed one is an estimator, whose values are no sample."""
     idle = idle_gaps(round_trips, to_broker, len(connections))
-    gaps = Sample(np.zeros(len(idle), np.int64), idle / NS_PER_MS, np.arange(len(idle)))
-    add_sample(rows, "idle_gap", ALL, ("count", "min", "p50", "max"), gaps, unit="ms", of="connections", with_intervals=False)
+    add_values(rows, "idle_gap", ALL, ("count", "min", "p50", "max"), idle / NS_PER_MS, unit="ms", of="connections")
     for one in variations(packets, connections, round_trips, to_broker, idle, tap):
-        smoothed = one.metric == SMOOTHED
-        statistics = ("count", "mean") if smoothed else STATISTICS
-        add_sample(rows, one.metric, one.group, statistics, one.sample, unit="ms", of=one.of, with_intervals=not smoothed)
+        if one.metric == SMOOTHED:
+            add_values(rows, one.metric, one.group, ("count", "mean"), one.sample.values, unit="ms", of=one.of)
+        else:
+            add_sample(rows, one.metric, one.group, STATISTICS, one.sample, unit="ms", of=one.of)
 
 
 def idle_gaps(round_trips: Sample, to_broker: np.ndarray, connections: int) -> np.ndarray:

@@ -182,7 +182,7 @@ def by_api(sites: list[Site], least: int = 20) -> list[ApiSet]:
         answered = site.requests.filter(
             (pl.col("status") == "answered") & pl.col("latency_ms").is_not_null() & pl.col("api_name").is_not_null()
         )
-        masks = {name.removeprefix("api="): mask for name, mask in Groups(answered).apis()}
+        masks = {name.removeprefix("api="): mask for name, mask in Groups(answered.lazy()).apis()}
         masks["Fetch"] = masks["Fetch"] & ~masks[FETCH_WITH_DATA] & ~masks[FETCH_EMPTY]
         for api, mask in masks.items():
             for (waits,), rows in answered.filter(mask).group_by("waits_by_design"):
