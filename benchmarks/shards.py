@@ -21,6 +21,8 @@ from captures import BROKER, PORT, make_capture
 from merge import ONE_THREAD
 from split import SCRIPTS, Used, run, split
 
+SMALLEST = 1
+"""Megabytes of the capture whose jobs show what start-up takes."""
 CALL = "import json, sys\nfrom brokerlens import job\nimport {script}\n{script}.{script}(**json.loads(sys.argv[1]))"
 MEASURE = {"window": {"start": None, "end": None}, "brokers": [f"{BROKER}:{PORT}"], "tap": "client", "share_over_ms": 200.0}
 TABLE = {
@@ -45,7 +47,9 @@ def stages(working: Path, results: Path, shards: int) -> Iterator[tuple[str, Use
         folder.mkdir(parents=True, exist_ok=True)
         return [str(folder / f"part-{part}.parquet") for part in parts]
 
-    merged = {name: named(name) for name in ("packets", "connections", "topics", "notebook")} | {"requests": named("provisional")}
+    merged = {name: named(name) for name in ("packets", "connections", "topics", "notebook", "produced", "fetched")} | {
+        "requests": named("provisional")
+    }
     requests = named("requests")
     for number in range(shards):
         outputs = {name: files[number] for name, files in merged.items()}
@@ -75,6 +79,21 @@ def stages(working: Path, results: Path, shards: int) -> Iterator[tuple[str, Use
     yield "compare", call("compare", {**sets, **output})
 
 
+def measure(folder: Path, megabytes: int, shards: int) -> tuple[int, dict[str, list[Used]]]:
+    """Packets of a capture of this size, and what each job took of each stage."""
+    working, results = folder / f"working-{megabytes}", folder / "results"
+    if not (working / "facts.json").exists():
+        capture = folder / "capture.pcap"
+        make_capture(capture, "example", megabytes)
+        split(capture, working, f"{BROKER}:{PORT}")
+        capture.unlink()
+    took: dict[str, list[Used]] = {}
+    for name, used in stages(working, results, shards):
+        took.setdefault(name, []).append(used)
+    shutil.rmtree(results)
+    return json.loads((working / "facts.json").read_text())["kept"], took
+
+
 def main() -> None:
     """Make what is missing, run all stages for each size, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -82,25 +101,18 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=8)
     parser.add_argument("--keep", type=Path, help="make and leave the working files in this folder; those that are there are used again")
     options = parser.parse_args()
-    print("| packets | stage | jobs | CPU s of all | µs per packet | MB resident of the largest |\n|---|---|---|---|---|---|", flush=True)
+    print("| packets | stage | jobs | CPU s of all | µs per packet, without start-up | MB resident of the largest |", flush=True)
+    print("|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
+        # What jobs take for next to nothing is their start-up.
+        _, start_up = measure(folder, SMALLEST, options.shards)
         for megabytes in options.megabytes:
-            working = folder / f"working-{megabytes}"
-            if not (working / "facts.json").exists():
-                capture = folder / "capture.pcap"
-                make_capture(capture, "example", megabytes)
-                split(capture, working, f"{BROKER}:{PORT}")
-                capture.unlink()
-            packets = json.loads((working / "facts.json").read_text())["kept"]
-            results = folder / "results"
-            took: dict[str, list[Used]] = {}
-            for name, used in stages(working, results, options.shards):
-                took.setdefault(name, []).append(used)
+            packets, took = measure(folder, megabytes, options.shards)
             for name, of_jobs in took.items():
                 cpu, memory = sum(used.cpu for used in of_jobs), max(used.memory for used in of_jobs)
-                print(f"| {packets:,} | {name} | {len(of_jobs)} | {cpu:.1f} | {cpu / packets * 1e6:.2f} | {memory:,.0f} |", flush=True)
-            shutil.rmtree(results)
+                per_packet = (cpu - sum(used.cpu for used in start_up[name])) / packets * 1e6
+                print(f"| {packets:,} | {name} | {len(of_jobs)} | {cpu:.1f} | {per_packet:.2f} | {memory:,.0f} |", flush=True)
 
 
 if __name__ == "__main__":
