@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from brokerlens import tables
 from brokerlens.metrics import connections as of_connections
 from brokerlens.metrics import contents, latency, rates, round_trips, segments, traffic, variation
@@ -40,50 +42,72 @@ def compute_metrics(
     and ``share_over_ms``, the threshold of `share_over`.
     """
     window = Window.of(measure["window"])
-    # First, and not kept: the notebook's correlation ids and arrivals, of all shards, take more memory than what follows.
-    of_notebook = notebook_figures(packets, notebook, window, measure["brokers"])
-    inside = traffic.packets_inside(packets, window)
-    counted = traffic.count_traffic(inside, window)
-    tcp_connections = of_connections.connections_inside(connections, counted.connections)
     parts = traffic.packets_of_parts(packets, window)
-    trips = round_trips.round_trips_inside(parts, counted.connections)
-    delayed = round_trips.may_be_delayed(trips, tcp_connections["mss"].fill_null(0).cast(int).to_numpy())
-    stamped = round_trips.by_timestamps(packets, counted.connections, window)
-    groups = latency.Groups(latency.requests_inside(requests, window))
+    counted = traffic.count_traffic(parts, window)
+    courses = in_time.SeriesRows(series_bins(window, counted.first, counted.last) if counted.connections else Bins(0, 1, 0))
+    tcp_connections = of_connections.connections_inside(connections, counted.connections)
     tap = tap_of(measure["tap"], found_tap(tcp_connections["tap"].to_list()))
+    if courses.bins.count:
+        in_time.add_traffic(courses, counted)
 
-    rows = Rows()
-    traffic.add_packets(rows, counted)
-    of_connections.add_connections(rows, tcp_connections)
-    of_connections.add_protocols(rows, tcp_connections)
-    of_connections.add_decryption(rows, decryption, counted.connections)
-    of_connections.add_whole_connections(rows, tcp_connections)
-    of_connections.add_set_up(rows, tcp_connections, counted.last, window)
-    traffic.add_health(rows, counted)
-    segments.add_reordering(rows, inside)
-    segments.add_in_flight(rows, inside, tap)
-    segments.add_duplicates(rows, packets, window)
-    segments.add_capture_loss(rows, inside)
+    # In the order in which they take memory, each leaving only its rows: what came by is more than what came of it.
+    of_notebook = Rows()
+    add_notebook(of_notebook, notebook_figures(packets, notebook, window, measure["brokers"]))
+    of_trips = Rows()
+    _add_trips(of_trips, courses, packets, parts, tcp_connections, tap, window)
+    of_requests = Rows()
+    _add_requests(of_requests, courses, latency.Groups(latency.requests_inside(requests, window)), counted, float(measure["share_over_ms"]))
+    of_packets = Rows()
+    inside = traffic.packets_inside(packets, window)
+    traffic.add_packets(of_packets, counted)
+    of_connections.add_connections(of_packets, tcp_connections)
+    of_connections.add_protocols(of_packets, tcp_connections)
+    of_connections.add_decryption(of_packets, decryption, counted.connections)
+    of_connections.add_whole_connections(of_packets, tcp_connections)
+    of_connections.add_set_up(of_packets, tcp_connections, counted.last, window)
+    traffic.add_health(of_packets, counted)
+    segments.add_reordering(of_packets, inside)
+    segments.add_in_flight(of_packets, inside, tap)
+    segments.add_duplicates(of_packets, packets, window)
+    segments.add_capture_loss(of_packets, inside)
+
+    provenance = {"measure": dict(measure)}
+    rows = Rows([*of_packets.rows, *of_requests.rows, *of_trips.rows, *of_notebook.rows])
+    tables.write(rows.table(), metrics, "metrics", provenance)
+    tables.write(courses.table(), series, "series", provenance)
+
+
+def _add_trips(
+    rows: Rows,
+    courses: in_time.SeriesRows,
+    packets: Paths,
+    parts: Sequence[pl.LazyFrame],
+    connections: pl.DataFrame,
+    tap: str,
+    window: Window,
+) -> None:
+    """Round trips and variation in time; ``parts`` are the ``packets`` inside."""
+    names = connections["connection_id"].to_list()
+    stamped = round_trips.by_timestamps(packets, names, window)
+    trips = round_trips.round_trips_inside(parts, names)
+    delayed = round_trips.may_be_delayed(trips, connections["mss"].fill_null(0).cast(int).to_numpy())
+    round_trips.add_round_trips(rows, trips, delayed, stamped)
+    variation.add_variation(rows, parts, names, trips.sample, trips.to_broker, tap)
+    if courses.bins.count:
+        in_time.add_round_trips(courses, trips.sample, trips.to_broker)
+
+
+def _add_requests(rows: Rows, courses: in_time.SeriesRows, groups: latency.Groups, counted: traffic.Traffic, share_over_ms: float) -> None:
+    """Kafka's requests, and the rates that they are counted beside."""
     latency.add_requests(rows, groups)
     rates.add_rates(rows, counted, groups)
-    latency.add_latency(rows, groups, float(measure["share_over_ms"]))
+    latency.add_latency(rows, groups, share_over_ms)
     contents.add_contents(rows, groups)
     contents.add_producers(rows, groups)
     contents.add_consumers(rows, groups)
     contents.add_frames(rows, groups)
-    round_trips.add_round_trips(rows, trips, delayed, stamped)
-    variation.add_variation(rows, parts, counted.connections, trips.sample, trips.to_broker, tap)
-    add_notebook(rows, of_notebook)
-
-    courses = in_time.SeriesRows(series_bins(window, counted.first, counted.last) if counted.connections else Bins(0, 1, 0))
     if courses.bins.count:
-        in_time.add_traffic(courses, counted)
-        in_time.add_round_trips(courses, trips.sample, trips.to_broker)
         in_time.add_requests(courses, groups)
-
-    provenance = {"measure": dict(measure)}
-    tables.write(rows.table(), metrics, "metrics", provenance)
-    tables.write(courses.table(), series, "series", provenance)
 
 
 if __name__ == "__main__":

@@ -133,9 +133,8 @@ def read_side(facts: Mapping[str, Any], *, packets: Paths, requests: Paths, conn
     ``facts`` is the site's row of the data set `sites`, times in ns; the others are its files.
     """
     window = Window(facts["window_start"], facts["window_end"])
-    inside = traffic.packets_inside(packets, window)
-    counted = traffic.count_traffic(inside, window)
     parts = traffic.packets_of_parts(packets, window)
+    counted = traffic.count_traffic(parts, window)
     trips, to_broker, _ = round_trips_inside(parts, counted.connections)
     asked = latency.Groups(latency.requests_inside(requests, window))
     offset = clock_offset(facts)

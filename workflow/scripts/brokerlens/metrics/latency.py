@@ -152,7 +152,8 @@ class Groups:
     @cached_property
     def _topics(self) -> tuple[np.ndarray, Names]:
         """Each topic that a request names, once: the request's row, and the topic."""
-        named = self.requests.select("topics").with_row_index("row").explode("topics").drop_nulls().unique().collect()
+        listed = self.requests.select(pl.col("topics").list.unique()).with_row_index("row")
+        named = listed.explode("topics").drop_nulls().collect(engine="streaming")
         return named["row"].to_numpy(), _numbered(named["topics"])
 
     def _names(self, column: str) -> Names:

@@ -120,19 +120,23 @@ def of_side(counts: np.ndarray, side: bool | None) -> np.ndarray:
     return np.asarray(counts.sum(axis=1) if side is None else counts[:, int(side)])
 
 
-def count_traffic(packets: pl.LazyFrame, window: Window) -> Traffic:
-    """Count the packets of ``packets_inside`` by connection and by second."""
+def count_traffic(packets: Sequence[pl.LazyFrame], window: Window) -> Traffic:
+    """Count the packets of ``packets_of_parts`` by connection and by second."""
     counters = [expression.alias(name) for name, expression in _COUNTERS.items()]
     anchor = window.start or 0
     second = anchor + (pl.col("time") - anchor) // SECOND * SECOND
     extent = [pl.col("time").min().alias("first"), pl.col("time").max().alias("last")]
-    by_connection, by_second = pl.collect_all(
-        [
-            packets.group_by("connection_id", "from_broker").agg(*counters, *extent),
-            packets.group_by(second.alias("second"), "from_broker").agg(*counters),
-        ],
-        engine="streaming",
-    )
+    found = [
+        pl.collect_all(
+            [
+                part.group_by("connection_id", "from_broker").agg(*counters, *extent),
+                part.group_by(second.alias("second"), "from_broker").agg(*counters),
+            ],
+            engine="streaming",
+        )
+        for part in packets
+    ]
+    by_connection, by_second = (pl.concat([counts[place] for counts in found]) for place in (0, 1))
     by_connection = by_connection.with_columns(pl.col("connection_id").cast(pl.String))
     connections = by_connection["connection_id"].unique().sort()
     number = (
