@@ -8,7 +8,6 @@ import os
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 # Beside this file: `workflow.basedir` is another workflow's where this one is used as a module.
@@ -467,7 +466,7 @@ def captures_with_cases(wildcards):
 def refuse_excerpts(configuration):
     """End where names and addresses are to be hidden: copied packets would show them all."""
     if configuration.anonymize:
-        raise WorkflowError(
+        sys.exit(
             "excerpts: refused because the configuration says `anonymize: true`. An excerpt holds packets as they were captured, with addresses, names and payload. "
             "Take `anonymize` out, or set it to false, for a run in a folder that you do not share."
         )

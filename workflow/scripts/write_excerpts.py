@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from brokerlens import __version__
-from brokerlens.capture.errors import CaptureError
 from brokerlens.cases import pcapng
 from brokerlens.cases.choosing import nearest, packets_of, read_cases
-from brokerlens.cases.copying import copy_packets
+from brokerlens.cases.copying import changed, copy_packets
 from brokerlens.cases.words import sentence
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def write_excerpts(*, cases: str, packets: Sequence[str], captures: Mapping[str,
     """Write ``CASE.pcapng`` for each row of ``cases`` into a folder that only its owner may read.
 
     ``packets`` are the site's parts of that data set, ``captures`` the paths of its captures by name, each of which is read once. ``site`` is what the comments call it.
-    Raises CaptureError for a capture that cannot be read or is another than the one that was split.
+    Raises CaptureError for a capture that cannot be read, UserError for one that is another than was split.
     """
     rows = read_cases(cases)
     chosen = [_packets(packets, row) for row in rows]
@@ -64,7 +63,7 @@ def _packet(
     capture, frame = line["capture"], line["frame_number"]
     packet = copies[capture][frame]
     if packet.time != line["time"]:
-        raise CaptureError(captures[capture], f"another packet under number {frame:,}", "the capture that was split")
+        raise changed(captures[capture], f"another packet under number {frame:,}", f"the one of {line['time']:,} ns")
     said = {
         (row["last_capture"], row["last_frame"]): "ends here",
         (row["first_capture"], row["first_frame"]): "begins here",

@@ -6,15 +6,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from brokerlens.capture.errors import CaptureError
 from brokerlens.capture.reader import Capture
 from brokerlens.cases.pcapng import CapturedPacket
+from brokerlens.errors import UserError
 
 
 def copy_packets(path: str, frames: Iterable[int]) -> dict[int, CapturedPacket]:
     """The packets of a capture with these numbers (from 1, as Wireshark counts), in one pass that ends behind the last of them.
 
-    Memory is that of these packets and a chunk. Raises CaptureError where the capture cannot be read or has fewer packets.
+    Memory is that of these packets and a chunk. Raises CaptureError where the capture cannot be read, UserError where it has fewer packets.
     """
     wanted = np.unique(np.fromiter(frames, np.int64))
     found: dict[int, CapturedPacket] = {}
@@ -27,10 +27,13 @@ def copy_packets(path: str, frames: Iterable[int]) -> dict[int, CapturedPacket]:
         if high == len(wanted):
             break
     if len(found) < len(wanted):
-        raise CaptureError(
-            path,
-            f"{capture.packets:,} packets",
-            f"at least {wanted[-1]:,}, as when it was split",
-            "It was changed since: run the same command again without `excerpts`.",
-        )
+        raise changed(path, f"{capture.packets:,} packets", f"at least {wanted[-1]:,}")
     return found
+
+
+def changed(path: str, found: str, expected: str) -> UserError:
+    """The capture is not the one that was split."""
+    return UserError(
+        f"{path}: found {found}, expected {expected}, as when it was split. The file was changed since: "
+        "put the old one back, or run snakemake without `excerpts` first, so that the new one is split."
+    )

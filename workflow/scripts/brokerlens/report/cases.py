@@ -8,17 +8,16 @@ from typing import Any
 
 from markupsafe import Markup
 
-from brokerlens.cases.words import RESET_KINDS
+from brokerlens.cases.words import RESET_KINDS, inert
 from brokerlens.report.connections import MOST_ROWS, Value
 from brokerlens.report.results import Results, Site
-from brokerlens.report.words import NONE, count, ms, name, plural, size
+from brokerlens.report.words import count, ms, name, plural, size
 
 HEADINGS = (
     ("Site", False),
     ("Case", False),
     ("What", False),
     ("Began", True),
-    ("Client id", False),
     ("Connection", False),
     ("Capture and frames", False),
 )
@@ -60,8 +59,7 @@ def _cells(site: Site, row: Mapping[str, Any]) -> list[Value]:
         Value(row["case"]),
         Value(_what(row)),
         Value(f"{site.zone.stamp(row['first_time'])}.{row['first_time'] // 1_000_000 % 1000:03d}", row["first_time"] / 1e6),
-        Value(name(row["client_id"]) if row["client_id"] is not None else NONE),
-        Value(name(row["connection_id"])),
+        Value(_two(name(row["connection_id"]), name(inert(row["client_id"])) if row["client_id"] is not None else "no client id")),
         Value(_where(row)),
     ]
 
@@ -72,7 +70,8 @@ def _what(row: Mapping[str, Any]) -> Markup:
         case "request":
             version = "" if row["api_version"] is None else f" v{row['api_version']}"
             return _two(
-                Markup("{}{}: {}").format(name(row["api_name"]), version, ms(row["latency_ms"])), f"correlation id {row['correlation_id']}"
+                Markup("{}{}: {}").format(name(inert(row["api_name"])), version, ms(row["latency_ms"])),
+                f"correlation id {row['correlation_id']}",
             )
         case "reset":
             return _two(f"reset by the {sender}", RESET_KINDS.get(row["reset_kind"], RESET_KINDS[None]))

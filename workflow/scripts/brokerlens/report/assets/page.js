@@ -132,7 +132,7 @@ document.addEventListener("click", async event => {
 document.addEventListener("click", async event => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
-  const code = button.previousElementSibling;
+  const code = button.nextElementSibling;
   try {
     await navigator.clipboard.writeText(code.textContent);
     button.textContent = "Copied";
