@@ -74,7 +74,7 @@ def excerpts_of(captures: Sequence[Path], folder: Path) -> Path:
     return target
 
 
-def segment(time: int, *, from_broker: bool = False, client_port: int = 50_000, payload: bytes = b"", **fields: int) -> Record:
+def segment(time: int, *, from_broker: bool = False, client_port: int = 50_000, payload: bytes = b"", **fields: Any) -> Record:
     """A packet between client and broker, ``time`` ns after noon."""
     ends, ports = (CLIENT, BROKER), (client_port, PORT)
     if from_broker:

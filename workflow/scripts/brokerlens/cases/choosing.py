@@ -68,7 +68,7 @@ def choose_cases(packets: Paths, requests: Paths, connections: Paths, window: Wi
             "first_time": case.first,
             "last_time": case.last,
         }
-        rows.append(row | case.facts | _places(packets_of(packets, case.connection_id, case.first, case.last), row))
+        rows.append(row | dict(case.facts) | _places(packets_of(packets, case.connection_id, case.first, case.last), row))
     return rows
 
 
