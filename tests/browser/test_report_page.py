@@ -112,7 +112,7 @@ def test_a_display_filter_is_copied_or_selected(page: Page) -> None:
     cell.locator("text=Copied").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == cell.locator("code").text_content()
     page.context.clear_permissions()
-    page.evaluate("navigator.clipboard.writeText = () => Promise.reject(new Error('forbidden'))")
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('forbidden')); }")
     cell.locator("[data-copy]").click()
     assert page.evaluate("getSelection().toString()").strip() == cell.locator("code").text_content()
 

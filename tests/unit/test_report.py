@@ -945,7 +945,10 @@ def test_turning_a_pair_twice_changes_nothing(results: Results) -> None:
 def test_cases_are_shown_with_their_frames_and_a_filter_to_copy(tmp_path: Path) -> None:
     """Reset, loss and slowest requests of the later edge and cloud; hostile client ids and captures stay text."""
     hostile = '"><script>hurt()</script>' + "x" * 10_000
-    links = (replace(EXAMPLE[2], client_id=hostile), replace(EXAMPLE[3], capture='<img src=x onerror="hurt()">.pcap'))
+    links = (
+        dataclasses.replace(EXAMPLE[2], client_id=hostile),
+        dataclasses.replace(EXAMPLE[3], capture='<img src=x onerror="hurt()">.pcap'),
+    )
     html = write_report(tmp_path, links).read_text(encoding="utf-8")
     section = html[html.index('<section id="cases">') :]
     section = section[: section.index("</section>")]
