@@ -19,6 +19,7 @@ include: "workflow/rules/split.smk"
 include: "workflow/rules/merge.smk"
 include: "workflow/rules/experiment.smk"
 include: "workflow/rules/metrics.smk"
+include: "workflow/rules/excerpts.smk"
 include: "workflow/rules/compare.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/verify.smk"
@@ -29,6 +30,7 @@ localrules:
     all,
     verify,
     costs,
+    excerpts,
 
 
 rule all:

@@ -105,6 +105,18 @@ def test_sorting_and_filtering_connections(page: Page) -> None:
     page.fill("[data-filter=connections-table]", "")
 
 
+def test_a_display_filter_is_copied_or_selected(page: Page) -> None:
+    cell = page.locator("#cases-table tbody tr .copied").first
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    cell.locator("[data-copy]").click()
+    cell.locator("text=Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == cell.locator("code").text_content()
+    page.context.clear_permissions()
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('forbidden')); }")
+    cell.locator("[data-copy]").click()
+    assert page.evaluate("getSelection().toString()").strip() == cell.locator("code").text_content()
+
+
 def test_theme_is_chosen_without_a_redraw(page: Page) -> None:
     page.emulate_media(color_scheme="light")
 

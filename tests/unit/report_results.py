@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from brokerlens import tables
 from brokerlens.report.results import Results, read_results
+from choose_cases import choose_cases
 from compare import compare
 from compute_metrics import compute_metrics
 from measure_routes import measure_routes
@@ -249,12 +250,12 @@ def window_of(link: Link) -> tuple[int | None, int | None]:
 def write_tree(folder: Path, links: Sequence[Link] = EXAMPLE, **settings: Any) -> dict[str, Any]:
     """Write the tree; what it returns are ``report``'s arguments."""
     results = folder / "results"
-    found: dict[str, list[str]] = {name: [] for name in ("metrics", "series", "requests", "connections", "packets", "captures")}
+    found: dict[str, list[str]] = {name: [] for name in ("metrics", "series", "requests", "connections", "packets", "captures", "cases")}
     sites = []
     for link in links:
         where = f"experiment={link.experiment}/site={link.site}"
         paths = {name: results / name / where / "part-0000.parquet" for name in ("requests", "connections", "packets")}
-        paths |= {name: results / name / where / f"{name}.parquet" for name in ("metrics", "series")}
+        paths |= {name: results / name / where / f"{name}.parquet" for name in ("metrics", "series", "cases")}
         requests = requests_of(link)
         packets = packets_of(link, requests)
         _write_requests(link, requests, paths["requests"])
@@ -268,6 +269,10 @@ def write_tree(folder: Path, links: Sequence[Link] = EXAMPLE, **settings: Any) -
             packets=[paths["packets"]], requests=[paths["requests"]], connections=[paths["connections"]], notebook=[merged],
             measure={"window": {"start": start, "end": end}, "brokers": [f"{link.broker}:{link.port}"], "tap": "auto", "share_over_ms": 200},
             metrics=paths["metrics"], series=paths["series"],
+        )  # fmt: skip
+        choose_cases(
+            packets=[paths["packets"]], requests=[paths["requests"]], connections=[paths["connections"]],
+            window={"start": start, "end": end}, cases=paths["cases"],
         )  # fmt: skip
         for name, path in paths.items():
             found[name].append(str(path))

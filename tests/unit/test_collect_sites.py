@@ -192,8 +192,14 @@ def test_what_the_configuration_no_longer_has_is_removed(results: Results) -> No
         "deliveries/experiment=removed/part-0000.parquet",
         "paths/experiment=removed/paths.parquet",
         "intermediate/paths/removed/packets.parquet",
+        "excerpts/removed/edge/request-1.pcapng",
+        "excerpts/experiment08/gone/request-1.pcapng",
     ]
-    of_kept = ["paths/experiment=experiment08/paths.parquet", "intermediate/paths/experiment08/packets.parquet"]
+    of_kept = [
+        "paths/experiment=experiment08/paths.parquet",
+        "intermediate/paths/experiment08/packets.parquet",
+        "excerpts/experiment08/edge/request-1.pcapng",
+    ]
     beside = ["report/index.html", "logs/merge_site/removed/edge/part-0000.log"]
     for path in (*of_removed, *of_kept, *beside):
         (results.root / path).parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ def profile(name: str) -> dict[str, Any]:
 def rules() -> dict[str, str]:
     """Text by name of every rule."""
     text = "\n".join(path.read_text() for path in RULES)
-    return dict(re.findall(r"^rule (\w+):\n(.*?)(?=^rule |\Z)", text, re.MULTILINE | re.DOTALL))
+    return dict(re.findall(r"^(?:rule|checkpoint) (\w+):\n(.*?)(?=^rule |^checkpoint |\Z)", text, re.MULTILINE | re.DOTALL))
 
 
 def test_what_only_a_cluster_knows_stands_in_its_profile() -> None:
@@ -37,7 +37,7 @@ def test_the_cluster_profile_speaks_of_rules_that_exist() -> None:
 
 
 def test_every_job_that_is_sent_grows_with_the_attempt() -> None:
-    local = {"verify", "costs"}  # local rules of the Snakefile
+    local = {"verify", "costs", "excerpts"}  # local rules of the Snakefile
     for name, text in rules().items():
         resources = re.search(r"    resources:\n((?:        .+\n)+)", text)
         if name in local:

@@ -940,3 +940,22 @@ def test_turning_a_pair_twice_changes_nothing(results: Results) -> None:
     assert once["difference_low"] == -row["difference_high"] <= once["difference"] <= once["difference_high"]
     assert twice["difference_low"] == row["difference_low"]
     assert twice["ratio"] == pytest.approx(row["ratio"])
+
+
+def test_cases_are_shown_with_their_frames_and_a_filter_to_copy(tmp_path: Path) -> None:
+    """Reset, loss and slowest requests of the later edge and cloud; hostile client ids and captures stay text."""
+    hostile = '"><script>hurt()</script>' + "x" * 10_000
+    links = (
+        dataclasses.replace(EXAMPLE[2], client_id=hostile),
+        dataclasses.replace(EXAMPLE[3], capture='<img src=x onerror="hurt()">.pcap'),
+    )
+    html = write_report(tmp_path, links).read_text(encoding="utf-8")
+    section = html[html.index('<section id="cases">') :]
+    section = section[: section.index("</section>")]
+    assert section.count("<tr>") == 1 + 5 + 2 + 5 + 1
+    assert "reset by the client" in section
+    assert "segments sent again by the client" in section
+    assert "tcp.port == 40001 &amp;&amp; tcp.port == 31289 &amp;&amp; frame.number" in section
+    assert "&lt;img src=x onerror=&#34;hurt()&#34;&gt;.pcap" in section
+    assert "<script" not in section and "<img" not in section
+    assert "x" * 200 not in section

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from workbench import (
+    OF_SITE,
     REPORTED,
     ROOT,
     TOGETHER,
@@ -29,7 +30,8 @@ ALL_TOPICS, ALL_PATHS = ({f"{rule} {run}" for run, _ in SITES} for rule in ("mer
 ALL_ROUTES = {f"measure_routes {run}/{site}" for run, site in SITES}
 ALL_DELIVERIES = {f"join_deliveries {run}" for run, _ in SITES} | ALL_ROUTES
 ALL_EXPERIMENTS = ALL_TOPICS | ALL_PATHS | ALL_DELIVERIES
-ALL_METRICS = {f"compute_metrics {run}/{site}" for run, site in SITES}
+ALL_MEASURED, ALL_CASES = ({f"{rule} {run}/{site}" for run, site in SITES} for rule in OF_SITE)
+ALL_METRICS = ALL_MEASURED | ALL_CASES
 
 
 def test_nothing_changed(bench: Workbench) -> None:
@@ -103,7 +105,7 @@ def test_captures_of_which_two_share_a_name(bench: Workbench) -> None:
 
 def test_a_window_changed(bench: Workbench) -> None:
     bench.config["experiments"]["run1"]["window"]["end"] = "2025-12-24 15:00:01"
-    measured = {f"{rule} run1/{site}" for rule in ("compute_metrics", "measure_routes") for site in ("edge", "cloud")}
+    measured = {f"{rule} run1/{site}" for rule in (*OF_SITE, "measure_routes") for site in ("edge", "cloud")}
     assert bench.planned() == measured | TOGETHER
 
 
@@ -190,7 +192,7 @@ def test_with_shards_the_configuration_of_one_site(sharded: Workbench) -> None:
     assert sharded.planned() == downstream_of_merge("run1", "edge", shards=3)
     sharded.config["experiments"]["run1"]["window"]["end"] = "2025-12-24 15:00:01"
     del site["tap"], site["topic_ids"]
-    measured = {f"{rule} run1/{site}" for rule in ("compute_metrics", "measure_routes") for site in ("edge", "cloud")}
+    measured = {f"{rule} run1/{site}" for rule in (*OF_SITE, "measure_routes") for site in ("edge", "cloud")}
     assert sharded.planned() == measured | TOGETHER
 
 
@@ -229,7 +231,7 @@ def test_a_clusters_name_is_that_of_its_topics(bench: Workbench) -> None:
         ({"report": {"title": "Ours"}}, REPORTED),
         ({"report": {"margin": 0.1}}, {"compare"} | REPORTED),
         ({"baseline": "run1"}, {"compare"} | REPORTED),
-        ({"report": {"share_over_ms": 100}}, ALL_METRICS | TOGETHER),
+        ({"report": {"share_over_ms": 100}}, ALL_MEASURED | TOGETHER),
     ],
 )
 def test_settings_of_comparisons_and_report(bench: Workbench, top: dict[str, object], expected: set[str]) -> None:
@@ -285,7 +287,10 @@ def edit(bench: Workbench, module: str) -> None:
         ("report.py", REPORTED),
         ("compare.py", {"compare"} | REPORTED),
         ("collect_sites.py", TOGETHER),
-        ("compute_metrics.py", ALL_METRICS | TOGETHER),
+        ("compute_metrics.py", ALL_MEASURED | TOGETHER),
+        ("choose_cases.py", ALL_CASES | REPORTED),
+        ("brokerlens/cases/words.py", ALL_CASES | REPORTED),
+        ("brokerlens/cases/pcapng.py", set()),
         ("merge_experiment.py", ALL_TOPICS | ALL_DELIVERIES | TOGETHER),
         ("join_deliveries.py", ALL_DELIVERIES | TOGETHER),
         ("measure_routes.py", ALL_ROUTES | TOGETHER),

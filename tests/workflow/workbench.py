@@ -24,12 +24,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("Snakefile", "environment.yml", "workflow", "profiles", "config")
 
 STUB = '''"""A stand-in: the real script's imports, and no work."""
+import json
 from pathlib import Path
 
 if False:
 {imports}
 
-FOLDERS = {{"split_capture": "facts.json", "draw_figures": "ecdf.svg"}}
+FOLDERS = {{"split_capture": "facts.json", "draw_figures": "ecdf.svg", "write_excerpts": "request-1.pcapng"}}
 with open(snakemake.log[0], "w") as log:
     captures = [snakemake.input.capture] if snakemake.rule == "split_capture" else []
     for capture in captures:
@@ -40,6 +41,9 @@ with open(snakemake.log[0], "w") as log:
         if snakemake.rule in FOLDERS:
             output.mkdir(exist_ok=True)
             output /= FOLDERS[snakemake.rule]
+        if snakemake.rule == "list_excerpts":
+            output.write_text(json.dumps(dict.fromkeys(snakemake.params.sites, ["b.pcap"])))
+            continue
         output.write_text(snakemake.rule)
 '''
 
@@ -157,7 +161,7 @@ def downstream_of_merge(experiment: str, site: str, shards: int = 1, sites: Iter
 
 def downstream_of_topic_ids(experiment: str, site: str, shards: int = 1, sites: Iterable[str] = BOTH_SITES) -> set[str]:
     """What runs when the names of a site's topics changed."""
-    of_site = of_shards("complete_requests", experiment, site, shards) | {f"compute_metrics {experiment}/{site}"}
+    of_site = of_shards("complete_requests", experiment, site, shards) | {f"{rule} {experiment}/{site}" for rule in OF_SITE}
     of_experiment = {f"merge_experiment {experiment}", f"match_paths {experiment}"} | downstream_of_clocks(experiment, sites)
     return of_site | of_experiment | TOGETHER
 
@@ -167,5 +171,7 @@ def downstream_of_clocks(experiment: str, sites: Iterable[str] = BOTH_SITES) -> 
     return {f"join_deliveries {experiment}"} | {f"measure_routes {experiment}/{site}" for site in sites}
 
 
+OF_SITE = ("compute_metrics", "choose_cases")
+"""What is made of a site's data sets alone, inside the window."""
 REPORTED = {"report", "draw_figures"}
 TOGETHER = {"collect_sites", "compare"} | REPORTED

@@ -4,6 +4,7 @@
 import gc
 import hashlib
 import inspect
+import json
 import os
 import sys
 from pathlib import Path
@@ -128,7 +129,7 @@ def all_listed():
 
 def data_sets():
     """What is published per site and experiment."""
-    of_sites = [*parts("packets"), *parts("requests"), *parts("connections"), *all_metrics(), *per_site("series")]
+    of_sites = [*parts("packets"), *parts("requests"), *parts("connections"), *all_metrics(), *per_site("series"), *per_site("cases")]
     return [*of_sites, *per_experiment("topics"), *per_experiment("paths"), *per_experiment("deliveries", "part-0000")]
 
 
@@ -442,6 +443,38 @@ def verification():
     if not os.path.exists(VERIFICATION) or os.path.getmtime(VERIFICATION) < newest:
         return None
     return {"table": VERIFICATION, "digest": hashlib.sha256(Path(VERIFICATION).read_bytes()).hexdigest()}
+
+
+# choose_cases, write_excerpts
+
+
+def case_settings(wildcards):
+    """What a site's cases depend on beside its data sets."""
+    return {"window": window_of(CONFIG.experiments[wildcards.experiment])}
+
+
+def all_excerpts(wildcards):
+    """The folders of all sites' excerpts."""
+    refuse_excerpts(CONFIG)
+    return [f"results/excerpts/{experiment.name}/{site.name}" for experiment, site in all_sites()]
+
+
+def captures_with_cases(wildcards):
+    """The captures that a site's excerpts are copied from, in the order in which `list_excerpts` names them."""
+    refuse_excerpts(CONFIG)
+    with open(checkpoints.list_excerpts.get().output.captures, encoding="utf-8") as listed:
+        names = json.load(listed)[f"{wildcards.experiment}/{wildcards.site}"]
+    captures = {capture.name: capture for capture in site_of(wildcards).captures}
+    return [file_of(captures[name]) for name in names]
+
+
+def refuse_excerpts(configuration):
+    """End where names and addresses are to be hidden: copied packets would show them all."""
+    if configuration.anonymize:
+        sys.exit(
+            "excerpts: refused because the configuration says `anonymize: true`. An excerpt holds packets as they were captured, with addresses, names and payload. "
+            "Take `anonymize` out, or set it to false, for a run in a folder that you do not share."
+        )
 
 
 # costs

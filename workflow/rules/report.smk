@@ -14,6 +14,7 @@ rule report:
         connections=parts("connections"),
         topics=per_experiment("topics"),
         paths=per_experiment("paths"),
+        cases=per_site("cases"),
         captures=all_listed(),
     output:
         report=report(

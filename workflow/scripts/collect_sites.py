@@ -28,8 +28,8 @@ SiteName = tuple[str, str]
 """Experiment and site."""
 FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet takes a text that begins so for a formula."""
-WORKING_STAGES: Final = ("captures", "merged", "paths")
-"""Folders of working files under `intermediate/`, `STAGE/EXPERIMENT/`."""
+WORKING_STAGES: Final = ("captures", "merged", "paths", "excerpts")
+"""Folders of working files under `intermediate/`, `STAGE/EXPERIMENT/`; `excerpts/` lies beside that."""
 
 
 def _site_of(path: str | Path) -> SiteName:
@@ -109,7 +109,7 @@ def leftovers(root: Path, sites: set[SiteName], parts: Mapping[SiteName, set[str
     the places and with the names that the workflow gives them are looked at.
     """
     experiments = {experiment for experiment, _ in sites}
-    for folder in sorted([*root.glob("*/experiment=*"), *root.glob("intermediate/*/*")]):
+    for folder in sorted([*root.glob("*/experiment=*"), *root.glob("intermediate/*/*"), *root.glob("excerpts/*")]):
         is_data_set = folder.name.startswith("experiment=")
         if not folder.is_dir() or not (is_data_set or folder.parent.name in WORKING_STAGES):
             continue

@@ -25,12 +25,13 @@ def report(
     captures: Sequence[str],
     settings: Mapping[str, Any],
     paths: Sequence[str] = (),
+    cases: Sequence[str] = (),
     output: str,
     specifications: str,
 ) -> None:
     """Write the report, and the specifications of its figures.
 
-    ``metrics``, ``series``, ``requests``, ``connections``, ``packets``, ``topics`` and ``paths`` are the files of these data sets, ``captures`` the sites'
+    ``metrics``, ``series``, ``requests``, ``connections``, ``packets``, ``topics``, ``paths`` and ``cases`` are the files of these data sets, ``captures`` the sites'
     lists of captures. ``settings`` has ``title``, ``baseline``, ``margin``, ``share_over_ms`` and ``events`` (``experiment``, ``at`` in ns, ``label``).
     """
     results = read_results(
@@ -45,6 +46,7 @@ def report(
         captures=captures,
         settings=settings,
         paths=paths,
+        cases=cases,
     )
     write(results, output, specifications)
 
@@ -60,6 +62,7 @@ if __name__ == "__main__":
             packets=snakemake.input.packets,
             topics=snakemake.input.topics,
             paths=snakemake.input.paths,
+            cases=snakemake.input.cases,
             comparisons=snakemake.input.comparisons,
             captures=snakemake.input.captures,
             settings=snakemake.params.report,

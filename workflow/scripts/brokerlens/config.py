@@ -160,6 +160,8 @@ class Configuration:
     report: Report
     sample: int | None
     """Packets of each capture that `verify` compares; None for all."""
+    anonymize: bool = False
+    """Whether every output hides names and addresses."""
 
 
 def read(given: Mapping[str, Any], storage_client: Callable[[], Any] = _no_storage) -> Configuration:
@@ -185,6 +187,7 @@ def read(given: Mapping[str, Any], storage_client: Callable[[], Any] = _no_stora
             title=plain["report"]["title"], margin=float(plain["report"]["margin"]), share_over_ms=float(plain["report"]["share_over_ms"])
         ),
         sample=None if plain["verify"]["sample"] == "all" else plain["verify"]["sample"],
+        anonymize=str(plain["anonymize"]).lower() == "true",
     )
 
 

@@ -505,6 +505,48 @@ DELIVERY_REASONS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 """Every reason that `deliveries.status_reason` may name, by status."""
 
+CASES: Final = (
+    Column("case", TEXT, "kind and rank, the worst first: `request-1`, …; the name of its excerpt, too", nullable=False),
+    Column("kind", WORD, "request (slowest answers), reset (connections reset) or loss (most bytes sent again)", nullable=False),
+    Column("connection_id", TEXT, "the connection, as in packets", nullable=False),
+    Column("client_ip", WORD, "address of the client's side", nullable=False),
+    Column("client_port", U16, "port of the client's side", nullable=False),
+    Column("broker_ip", WORD, "address of the broker's side", nullable=False),
+    Column("broker_port", U16, "port of the broker's side", nullable=False),
+    Column("client_id", TEXT, "client id of the request, or as first seen on the connection"),
+    Column(
+        "first_time",
+        TIME,
+        "request: its first byte; reset: the RST; loss: the first segment sent again in the worst second",
+        nullable=False,
+    ),
+    Column(
+        "last_time",
+        TIME,
+        "request: its answer's last byte; reset: the RST; loss: the last segment sent again in the worst second",
+        nullable=False,
+    ),
+    Column("from_broker", BOOL, "reset: sent by the broker; loss: data of the broker; null of requests"),
+    Column("api_name", WORD, "request: name of the api"),
+    Column("api_version", pa.int16(), "request: version of the api"),
+    Column("correlation_id", pa.int32(), "request: correlation id"),
+    Column("latency_ms", FLOAT, "request: as in requests", "ms"),
+    Column("reset_kind", WORD, "reset: as in connections"),
+    Column("lost_segments", INT, "loss: segments sent again in this direction inside the window", "segments"),
+    Column("lost_bytes", INT, "loss: their payload", "bytes"),
+    Column("worst_segments", INT, "loss: segments sent again in the worst second", "segments"),
+    Column("worst_bytes", INT, "loss: their payload", "bytes"),
+    Column(
+        "packets", INT, "packets of the connection from a second before first_time to a second after last_time", "packets", nullable=False
+    ),
+    Column("first_capture", TEXT, "capture file of the packet at first_time", nullable=False),
+    Column("first_frame", U32, "its number there, from 1, as Wireshark counts", nullable=False),
+    Column("last_capture", TEXT, "capture file of the packet at last_time", nullable=False),
+    Column("last_frame", U32, "its number there", nullable=False),
+    Column("captures", TEXTS, "capture files that hold `packets`, in order of time", nullable=False),
+    Column("filters", TEXTS, "for each of captures Wireshark's display filter that shows its part of `packets`", nullable=False),
+)
+
 METRICS: Final = (
     Column("metric", WORD, "name of the metric (docs/metrics.md)", nullable=False),
     Column("group", WORD, "all, or key=value", nullable=False),
@@ -625,6 +667,7 @@ DATASETS: Final[Mapping[str, tuple[Column, ...]]] = {
     "topics": TOPICS,
     "paths": PATHS,
     "deliveries": DELIVERIES,
+    "cases": CASES,
     "sites": SITES,
     "metrics": METRICS,
     "series": SERIES,

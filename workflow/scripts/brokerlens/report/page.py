@@ -18,6 +18,7 @@ from markupsafe import Markup
 from brokerlens.report.answers import Answer, four_answers
 from brokerlens.report.breakdown import breakdown
 from brokerlens.report.captures import Quality, quality
+from brokerlens.report.cases import Cases, cases
 from brokerlens.report.clients import Clients, clients
 from brokerlens.report.comparability import Judgement, judge
 from brokerlens.report.connections import Connections, connections
@@ -64,6 +65,7 @@ class Page:
     both_ends: BothEnds
     clients: Clients
     connections: Connections
+    cases: Cases
     judgement: Judgement
     judged: Sequence[tuple[Markup, Any]]
     quality: Quality
@@ -116,6 +118,7 @@ def build(results: Results) -> Page:
         both_ends=both_ends(results),
         clients=clients(results, colours, states),
         connections=connections(results),
+        cases=cases(results),
         judgement=judgement,
         judged=[(pair_title(results, one.pair), one) for one in judgement.pairs[:24]],
         quality=quality(results),

@@ -84,6 +84,8 @@ class Site:
     events: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     paths: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     """Rows of the data set `paths` of connections that this site captured at the client."""
+    cases: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    """Rows of the data set `cases`."""
 
     @property
     def key(self) -> Key:
@@ -256,12 +258,14 @@ def read_results(
     captures: Iterable[str | Path],
     settings: Mapping[str, Any],
     paths: Iterable[str | Path] = (),
+    cases: Iterable[str | Path] = (),
 ) -> Results:
     """Read every data set; files belong to the experiment and site that their path names."""
     by_metric, by_series, by_request = _by_site(metrics), _by_site(series), _by_site(requests)
     by_connection, by_packet = _by_site(connections), _by_site(packets)
     by_facts, by_cluster = _facts_by_site(captures), _topic_names(topics)
     by_path = _paths_by_site(paths)
+    by_case = _by_site(cases)
     rows = _read([Path(sites)], "sites").to_dicts()
     short = shortened(sorted({row["experiment"] for row in rows}))
     slugs = _slugs([(row["experiment"], row["site"]) for row in rows])
@@ -290,6 +294,7 @@ def read_results(
                 requests_captured=asked["request_first"].count(),
                 topic_names=by_cluster.get((key[0], row["cluster"]), {}),
                 paths=by_path.get(key, []),
+                cases=_read(by_case.get(key, []), "cases").to_dicts(),
                 events=[event for event in settings.get("events", ()) if event["experiment"] == key[0]],
             )
         )

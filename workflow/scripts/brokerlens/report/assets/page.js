@@ -128,6 +128,21 @@ document.addEventListener("click", async event => {
   }
 });
 
+// A display filter to the clipboard; where that is forbidden it is selected instead
+document.addEventListener("click", async event => {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  const code = button.nextElementSibling;
+  try {
+    await navigator.clipboard.writeText(code.textContent);
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  } catch (error) {
+    code.classList.add("whole");
+    getSelection().selectAllChildren(code);
+  }
+});
+
 // A figure's data as a table, made when it is asked for
 const mostRows = 500;
 const forDrawing = new Set(["t", "until", "z", "piece", "part_of", "start", "end"]);
