@@ -35,9 +35,13 @@ SOFTWARE: Final = frozenset(
     )
 )  # fmt: skip
 """Names that client libraries give themselves: shared by so many that they tell of nobody. Any other is hidden."""
-VERSION: Final = re.compile(r"v?[0-9]+(\.[0-9]+)*([.+-]?(rc|alpha|beta|dev|post|snapshot|ccs|ce)?[0-9]*)?", re.IGNORECASE)
+VERSION: Final = re.compile(
+    r"v?[0-9]+(\.[0-9]+)*([.+-]?(rc|alpha|beta|dev|post|snapshot|ccs|ce)?[0-9]*)?(-(lib)?rdkafka-[0-9]+(\.[0-9]+)*)?",
+    re.IGNORECASE | re.ASCII,
+)
+_IPV4: Final = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
 _ADDRESS: Final = re.compile(
-    r"(?<![\w.:])(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:\.[0-9]{1,3}){0,3})(?![\w:])"
+    rf"(?<![\w:.])(?:[0-9A-Fa-f]{{0,4}}:){{2,7}}(?:{_IPV4}|[0-9A-Fa-f]{{0,4}})(?![\w:])|(?<![\w.]){_IPV4}(?!\w|\.[0-9])", re.ASCII
 )
 _PATH: Final = re.compile(r"(?<![\w<])(?:~|\.{1,2})?/?(?:[^\s/'\"“”,;:]+/)+[^\s/'\"“”,;:]*|(?<!\w)/[^\s/'\"“”,;:]+")
 
