@@ -10,6 +10,7 @@ import pytest
 from brokerlens import published
 from brokerlens.errors import UserError
 
+PLACES = {"packets", "metrics.csv", "verify", "excerpts", "intermediate"}
 MADE = {"results/packets/experiment=e/site=s/part-0000.parquet", "results/metrics.csv"}
 
 
@@ -32,58 +33,58 @@ def files(results: Path) -> set[str]:
 
 
 def test_nothing_that_shows_names_survives_when_they_are_hidden(results: Path) -> None:
-    said = published.begin(results, "digest", MADE, ())
+    said = published.begin(results, "digest", PLACES, MADE, ())
     assert files(results) == {
         "README.md", "mine.txt", "intermediate/+pseudonyms", "intermediate/captures/e/s/plant/facts.json",
         "intermediate/logs/split_capture/e/s/plant.log", "intermediate/benchmarks/split_capture/e/s/plant.tsv",
     }  # fmt: skip
     assert stat.S_IMODE((results / "intermediate").stat().st_mode) == 0o700
-    assert "packets, metrics.csv, verify, excerpts" in said[0]
+    assert "excerpts, metrics.csv, packets, verify" in said[0]
     assert "mine.txt" in said[1] and "README" not in said[1]
     assert published.state(results) == "digest"
 
 
 def test_the_same_again_changes_nothing(results: Path) -> None:
-    published.begin(results, "digest", MADE, ())
+    published.begin(results, "digest", PLACES, MADE, ())
     (results / "metrics.csv").write_text("new")
-    assert published.begin(results, "digest", (), MADE) == []
+    assert published.begin(results, "digest", PLACES, (), MADE) == []
     assert (results / "metrics.csv").exists()
 
 
 def test_another_secret_makes_everything_anew(results: Path) -> None:
-    published.begin(results, "digest", MADE, ())
+    published.begin(results, "digest", PLACES, MADE, ())
     (results / "metrics.csv").write_text("of the first secret")
-    published.begin(results, "another", MADE, ())
+    published.begin(results, "another", PLACES, MADE, ())
     assert not (results / "metrics.csv").exists()
     assert published.state(results) == "another"
 
 
 def test_names_shown_again(results: Path) -> None:
-    published.begin(results, "digest", MADE, ())
+    published.begin(results, "digest", PLACES, MADE, ())
     (results / "metrics.csv").write_text("hidden")
-    published.begin(results, "", MADE, ())
+    published.begin(results, "", PLACES, MADE, ())
     assert not (results / "metrics.csv").exists()
     assert (results / "logs/split_capture/e/s/plant.log").exists()
     assert published.state(results) == ""
 
 
 def test_a_run_that_publishes_nothing_leaves_everything(results: Path) -> None:
-    published.begin(results, "digest", MADE, ())
+    published.begin(results, "digest", PLACES, MADE, ())
     (results / "metrics.csv").write_text("hidden")
-    assert published.begin(results, "", {"results/intermediate/captures/e/s/plant"}, ()) == []
+    assert published.begin(results, "", PLACES, {"results/intermediate/captures/e/s/plant"}, ()) == []
     assert (results / "metrics.csv").exists()
     assert published.state(results) == "digest"
 
 
 def test_what_would_be_taken_as_made_is_an_error(results: Path) -> None:
     with pytest.raises(UserError, match=r"found results/metrics.csv from before it was switched.*--rerun-triggers"):
-        published.begin(results, "digest", (), {"results/metrics.csv"})
+        published.begin(results, "digest", PLACES, (), {"results/metrics.csv"})
     assert (results / "metrics.csv").exists()
     assert published.state(results) == ""
 
 
 def test_the_first_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert published.begin(Path("results"), "", MADE, ()) == []
-    assert published.begin(Path("results"), "digest", MADE, ()) == []
+    assert published.begin(Path("results"), "", PLACES, MADE, ()) == []
+    assert published.begin(Path("results"), "digest", PLACES, MADE, ()) == []
     assert published.state(Path("results")) == "digest"

@@ -42,6 +42,7 @@ REPORT = "results/report/index.html"
 FIGURES = "results/report/figures"
 VERIFICATION = "results/verify/differences.csv"
 VERIFIED = f"{OF_JOBS}/verify/captures"
+COSTS = "results/costs.csv"
 # One look-up per job, however many captures there are.
 CAPTURES = {
     (experiment.name, site.name, capture.key): capture
@@ -262,6 +263,7 @@ def merge_settings(wildcards):
         "tap": site.tap,
         "shards": site.shards,
         "keys": kind_of_keys(site),
+        "names": hidden_names(),
     }
 
 
@@ -425,6 +427,7 @@ def report_settings():
             for event in experiment.events
         ],
         "verification": verification(),
+        "pseudonyms": CONFIG.anonymize,
     }
 
 
@@ -481,7 +484,7 @@ def verification():
 def costs_settings(wildcards):
     """Where jobs left their benchmarks, what each capture's job had to read, and where the table goes."""
     sizes = {benchmark_file(f"split_capture/{'/'.join(key)}"): capture.bytes for key, capture in CAPTURES.items()}
-    return {"benchmarks": f"{OF_JOBS}/benchmarks", "sizes": sizes, "table": "results/costs.csv"}
+    return {"benchmarks": f"{OF_JOBS}/benchmarks", "sizes": sizes, "table": COSTS}
 
 
 # What a run says
@@ -490,8 +493,10 @@ def costs_settings(wildcards):
 def begin_results():
     """Let no result of a run that showed other names stay beside those of this one."""
     made, known = ({str(path) for job in jobs for path in job.output} for jobs in (workflow.dag.needrun_jobs(), workflow.dag.jobs))
+    written = [Path(COSTS), *(Path(str(pattern)) for rule in workflow.rules for pattern in rule.output)]
+    places = {path.parts[1] for path in written if path.parts[0] == RESULTS}
     try:
-        for line in published.begin(Path(RESULTS), HIDE.digest, made, known - made):
+        for line in published.begin(Path(RESULTS), HIDE.digest, places, made, known - made):
             print(line, flush=True)
     except UserError as fault:
         sys.exit(f"error: {fault}")

@@ -31,7 +31,6 @@ rule merge_site:
     params:
         site=merge_settings,
         key_log=key_log_size,
-        names=hidden_names(),
         code=code("merge_site.py"),
     message:
         "merge_site {wildcards.experiment}/{wildcards.site}/part-{wildcards.part}"

@@ -534,16 +534,16 @@ def merge_site(
     fetched: str | None = None,
     decryption: str | None = None,
     key_sources: Sequence[str] = (),
-    hide: Pseudonyms = AS_THEY_ARE,
 ) -> None:
     """Merge one shard of a site: ``captures`` are working folders, ``part`` its number; ``site`` holds brokers, tap, shards, and whether there are keys.
 
     Writes the shard's ``packets`` and ``connections``, and working files for the stages behind: provisional ``requests``, the ``topics`` that it learned, what
     the ``notebook``'s figures need, the record batches ``produced`` and ``fetched``, and what ``decryption`` could do. ``key_sources``: the key log, or, if the site's ``keys`` are in its captures, those, in
-    the order of their folders. ``hide``: how names and addresses are shown, in all of these.
+    the order of their folders. Where ``site`` has ``names`` (`pseudonyms.of_job`), all of these show pseudonyms.
 
     Raises `UserError` if no capture has a packet of the site's brokers, if there are no keys where some should be, or no tshark to use them.
     """
+    hide = of_job(site.get("names"))
     kept = demand_packets(captures, site["brokers"])
     keys = read_keys(site.get("keys"), key_sources, captures)
     low, high = (BUCKETS * number // site["shards"] for number in (part, part + 1))
@@ -584,5 +584,4 @@ if __name__ == "__main__":
             fetched=snakemake.output.fetched,
             decryption=snakemake.output.decryption,
             key_sources=list(snakemake.input.key_sources),
-            hide=of_job(snakemake.params.names),
         )

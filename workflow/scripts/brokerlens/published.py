@@ -18,11 +18,6 @@ STATE: Final = "+pseudonyms"
 """In the folder of working files: the digest of the secret behind the pseudonyms of what is published; no such file where names are shown."""
 OF_JOBS: Final = ("logs", "benchmarks")
 """What jobs say about themselves: kept with the working files where names are hidden, because messages and names of files show them."""
-PUBLISHED: Final = (
-    "packets", "requests", "connections", "deliveries", "paths", "topics", "sites", "metrics", "series", "comparisons", "metrics.csv", "report", "verify", "costs.csv",
-    "excerpts", "bundle", "bundle.zip",
-)  # fmt: skip
-"""What the workflow writes into the results folder beside the working files."""
 NEITHER: Final = frozenset({WORKING, "README.md", *OF_JOBS})
 
 
@@ -34,26 +29,28 @@ def state(results: Path) -> str:
         return ""
 
 
-def begin(results: Path, now: str, made: Collection[str], taken: Collection[str]) -> list[str]:
+def begin(results: Path, now: str, places: Collection[str], made: Collection[str], taken: Collection[str]) -> list[str]:
     """Make the results folder ready for a run whose outputs have pseudonyms by the secret of digest ``now`` ("": show names); what there is to say of that.
 
-    Where the run before showed others, what it published goes, since a run may fail, or make a part of the results alone. ``made`` are the outputs of the run's jobs,
-    ``taken`` those of jobs whose results it takes as they are: UserError where that would leave one that was published before.
+    Where the run before showed others, what it published goes, since a run may fail, or make a part of the results alone. ``places`` are the names in that folder that the
+    workflow writes to, ``made`` the outputs of the run's jobs, ``taken`` those of jobs whose results it takes as they are: UserError where that would leave one that was
+    published before.
     """
+    places = set(places) - NEITHER
     before = state(results)
     if now:
         (results / WORKING).mkdir(mode=0o700, parents=True, exist_ok=True)
         (results / WORKING).chmod(0o700)
         _keep_apart(results, results / WORKING)
-    if before == now or not (now or any(_is_published(path, results) for path in made)):
+    if before == now or not (now or any(_place(path, results) in places for path in made)):
         return []
-    left = sorted(path for path in taken if _is_published(path, results) and os.path.lexists(path))
+    left = sorted(path for path in taken if _place(path, results) in places and os.path.lexists(path))
     if left:
         raise UserError(
             f"anonymize: found {left[0]}{f' and {len(left) - 1} more' if len(left) > 1 else ''} from before it was switched, which this run would take as made. "
             "Run without --rerun-triggers, or remove that folder."
         )
-    gone = [name for name in PUBLISHED if _remove(results / name)]
+    gone = [name for name in sorted(places) if _remove(results / name)]
     if not now:
         _keep_apart(results / WORKING, results)
     _mark(results / WORKING / STATE, now)
@@ -64,9 +61,10 @@ def begin(results: Path, now: str, made: Collection[str], taken: Collection[str]
     ]
 
 
-def _is_published(path: str, results: Path) -> bool:
+def _place(path: str, results: Path) -> str:
+    """The name in the results folder that a path begins with, "" elsewhere."""
     parts = Path(path).parts
-    return parts[: len(results.parts)] == results.parts and parts[len(results.parts)] in PUBLISHED
+    return parts[len(results.parts)] if parts[: len(results.parts)] == results.parts and len(parts) > len(results.parts) else ""
 
 
 def _keep_apart(source: Path, target: Path) -> None:

@@ -144,6 +144,7 @@ def spellings(hide: Pseudonyms) -> dict[tuple[str, ...], Spelling]:
         ("topic", "forgotten_topic"): lambda raw: hide.name("topic", readable(raw)),
         ("topic_id", "forgotten_topic_id"): topic_ids,
         ("cluster_id",): lambda raw: hide.name("cluster", readable(raw)),
+        ("host",): lambda raw: hide.name("host", readable(raw)),
         ("software_name", "software_version"): lambda raw: hide.software(readable(raw)),
     }
 
