@@ -81,7 +81,7 @@ def test_one_request_alone_has_the_latency_that_it_has_among_others(tmp_path: Pa
 
 
 NAMES = {
-    "client": (b"acme-client", b'acme "><script>alert(1)</script>\n\x00\xff', b"acme" * 60),
+    "client": (b"acme-client", b'acme "><script>alert(1)</script>', b"acme" * 60),
     "topic": (b"acme.rezepte", b"acme'\x1b[31m\r", b"acme" * 60),
 }
 ENDS = "2001:db8:acce::5", "2001:db8:acce::10"
