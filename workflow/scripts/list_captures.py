@@ -31,6 +31,8 @@ def list_captures(
 
 def shown(facts: Mapping[str, Any], hide: Pseudonyms, names: Sequence[str]) -> dict[str, Any]:
     """A capture's facts without its name and without addresses; in messages neither it nor its other ``names`` nor any path stand."""
+    if not hide:
+        return dict(facts)
     label = hide.capture(facts["capture"])
     known = {part: label for name in (facts["capture"], *names) if name for part in (name, os.path.abspath(name), os.path.basename(name))}
     return {

@@ -209,7 +209,9 @@ def shown(configuration: Configuration, hide: Pseudonyms) -> Configuration:
 def _shown_site(site: Site, hide: Pseudonyms) -> Site:
     return replace(
         site,
-        captures=tuple(replace(capture, name=hide.capture(capture.name)) for capture in site.captures),
+        captures=tuple(
+            sorted((replace(capture, name=hide.capture(capture.name)) for capture in site.captures), key=lambda capture: capture.name)
+        ),
         brokers=tuple(sorted(map(hide.endpoint, site.brokers))),
         cluster=site.cluster and hide.name("cluster", site.cluster),
         topic_ids={hide.name("topic-id", known): hide.name("topic", topic) for known, topic in site.topic_ids.items()},
