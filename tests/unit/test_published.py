@@ -54,7 +54,7 @@ def test_the_same_again_changes_nothing(results: Path) -> None:
 def test_another_secret_makes_everything_anew(results: Path) -> None:
     published.begin(results, "digest", PLACES, MADE, ())
     (results / "metrics.csv").write_text("of the first secret")
-    published.begin(results, "another", PLACES, MADE, ())
+    assert "anonymize has another secret: removed what" in published.begin(results, "another", PLACES, MADE, ())[0]
     assert not (results / "metrics.csv").exists()
     assert published.state(results) == "another"
 
@@ -74,6 +74,14 @@ def test_a_run_that_publishes_nothing_leaves_everything(results: Path) -> None:
     assert published.begin(results, "", PLACES, {"results/intermediate/captures/e/s/plant"}, ()) == []
     assert (results / "metrics.csv").exists()
     assert published.state(results) == "digest"
+
+
+def test_a_run_whose_jobs_say_names_beside_the_results_is_one_that_shows_them(results: Path) -> None:
+    """A split alone: its benchmark is called like the capture."""
+    published.begin(results, "digest", PLACES, MADE, ())
+    made = {"results/intermediate/captures/e/s/plant", "results/benchmarks/split_capture/e/s/plant.tsv"}
+    published.begin(results, "", PLACES, made, ())
+    assert published.state(results) == ""
 
 
 def test_what_would_be_taken_as_made_is_an_error(results: Path) -> None:

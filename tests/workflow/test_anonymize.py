@@ -361,6 +361,14 @@ def test_a_part_of_the_results_leaves_none_with_names(bench: Workbench) -> None:
     assert left == {"packets", "connections", "requests", "metrics", "series"}
 
 
+def test_a_look_at_the_costs_removes_nothing(bench: Workbench) -> None:
+    bench.config["anonymize"] = True
+    bench.run("results/metrics.csv")
+    bench.config["anonymize"] = False
+    bench.run("costs")
+    assert (bench.work / "results/metrics.csv").exists()
+
+
 def test_results_are_not_mixed_where_triggers_are_off(bench: Workbench) -> None:
     bench.config["anonymize"] = True
     (bench.work / "results/report/index.html").unlink()

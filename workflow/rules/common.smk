@@ -28,6 +28,10 @@ def s3_client():
 array_task.become_own_job(sys.argv)
 try:
     CONFIG = configuration.read(config, s3_client)
+    if CONFIG.anonymize and not os.path.lexists(CONFIG.secret_file):
+        print(
+            f"anonymize: a new secret in {CONFIG.secret_file}; keep it, share it with nobody (docs/sharing.md)", file=sys.stderr, flush=True
+        )
     HIDE = pseudonyms.Pseudonyms(pseudonyms.read_secret(CONFIG.secret_file)) if CONFIG.anonymize else pseudonyms.AS_THEY_ARE
 except UserError as fault:
     # A WorkflowError would say at which line of this file it was raised, which helps nobody.
@@ -492,7 +496,10 @@ def costs_settings(wildcards):
 
 def begin_results():
     """Let no result of a run that showed other names stay beside those of this one."""
-    made, known = ({str(path) for job in jobs for path in job.output} for jobs in (workflow.dag.needrun_jobs(), workflow.dag.jobs))
+    made, known = (
+        {str(path) for job in jobs for path in [*job.output, *filter(None, [job.benchmark])]}
+        for jobs in (workflow.dag.needrun_jobs(), workflow.dag.jobs)
+    )
     written = [Path(COSTS), *(Path(str(pattern)) for rule in workflow.rules for pattern in rule.output)]
     places = {path.parts[1] for path in written if path.parts[0] == RESULTS}
     try:

@@ -177,7 +177,8 @@ def read(given: Mapping[str, Any], storage_client: Callable[[], Any] = _no_stora
     _mend_yaml(plain)
     _check_schema(plain, schema)
     _fill_defaults(plain, schema)
-    _check_secret_file(plain["secret_file"])
+    secret_file = os.path.expanduser(plain["secret_file"])
+    _check_secret_file(secret_file)
     zone = time_zone(plain["timezone"], "timezone")
     _check_numbers(plain, "")
     experiments = {name: _experiment(name, plain["experiments"][name], zone, storage_client) for name in plain["experiments"]}
@@ -191,7 +192,7 @@ def read(given: Mapping[str, Any], storage_client: Callable[[], Any] = _no_stora
         ),
         sample=None if plain["verify"]["sample"] == "all" else plain["verify"]["sample"],
         anonymize=plain["anonymize"] in (True, "true", "True"),
-        secret_file=plain["secret_file"],
+        secret_file=secret_file,
     )
 
 

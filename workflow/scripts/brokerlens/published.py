@@ -33,7 +33,7 @@ def begin(results: Path, now: str, places: Collection[str], made: Collection[str
     """Make the results folder ready for a run whose outputs have pseudonyms by the secret of digest ``now`` ("": show names); what there is to say of that.
 
     Where the run before showed others, what it published goes, since a run may fail, or make a part of the results alone. ``places`` are the names in that folder that the
-    workflow writes to, ``made`` the outputs of the run's jobs, ``taken`` those of jobs whose results it takes as they are: UserError where that would leave one that was
+    workflow writes to, ``made`` the outputs and benchmarks of the run's jobs, ``taken`` those of jobs whose results it takes as they are: UserError where that would leave one that was
     published before.
     """
     places = set(places) - NEITHER
@@ -42,7 +42,7 @@ def begin(results: Path, now: str, places: Collection[str], made: Collection[str
         (results / WORKING).mkdir(mode=0o700, parents=True, exist_ok=True)
         (results / WORKING).chmod(0o700)
         _keep_apart(results, results / WORKING)
-    if before == now or not (now or any(_place(path, results) in places for path in made)):
+    if before == now or not (now or any(_place(path, results) in {*places, *OF_JOBS} for path in made)):
         return []
     left = sorted(path for path in taken if _place(path, results) in places and os.path.lexists(path))
     if left:
@@ -56,7 +56,13 @@ def begin(results: Path, now: str, places: Collection[str], made: Collection[str
     _mark(results / WORKING / STATE, now)
     unknown = sorted(path.name for path in results.iterdir() if path.name not in NEITHER) if now and results.is_dir() else []
     return [
-        *([f"anonymize was switched: removed what {results} had published before ({', '.join(gone)})"] if gone else []),
+        *(
+            [
+                f"anonymize {'has another secret' if before and now else 'was switched'}: removed what {results} had published before ({', '.join(gone)})"
+            ]
+            if gone
+            else []
+        ),
         *([f"anonymize: not of this workflow, left as they are, and may show names: {', '.join(unknown)} in {results}"] if unknown else []),
     ]
 
