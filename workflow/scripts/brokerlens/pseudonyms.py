@@ -36,9 +36,10 @@ SOFTWARE: Final = frozenset(
 )  # fmt: skip
 """Names that client libraries give themselves: shared by so many that they tell of nobody. Any other is hidden."""
 VERSION: Final = re.compile(
-    r"v?[0-9]+(\.[0-9]+)*([.+-]?(rc|alpha|beta|dev|post|snapshot|ccs|ce)?[0-9]*)?(-(lib)?rdkafka-[0-9]+(\.[0-9]+)*)?",
+    r"v?[0-9]{1,5}(\.[0-9]{1,5}){0,2}([.+-]?(rc|alpha|beta|dev|post|snapshot|ccs|ce)[0-9]{0,5})?(-(lib)?rdkafka-[0-9]{1,5}(\.[0-9]{1,5}){0,2})?",
     re.IGNORECASE | re.ASCII,
 )
+"""Short enough to hold no address and no other number that tells of somebody."""
 _IPV4: Final = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
 _ADDRESS: Final = re.compile(
     rf"(?<![\w:.])(?:[0-9A-Fa-f]{{0,4}}:){{2,7}}(?:{_IPV4}|[0-9A-Fa-f]{{0,4}})(?![\w:])|(?<![\w.]){_IPV4}(?!\w|\.[0-9])", re.ASCII
