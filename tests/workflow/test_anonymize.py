@@ -309,6 +309,7 @@ def test_what_is_said_of_captures_names_none(runs: tuple[Workbench, Path], hide:
     report = (bench.work / "results/report/index.html").read_text()
     assert hide.capture("abfüllung-abgebrochen.pcap") in report
     assert hide.endpoint("192.0.2.10:31289") in report
+    assert "addresses and names are pseudonyms" in report
 
 
 def test_it_is_not_done_again(runs: tuple[Workbench, Path]) -> None:
@@ -338,6 +339,14 @@ def test_a_capture_that_fails_is_named_to_its_owner_only(tmp_path: Path) -> None
     assert "zuckerwerk/abfüllung.pcap" in (work / "results/intermediate/logs/split_capture/run1/edge/abf%C3%BCllung.pcap.log").read_text()
     assert occurrences(work / "results", ["zuckerwerk", "abf", "192.0.2.7"]) == []
     assert len((work / "my.secret").read_text()) == 65
+
+
+@pytest.mark.parametrize("rules", sorted((ROOT / "workflow/rules").glob("*.smk")), ids=lambda path: path.stem)
+def test_rules_keep_what_may_say_names_where_names_are_hidden(rules: Path) -> None:
+    """Logs and benchmarks by `log_file` and `benchmark_file`; what is called like a capture with the working files."""
+    text = rules.read_text()
+    assert not re.findall(r"results/(?:logs|benchmarks)/", text)
+    assert not re.findall(r"results/(?!intermediate/)[^\"']*\{capture\}", text)
 
 
 def test_switching_runs_what_shows_names_and_nothing_else(bench: Workbench) -> None:
