@@ -49,6 +49,7 @@ rule all:
 
 onstart:
     print(inventory(), flush=True)
+    begin_results()
     show_progress()
 
 

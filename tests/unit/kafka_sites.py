@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from capture_files import Record, ethernet, ipv4, pcap, tcp
+from capture_files import Record, ethernet, ip, pcap, tcp
 from kafka_streams import ACK, SYN, Packet
 from sites import Site, run_site
 
@@ -14,13 +14,12 @@ EPOCH = 1_766_000_000 * 10**9
 HEADERS = 54
 
 
-def capture_of(packets: Sequence[Packet], path: Path, snaplen: int = 262_144) -> Path:
-    """A capture of the packets, each with the acknowledgement that its sender owes by then."""
+def capture_of(packets: Sequence[Packet], path: Path, snaplen: int = 262_144, ends: tuple[str, str] = (CLIENT, BROKER)) -> Path:
+    """A capture of the packets, each with the acknowledgement that its sender owes by then; ``ends`` are the client's and the broker's address."""
     following = {(packet.connection, packet.side): packet.seq for packet in sorted(packets, key=lambda packet: -packet.time)}
     records = []
     for packet in sorted(packets, key=lambda packet: packet.time):
         ports = 50_000 + packet.connection, PORT
-        ends = CLIENT, BROKER
         other = following.get((packet.connection, 1 - packet.side), 0) if packet.flags & ACK else 0
         segment = tcp(
             ports[packet.side],
@@ -30,7 +29,7 @@ def capture_of(packets: Sequence[Packet], path: Path, snaplen: int = 262_144) ->
             ack=other & 0xFFFFFFFF,
             flags=packet.flags,
         )
-        frame = ethernet(ipv4(ends[packet.side], ends[1 - packet.side], segment))
+        frame = ethernet(ip(ends[packet.side], ends[1 - packet.side], segment))
         captured = min(snaplen, HEADERS + packet.captured)
         records.append(Record(EPOCH + packet.time, frame[:captured], len(frame)))
         following[packet.connection, packet.side] = packet.seq + len(packet.payload) + bool(packet.flags & SYN)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from brokerlens import config
+from brokerlens.pseudonyms import AS_THEY_ARE, Pseudonyms
 
 
 @pytest.fixture
@@ -239,14 +240,56 @@ def test_names_that_yaml_takes_for_something_else(folder: Path, name: str, found
 
 
 @pytest.mark.parametrize(
-    ("given", "key"),
+    ("top", "hidden"),
+    [("", False), ("anonymize: false", False), ("anonymize: true", True), ('anonymize: "true"', True), ('anonymize: "True"', True)],
+)
+def test_whether_names_are_hidden(folder: Path, top: str, hidden: bool) -> None:
+    assert config.read(settings(top=top)).anonymize is hidden
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
     [
-        (settings(top="anonymize: true"), "anonymize"),
-        (settings(top='anonymize: "True"'), "anonymize"),
+        ('"yes"', '"yes"'),
+        ('"false"', '"false"'),
+        ('"TRUE"', '"TRUE"'),
+        ('""', '""'),
+        ("1", "the number 1"),
+        ("null", "nothing"),
+        ("[true]", "a list"),
     ],
 )
-def test_a_key_whose_feature_is_not_there_is_not_silently_ignored(folder: Path, given: dict[str, Any], key: str) -> None:
-    assert message(given).startswith(f"{key}: not available in this version; ")
+def test_any_other_word_is_neither(folder: Path, value: str, found: str) -> None:
+    assert message(settings(top=f"anonymize: {value}")) == f"anonymize: found {found}, expected true or false."
+
+
+def test_the_secret_is_beside_the_results(folder: Path) -> None:
+    assert config.read(settings()).secret_file == ".brokerlens-secret"
+    assert config.read(settings(top="secret_file: /elsewhere/secret")).secret_file == "/elsewhere/secret"
+
+
+@pytest.mark.parametrize("path", ["results/secret", "results", "./results/../results/a/b"])
+def test_a_secret_among_what_it_hides_is_refused(folder: Path, path: str) -> None:
+    assert message(settings(top=f"secret_file: {path}")).startswith(
+        f"secret_file: found {path}, which is in results/, expected a file elsewhere."
+    )
+
+
+def test_a_secret_that_is_a_folder_is_refused(folder: Path) -> None:
+    assert message(settings(top="secret_file: .")) == "secret_file: found the folder ., expected a file."
+
+
+def test_what_outputs_may_show_of_a_configuration(folder: Path) -> None:
+    hide = Pseudonyms(bytes(32))
+    given = settings(site="cluster: plant, topic_ids: {kTCEUTZ2SWuTSY9cPQ3Jzw: sensors}")
+    real = config.read(given)
+    site = config.shown(real, hide).experiments["run1"].sites["edge"]
+    assert site.brokers == tuple(sorted(map(hide.endpoint, real.experiments["run1"].sites["edge"].brokers)))
+    assert site.cluster == hide.name("cluster", "plant")
+    assert site.topic_ids == {hide.name("topic-id", "kTCEUTZ2SWuTSY9cPQ3Jzw"): hide.name("topic", "sensors")}
+    names = [capture.name for capture in real.experiments["run1"].sites["edge"].captures]
+    assert [capture.name for capture in site.captures] == sorted(map(hide.capture, names))
+    assert config.shown(real, AS_THEY_ARE) is real
 
 
 def test_what_verify_compares(folder: Path) -> None:

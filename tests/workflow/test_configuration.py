@@ -68,7 +68,9 @@ def changed(**site: Any) -> dict[str, Any]:
         (changed(captures="data/*.cap"), "experiments.mine.sites.edge.captures: data/*.cap matches no file."),
         (changed(brokers=["10.0.0.1"]), 'experiments.mine.sites.edge.brokers: found "10.0.0.1", expected "ip:port"'),
         (MINE | {"timezone": "Mars/Olympus"}, 'timezone: found "Mars/Olympus", expected an IANA name'),
-        (MINE | {"anonymize": True}, "anonymize: not available in this version"),
+        (MINE | {"anonymize": "yes"}, 'anonymize: found "yes", expected true or false.'),
+        (MINE | {"anonymize": True, "secret_file": "results/s"}, "secret_file: found results/s, which is in results/"),
+        (MINE | {"anonymize": True, "secret_file": "nowhere/s"}, "secret_file: found that nowhere/s cannot be read or made"),
         (
             {
                 "experiments": {

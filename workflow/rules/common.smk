@@ -21,7 +21,8 @@ sys.path.insert(0, str(SCRIPTS))
 
 from snakemake.common import overwrite_function_params
 
-from brokerlens import array_task, closure, config as configuration, progress
+from brokerlens import array_task, closure, config as configuration, progress, pseudonyms, published
+from brokerlens.errors import UserError
 from brokerlens.remote import is_remote
 
 
@@ -33,13 +34,25 @@ def s3_client():
 array_task.become_own_job(sys.argv)
 try:
     CONFIG = configuration.read(config, s3_client)
-except configuration.ConfigError as fault:
+    if CONFIG.anonymize and not os.path.lexists(CONFIG.secret_file):
+        print(
+            f"anonymize: a new secret in {CONFIG.secret_file}; keep it, share it with nobody (docs/sharing.md)", file=sys.stderr, flush=True
+        )
+    HIDE = pseudonyms.Pseudonyms(pseudonyms.read_secret(CONFIG.secret_file)) if CONFIG.anonymize else pseudonyms.AS_THEY_ARE
+except UserError as fault:
     # A WorkflowError would say at which line of this file it was raised, which helps nobody.
     sys.exit(f"Configuration error in {fault}")
 
+# As outputs may show it: what reads captures and working files needs the real one, everything behind only this.
+SHOWN = configuration.shown(CONFIG, HIDE)
+RESULTS = "results"
+# For the owner only where names are hidden: they stand in messages and in names of files.
+OF_JOBS = f"{RESULTS}/intermediate" if CONFIG.anonymize else RESULTS
 REPORT = "results/report/index.html"
 FIGURES = "results/report/figures"
 VERIFICATION = "results/verify/differences.csv"
+VERIFIED = f"{OF_JOBS}/verify/captures"
+COSTS = "results/costs.csv"
 # One look-up per job, however many captures there are.
 CAPTURES = {
     (experiment.name, site.name, capture.key): capture
@@ -69,6 +82,21 @@ def code(script):
     return f"code:{closure.code_digest(SCRIPTS / script)}"
 
 
+def log_file(name):
+    """Where a job's log goes."""
+    return f"{OF_JOBS}/logs/{name}.log"
+
+
+def benchmark_file(name):
+    """Where it is noted what a job took."""
+    return f"{OF_JOBS}/benchmarks/{name}.tsv"
+
+
+def hidden_names():
+    """What a job needs to hide names: where the secret is, and its digest, by which a job runs again. Never the secret itself, since Snakemake notes params down."""
+    return {"secret_file": CONFIG.secret_file, "digest": HIDE.digest} if HIDE else None
+
+
 def called_often(function):
     """Marks a function of wildcards that is asked once a capture, so that Snakemake need not look at its signature several times a job."""
     overwrite_function_params(function, inspect.signature(function).parameters)
@@ -80,9 +108,14 @@ def site_of(wildcards):
     return CONFIG.experiments[wildcards.experiment].sites[wildcards.site]
 
 
-def all_sites():
+def shown_site_of(wildcards):
+    """The site that a job is about, as outputs may show it."""
+    return SHOWN.experiments[wildcards.experiment].sites[wildcards.site]
+
+
+def all_sites(config=CONFIG):
     """Every experiment with every one of its sites, in the order of the configuration."""
-    return [(experiment, site) for experiment in CONFIG.experiments.values() for site in experiment.sites.values()]
+    return [(experiment, site) for experiment in config.experiments.values() for site in experiment.sites.values()]
 
 
 def working_folder(experiment, site, capture):
@@ -197,6 +230,11 @@ def list_settings(wildcards):
     return {"captures": {capture.key: settings_of(site, capture) for capture in site.captures}, "code": code("split_capture.py")}
 
 
+def paths_of_captures(wildcards):
+    """Where names are hidden, the paths of a site's captures by their working folders' names: no message may say them."""
+    return {capture.key: capture.path for capture in site_of(wildcards).captures} if HIDE else None
+
+
 # merge_site
 
 
@@ -235,6 +273,7 @@ def merge_settings(wildcards):
         "tap": site.tap,
         "shards": site.shards,
         "keys": kind_of_keys(site),
+        "names": hidden_names(),
     }
 
 
@@ -264,7 +303,7 @@ def merge_memory(wildcards, attempt):
 
 def topic_ids(wildcards):
     """Names of topic ids by the configuration."""
-    return dict(site_of(wildcards).topic_ids)
+    return dict(shown_site_of(wildcards).topic_ids)
 
 
 def merged_of(what, experiments):
@@ -290,7 +329,7 @@ def settings_of_sites(*names):
     """A function for `params`: what an experiment's sites have to say about these."""
 
     def settings(wildcards):
-        sites = CONFIG.experiments[wildcards.experiment].sites.values()
+        sites = SHOWN.experiments[wildcards.experiment].sites.values()
         return [{"site": site.name, **{name: getattr(site, name) for name in names}} for site in sites]
 
     return settings
@@ -336,7 +375,7 @@ def site_parts(data_set):
 
 def measure_settings(wildcards):
     """What a site's metrics depend on beside its data sets."""
-    experiment, site = CONFIG.experiments[wildcards.experiment], site_of(wildcards)
+    experiment, site = CONFIG.experiments[wildcards.experiment], shown_site_of(wildcards)
     return {
         "window": window_of(experiment),
         "brokers": list(site.brokers),
@@ -375,7 +414,7 @@ def sites_table():
             "captures": [capture.name for capture in site.captures],
             "parts": list(site.parts),
         }
-        for experiment, site in all_sites()
+        for experiment, site in all_sites(SHOWN)
     ]
 
 
@@ -398,6 +437,7 @@ def report_settings():
             for event in experiment.events
         ],
         "verification": verification(),
+        "pseudonyms": CONFIG.anonymize,
     }
 
 
@@ -411,17 +451,18 @@ def total_memory(wildcards, attempt):
 
 def verified_captures():
     """What was found in each capture that was decoded twice, in the order of experiments, sites and captures."""
-    return [
-        f"results/verify/captures/{experiment.name}/{site.name}/{capture.key}.json"
-        for experiment, site in all_sites()
-        for capture in site.captures
-    ]
+    return [f"{VERIFIED}/{experiment.name}/{site.name}/{capture.key}.json" for experiment, site in all_sites() for capture in site.captures]
 
 
 def verify_settings(wildcards):
     """The capture's size, whose packets to decode twice, and how many; None is all."""
     capture = CAPTURES[wildcards.experiment, wildcards.site, wildcards.capture]
     return {"brokers": list(site_of(wildcards).brokers), "sample": CONFIG.sample, **size_of(capture)}
+
+
+def capture_name(wildcards):
+    """A capture's name as people know it."""
+    return CAPTURES[wildcards.experiment, wildcards.site, wildcards.capture].name
 
 
 def verify_minutes(wildcards, attempt):
@@ -440,6 +481,8 @@ def verified_sites():
 def verification():
     """What `verify` found, for the report, if it did so since the newest capture was written. No input: the report must never ask for Wireshark."""
     newest = max(capture.modified for capture in CAPTURES.values())
+    if published.state(Path(RESULTS)) != HIDE.digest:
+        return None  # it shows other names, and goes when the run begins
     if not os.path.exists(VERIFICATION) or os.path.getmtime(VERIFICATION) < newest:
         return None
     return {"table": VERIFICATION, "digest": hashlib.sha256(Path(VERIFICATION).read_bytes()).hexdigest()}
@@ -482,11 +525,26 @@ def refuse_excerpts(configuration):
 
 def costs_settings(wildcards):
     """Where jobs left their benchmarks, what each capture's job had to read, and where the table goes."""
-    sizes = {f"results/benchmarks/split_capture/{'/'.join(key)}.tsv": capture.bytes for key, capture in CAPTURES.items()}
-    return {"benchmarks": "results/benchmarks", "sizes": sizes, "table": "results/costs.csv"}
+    sizes = {benchmark_file(f"split_capture/{'/'.join(key)}"): capture.bytes for key, capture in CAPTURES.items()}
+    return {"benchmarks": f"{OF_JOBS}/benchmarks", "sizes": sizes, "table": COSTS}
 
 
 # What a run says
+
+
+def begin_results():
+    """Let no result of a run that showed other names stay beside those of this one."""
+    made, known = (
+        {str(path) for job in jobs for path in [*job.output, *filter(None, [job.benchmark])]}
+        for jobs in (workflow.dag.needrun_jobs(), workflow.dag.jobs)
+    )
+    written = [Path(COSTS), *(Path(str(pattern)) for rule in workflow.rules for pattern in rule.output)]
+    places = {path.parts[1] for path in written if path.parts[0] == RESULTS}
+    try:
+        for line in published.begin(Path(RESULTS), HIDE.digest, places, made, known - made):
+            print(line, flush=True)
+    except UserError as fault:
+        sys.exit(f"error: {fault}")
 
 
 def show_progress():

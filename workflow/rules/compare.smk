@@ -18,9 +18,9 @@ rule compare:
             labels={"what": "Comparisons", "format": "Parquet"},
         ),
     log:
-        "results/logs/compare.log",
+        log_file("compare"),
     benchmark:
-        "results/benchmarks/compare.tsv"
+        benchmark_file("compare")
     conda:
         "../../environment.yml"
     threads: 1

@@ -5,7 +5,7 @@
 rule costs:
     """Time, processor time and memory by rule, of the last run of each job. No output, so that it always looks anew."""
     log:
-        "results/logs/costs.log",
+        log_file("costs"),
     conda:
         "../../environment.yml"
     threads: 1

@@ -10,9 +10,9 @@ rule merge_experiment:
     output:
         topics="results/topics/experiment={experiment}/topics.parquet",
     log:
-        "results/logs/merge_experiment/{experiment}.log",
+        log_file("merge_experiment/{experiment}"),
     benchmark:
-        "results/benchmarks/merge_experiment/{experiment}.tsv"
+        benchmark_file("merge_experiment/{experiment}")
     conda:
         "../../environment.yml"
     threads: 1
@@ -39,9 +39,9 @@ rule match_paths:
         packets="results/intermediate/paths/{experiment}/packets.parquet",
         requests="results/intermediate/paths/{experiment}/requests.parquet",
     log:
-        "results/logs/match_paths/{experiment}.log",
+        log_file("match_paths/{experiment}"),
     benchmark:
-        "results/benchmarks/match_paths/{experiment}.tsv"
+        benchmark_file("match_paths/{experiment}")
     conda:
         "../../environment.yml"
     threads: 1
@@ -68,9 +68,9 @@ rule join_deliveries:
     output:
         deliveries="results/deliveries/experiment={experiment}/part-0000.parquet",
     log:
-        "results/logs/join_deliveries/{experiment}.log",
+        log_file("join_deliveries/{experiment}"),
     benchmark:
-        "results/benchmarks/join_deliveries/{experiment}.tsv"
+        benchmark_file("join_deliveries/{experiment}")
     conda:
         "../../environment.yml"
     threads: 1
@@ -95,9 +95,9 @@ rule measure_routes:
     output:
         routes="results/metrics/experiment={experiment}/site={site}/routes.parquet",
     log:
-        "results/logs/measure_routes/{experiment}/{site}.log",
+        log_file("measure_routes/{experiment}/{site}"),
     benchmark:
-        "results/benchmarks/measure_routes/{experiment}/{site}.tsv"
+        benchmark_file("measure_routes/{experiment}/{site}")
     conda:
         "../../environment.yml"
     threads: 1

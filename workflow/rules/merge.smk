@@ -19,9 +19,9 @@ rule merge_site:
         fetched="results/intermediate/merged/{experiment}/{site}/fetched-{part}.parquet",
         decryption="results/intermediate/merged/{experiment}/{site}/decryption-{part}.parquet",
     log:
-        "results/logs/merge_site/{experiment}/{site}/part-{part}.log",
+        log_file("merge_site/{experiment}/{site}/part-{part}"),
     benchmark:
-        "results/benchmarks/merge_site/{experiment}/{site}/part-{part}.tsv"
+        benchmark_file("merge_site/{experiment}/{site}/part-{part}")
     conda:
         "../../environment.yml"
     threads: 1
@@ -46,9 +46,9 @@ rule complete_requests:
     output:
         requests="results/requests/experiment={experiment}/site={site}/part-{part}.parquet",
     log:
-        "results/logs/complete_requests/{experiment}/{site}/part-{part}.log",
+        log_file("complete_requests/{experiment}/{site}/part-{part}"),
     benchmark:
-        "results/benchmarks/complete_requests/{experiment}/{site}/part-{part}.tsv"
+        benchmark_file("complete_requests/{experiment}/{site}/part-{part}")
     conda:
         "../../environment.yml"
     threads: 1

@@ -14,9 +14,9 @@ rule compute_metrics:
         metrics="results/metrics/experiment={experiment}/site={site}/metrics.parquet",
         series="results/series/experiment={experiment}/site={site}/series.parquet",
     log:
-        "results/logs/compute_metrics/{experiment}/{site}.log",
+        log_file("compute_metrics/{experiment}/{site}"),
     benchmark:
-        "results/benchmarks/compute_metrics/{experiment}/{site}.tsv"
+        benchmark_file("compute_metrics/{experiment}/{site}")
     conda:
         "../../environment.yml"
     threads: 1
@@ -47,9 +47,9 @@ rule collect_sites:
             "results/metrics.csv", caption="../report/metrics.rst", category="Tables", labels={"what": "Metrics", "format": "CSV"}
         ),
     log:
-        "results/logs/collect_sites.log",
+        log_file("collect_sites"),
     benchmark:
-        "results/benchmarks/collect_sites.tsv"
+        benchmark_file("collect_sites")
     conda:
         "../../environment.yml"
     threads: 1

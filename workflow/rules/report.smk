@@ -22,9 +22,9 @@ rule report:
         ),
         specifications="results/report/figures.json",
     log:
-        "results/logs/report.log",
+        log_file("report"),
     benchmark:
-        "results/benchmarks/report.tsv"
+        benchmark_file("report")
     conda:
         "../../environment.yml"
     threads: 1
@@ -53,9 +53,9 @@ rule draw_figures:
             labels={"figure": "{figure}", "format": "SVG"},
         ),
     log:
-        "results/logs/draw_figures.log",
+        log_file("draw_figures"),
     benchmark:
-        "results/benchmarks/draw_figures.tsv"
+        benchmark_file("draw_figures")
     conda:
         "../../environment.yml"
     threads: 1

@@ -9,9 +9,9 @@ rule split_capture:
     output:
         folder=directory("results/intermediate/captures/{experiment}/{site}/{capture}"),
     log:
-        "results/logs/split_capture/{experiment}/{site}/{capture}.log",
+        log_file("split_capture/{experiment}/{site}/{capture}"),
     benchmark:
-        "results/benchmarks/split_capture/{experiment}/{site}/{capture}.tsv"
+        benchmark_file("split_capture/{experiment}/{site}/{capture}")
     conda:
         "../../environment.yml"
     threads: split_threads
@@ -34,9 +34,9 @@ rule list_captures:
     output:
         captures="results/intermediate/captures/{experiment}/{site}/+captures.json",
     log:
-        "results/logs/list_captures/{experiment}/{site}.log",
+        log_file("list_captures/{experiment}/{site}"),
     benchmark:
-        "results/benchmarks/list_captures/{experiment}/{site}.tsv"
+        benchmark_file("list_captures/{experiment}/{site}")
     conda:
         "../../environment.yml"
     threads: 1
@@ -45,6 +45,8 @@ rule list_captures:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         split=list_settings,
+        names=hidden_names(),
+        paths=paths_of_captures,
         code=code("list_captures.py"),
     message:
         "list_captures {wildcards.experiment}/{wildcards.site}"

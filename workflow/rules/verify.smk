@@ -7,11 +7,11 @@ rule verify_capture:
     input:
         capture=capture_file,
     output:
-        found="results/verify/captures/{experiment}/{site}/{capture}.json",
+        found=f"{VERIFIED}/{{experiment}}/{{site}}/{{capture}}.json",
     log:
-        "results/logs/verify_capture/{experiment}/{site}/{capture}.log",
+        log_file("verify_capture/{experiment}/{site}/{capture}"),
     benchmark:
-        "results/benchmarks/verify_capture/{experiment}/{site}/{capture}.tsv"
+        benchmark_file("verify_capture/{experiment}/{site}/{capture}")
     conda:
         "../../environment.yml"
     threads: 1
@@ -20,6 +20,8 @@ rule verify_capture:
         runtime=verify_minutes,
     params:
         verify=verify_settings,
+        capture=capture_name,
+        names=hidden_names(),
         code=code("verify_capture.py"),
     message:
         "verify_capture {wildcards.experiment}/{wildcards.site}/{wildcards.capture}"
@@ -34,9 +36,9 @@ rule tabulate_differences:
     output:
         differences=VERIFICATION,
     log:
-        "results/logs/tabulate_differences.log",
+        log_file("tabulate_differences"),
     benchmark:
-        "results/benchmarks/tabulate_differences.tsv"
+        benchmark_file("tabulate_differences")
     conda:
         "../../environment.yml"
     threads: 1
@@ -57,7 +59,7 @@ rule verify:
     input:
         differences=VERIFICATION,
     log:
-        "results/logs/verify.log",
+        log_file("verify"),
     conda:
         "../../environment.yml"
     params:

@@ -4,23 +4,44 @@ from brokerlens import job  # isort: skip  # first: limits threads before polars
 
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from brokerlens.pseudonyms import AS_THEY_ARE, Pseudonyms, of_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def list_captures(*, folders: Sequence[str | Path], captures: str | Path) -> None:
-    """Write the facts of the captures with these working folders, in order.
+def list_captures(
+    *, folders: Sequence[str | Path], captures: str | Path, hide: Pseudonyms = AS_THEY_ARE, paths: Mapping[str, str] | None = None
+) -> None:
+    """Write the facts of the captures with these working folders, in order, as outputs may show them; ``paths`` of the captures by the names of their folders.
 
     The digest makes the list another whenever a working file is: a small file with a new date alone does not make Snakemake run what reads it.
     """
-    found = {
-        Path(folder).name: {**json.loads(_facts(folder).read_text(encoding="utf-8")), "digest": _digest(Path(folder))} for folder in folders
-    }
+    found = {}
+    for folder in map(Path, folders):
+        facts = json.loads(_facts(folder).read_text(encoding="utf-8"))
+        found[folder.name] = {**shown(facts, hide, [folder.name, (paths or {}).get(folder.name, "")]), "digest": _digest(folder)}
     Path(captures).write_text(json.dumps(found, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def shown(facts: Mapping[str, Any], hide: Pseudonyms, names: Sequence[str]) -> dict[str, Any]:
+    """A capture's facts without its name and without addresses; in messages neither it nor its other ``names`` nor any path stand."""
+    if not hide:
+        return dict(facts)
+    label = hide.capture(facts["capture"])
+    known = {part: label for name in (facts["capture"], *names) if name for part in (name, os.path.abspath(name), os.path.basename(name))}
+    return {
+        **facts,
+        "capture": label,
+        "endpoints": [[hide.endpoint(end), packets] for end, packets in facts["endpoints"]],
+        "notices": [hide.sentence(notice, known) for notice in facts["notices"]],
+        "truncated": facts["truncated"] and hide.sentence(facts["truncated"], known),
+    }
 
 
 def _facts(folder: str | Path) -> Path:
@@ -37,4 +58,9 @@ def _digest(folder: Path) -> str:
 
 if __name__ == "__main__":
     with job.logged(snakemake):
-        list_captures(folders=list(snakemake.input.folders), captures=snakemake.output.captures)
+        list_captures(
+            folders=list(snakemake.input.folders),
+            captures=snakemake.output.captures,
+            hide=of_job(snakemake.params.names),
+            paths=snakemake.params.paths,
+        )

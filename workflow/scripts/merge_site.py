@@ -25,6 +25,7 @@ from brokerlens.kafka import requests as kafka_requests
 from brokerlens.kafka.frames import FRAMING, StreamFacts, follow_connections
 from brokerlens.kafka.machine import HEADER_HOLE
 from brokerlens.kafka.requests import UNREAD
+from brokerlens.pseudonyms import AS_THEY_ARE, Pseudonyms, of_job
 from brokerlens.tcp.captured import captured_bytes, covered
 from brokerlens.tcp.duplicates import DUPLICATES
 from brokerlens.tcp.evidence import KINDS
@@ -77,15 +78,19 @@ def milliseconds(nanoseconds: np.ndarray) -> pa.Array:
     return pa.array(nanoseconds / MS, mask=nanoseconds < 0)
 
 
-def connection_table(rows: working.Rows, ordered: Ordered) -> pl.DataFrame:
-    """Addresses and ``connection_id`` of every connection, in the order of their numbers."""
+def connection_table(rows: working.Rows, ordered: Ordered, hide: Pseudonyms = AS_THEY_ARE) -> pl.DataFrame:
+    """Addresses and ``connection_id`` of every connection, in the order of their numbers; ``real_client`` and ``real_broker``: by which they are put in order."""
     known = pl.DataFrame(
         rows.connections, schema={"client_ip": pl.String, "client_port": pl.Int64, "broker_ip": pl.String, "broker_port": pl.Int64}
+    ).with_columns(
+        *(pl.col(f"{end}_ip").alias(f"real_{end}") for end in ("client", "broker")),
+        *(pl.Series(name, [*map(hide.address, rows.connections[name])], dtype=pl.String) for name in ("client_ip", "broker_ip")),
     )
     table = known[ordered.address].with_columns(pl.Series("generation", ordered.generation))
+    ends = table.select("client_ip", "client_port", "broker_ip", "broker_port", "generation")
     ids = [
         f"{endpoint(client, client_port)}-{endpoint(broker, broker_port)}#{n}"
-        for client, client_port, broker, broker_port, n in table.iter_rows()
+        for client, client_port, broker, broker_port, n in ends.iter_rows()
     ]
     return table.with_columns(pl.Series("connection_id", ids, dtype=pl.String))
 
@@ -136,8 +141,9 @@ def packet_table(
     records: np.ndarray,
     latency_ms: np.ndarray,
     order: np.ndarray,
+    captures: Sequence[str],
 ) -> pa.Table:
-    """The rows of ``packets``, in ``order``."""
+    """The rows of ``packets``, in ``order``; ``captures`` are the names of the rows' captures as outputs show them."""
     row, connection = ordered.row[order], ordered.connection[order]
     from_broker = ordered.side[order] == 1
     column = {name: values[row] for name, values in rows.columns.items()}
@@ -181,7 +187,7 @@ def packet_table(
             "acked_bytes": facts.acked_bytes[order],
             "unseen_bytes": facts.unseen_bytes[order],
             "zero_window_begins": facts.zero_window_begins[order],
-            "capture": words(rows.capture[row], rows.captures),
+            "capture": words(rows.capture[row], captures),
             "frame_number": column["frame_number"],
             "wire_len": column["wire_len"],
             "captured_len": column["captured_len"],
@@ -439,8 +445,8 @@ def sights(streams: Streams) -> batches.Sights:
     return lambda direction, begin, end: whole_since(*columns, *(np.ascontiguousarray(of, np.int64) for of in (direction, begin, end)))
 
 
-def merge_part(rows: working.Rows, tap: str, keys: KeyLog | None = None) -> Merged:
-    """Follow the connections of some of a shard's packets; ``tap`` is the configured one, ``keys`` open those that are TLS."""
+def merge_part(rows: working.Rows, tap: str, keys: KeyLog | None = None, hide: Pseudonyms = AS_THEY_ARE) -> Merged:
+    """Follow the connections of some of a shard's packets; ``tap`` is the configured one, ``keys`` open those that are TLS. Names and addresses leave it as ``hide`` shows them."""
     ordered = order_packets(rows)
     segment_facts, connection_facts = follow_segments(rows, ordered)
     streams = assemble(rows, ordered, segment_facts)
@@ -452,8 +458,8 @@ def merge_part(rows: working.Rows, tap: str, keys: KeyLog | None = None) -> Merg
         "%d packets (%d copies) of %d connections, %d frames", len(ordered.row), ordered.copies, len(ordered.address), len(frames.start)
     )
 
-    known = connection_table(rows, ordered)
-    table = kafka_requests.frame_table(frames, fields)
+    known = connection_table(rows, ordered, hide)
+    table = kafka_requests.frame_table(frames, fields, hide)
     table = place_frames(rows, ordered, segment_facts, streams, table, plaintext)
     if plaintext:
         stream_facts = with_decryption(stream_facts, plaintext)
@@ -469,7 +475,7 @@ def merge_part(rows: working.Rows, tap: str, keys: KeyLog | None = None) -> Merg
         tap=taps(tap, connection_facts),
         client_left=client_left(rows, ordered),
     )
-    contents = bodies.read_contents(fields, table.height)
+    contents = bodies.read_contents(fields, table.height, hide)
     requests = kafka_requests.build_requests(table, contents, of_connections, trips)
     began = requests.select(kafka_requests.BEGAN.fill_null(np.iinfo(np.int64).max)).to_series()
     records, latency = per_packet(table, requests, len(ordered.row))
@@ -478,7 +484,9 @@ def merge_part(rows: working.Rows, tap: str, keys: KeyLog | None = None) -> Merg
     return Merged(
         known=known,
         packets_at=Places(ordered.time[order], ordered.connection[order]),
-        packets=tables.conform(packet_table(rows, ordered, segment_facts, known, records, latency, order), "packets"),
+        packets=tables.conform(
+            packet_table(rows, ordered, segment_facts, known, records, latency, order, [*map(hide.capture, rows.captures)]), "packets"
+        ),
         notebook=notebook_table(rows, ordered, order),
         connections=connection_rows(known, connection_facts, stream_facts, odd, requests),
         requests_at=Places(began.to_numpy(), requests["connection"].to_numpy()),
@@ -493,7 +501,7 @@ def merge_part(rows: working.Rows, tap: str, keys: KeyLog | None = None) -> Merg
 def rank_connections(parts: Sequence[pl.DataFrame]) -> list[np.ndarray]:
     """Per part of a shard the place of each of its connections (`connection_table`) among those of all, by address and generation."""
     keys = pl.concat(part.with_columns(pl.lit(number).alias("part")) for number, part in enumerate(parts))
-    order = keys.with_row_index("row").sort("client_ip", "client_port", "broker_ip", "broker_port", "generation")["row"].to_numpy()
+    order = keys.with_row_index("row").sort("real_client", "client_port", "real_broker", "broker_port", "generation")["row"].to_numpy()
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
     return np.split(rank, np.cumsum([part.height for part in parts])[:-1])
@@ -531,19 +539,21 @@ def merge_site(
 
     Writes the shard's ``packets`` and ``connections``, and working files for the stages behind: provisional ``requests``, the ``topics`` that it learned, what
     the ``notebook``'s figures need, the record batches ``produced`` and ``fetched``, and what ``decryption`` could do. ``key_sources``: the key log, or, if the site's ``keys`` are in its captures, those, in
-    the order of their folders.
+    the order of their folders. Where ``site`` has ``names`` (`pseudonyms.of_job`), all of these show pseudonyms.
 
     Raises `UserError` if no capture has a packet of the site's brokers, if there are no keys where some should be, or no tshark to use them.
     """
+    hide = of_job(site.get("names"))
     kept = demand_packets(captures, site["brokers"])
     keys = read_keys(site.get("keys"), key_sources, captures)
     low, high = (BUCKETS * number // site["shards"] for number in (part, part + 1))
     ranges = bucket_ranges(low, high, -(-kept // (site["shards"] * PART_PACKETS)))
-    sizes = {made["capture"]: made["bytes"] for made in map(working.read_provenance, captures)}
-    provenance = {"captures": dict(sorted(sizes.items())), "site": {name: site[name] for name in ("brokers", "tap")}}
+    sizes = {hide.capture(made["capture"]): made["bytes"] for made in map(working.read_provenance, captures)}
+    shown = {"brokers": sorted(map(hide.endpoint, site["brokers"])), "tap": site["tap"]}
+    provenance = {"captures": dict(sorted(sizes.items())), "site": shown}
     with put_aside(Path(requests)) as folder:
         parts = enumerate(working.read_rows(captures, ranges))
-        merged = [merge_part(rows, site["tap"], keys).stored(f"{folder}/{number}") for number, rows in parts]
+        merged = [merge_part(rows, site["tap"], keys, hide).stored(f"{folder}/{number}") for number, rows in parts]
         ranks = rank_connections([made.known for made in merged])
         order = time_order([made.packets_at for made in merged], ranks, PART_PACKETS)
         tables.write(in_time.arrange([made.packets for made in merged], order), packets, "packets", provenance)

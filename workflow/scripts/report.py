@@ -32,7 +32,8 @@ def report(
     """Write the report, and the specifications of its figures.
 
     ``metrics``, ``series``, ``requests``, ``connections``, ``packets``, ``topics``, ``paths`` and ``cases`` are the files of these data sets, ``captures`` the sites'
-    lists of captures. ``settings`` has ``title``, ``baseline``, ``margin``, ``share_over_ms`` and ``events`` (``experiment``, ``at`` in ns, ``label``).
+    lists of captures. ``settings`` has ``title``, ``baseline``, ``margin``, ``share_over_ms``, ``events`` (``experiment``, ``at`` in ns, ``label``)
+    and whether names and addresses are ``pseudonyms``.
     """
     results = read_results(
         sites=sites,

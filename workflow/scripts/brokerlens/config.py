@@ -19,13 +19,14 @@ import re
 import zoneinfo
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from brokerlens import remote
 from brokerlens.errors import UserError
+from brokerlens.pseudonyms import Pseudonyms
 from brokerlens.tls.keys import check_key_log
 
 SCHEMA: Final = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.yaml"
@@ -160,8 +161,10 @@ class Configuration:
     report: Report
     sample: int | None
     """Packets of each capture that `verify` compares; None for all."""
-    anonymize: bool = False
-    """Whether every output hides names and addresses."""
+    anonymize: bool
+    """Names and addresses are in no output but the working files."""
+    secret_file: str
+    """What their pseudonyms are made from, where `anonymize` is set; made where it is missing."""
 
 
 def read(given: Mapping[str, Any], storage_client: Callable[[], Any] = _no_storage) -> Configuration:
@@ -174,7 +177,8 @@ def read(given: Mapping[str, Any], storage_client: Callable[[], Any] = _no_stora
     _mend_yaml(plain)
     _check_schema(plain, schema)
     _fill_defaults(plain, schema)
-    _refuse_what_is_not_there(plain)
+    secret_file = os.path.expanduser(plain["secret_file"])
+    _check_secret_file(secret_file)
     zone = time_zone(plain["timezone"], "timezone")
     _check_numbers(plain, "")
     experiments = {name: _experiment(name, plain["experiments"][name], zone, storage_client) for name in plain["experiments"]}
@@ -187,7 +191,31 @@ def read(given: Mapping[str, Any], storage_client: Callable[[], Any] = _no_stora
             title=plain["report"]["title"], margin=float(plain["report"]["margin"]), share_over_ms=float(plain["report"]["share_over_ms"])
         ),
         sample=None if plain["verify"]["sample"] == "all" else plain["verify"]["sample"],
-        anonymize=str(plain["anonymize"]).lower() == "true",
+        anonymize=plain["anonymize"] in (True, "true", "True"),
+        secret_file=secret_file,
+    )
+
+
+def shown(configuration: Configuration, hide: Pseudonyms) -> Configuration:
+    """The configuration as outputs may show it. Where captures lie stays, which no output says; so do the names that people gave to sites and experiments."""
+    if not hide:
+        return configuration
+    experiments = {
+        name: replace(experiment, sites={place: _shown_site(site, hide) for place, site in experiment.sites.items()})
+        for name, experiment in configuration.experiments.items()
+    }
+    return replace(configuration, experiments=experiments)
+
+
+def _shown_site(site: Site, hide: Pseudonyms) -> Site:
+    return replace(
+        site,
+        captures=tuple(
+            sorted((replace(capture, name=hide.capture(capture.name)) for capture in site.captures), key=lambda capture: capture.name)
+        ),
+        brokers=tuple(sorted(map(hide.endpoint, site.brokers))),
+        cluster=site.cluster and hide.name("cluster", site.cluster),
+        topic_ids={hide.name("topic-id", known): hide.name("topic", topic) for known, topic in site.topic_ids.items()},
     )
 
 
@@ -355,13 +383,18 @@ def _fill_defaults(value: Any, schema: Mapping[str, Any]) -> None:
             _fill_defaults(item, schema.get("items", {}))
 
 
-def _refuse_what_is_not_there(plain: Mapping[str, Any]) -> None:
-    """Keys whose feature is not built yet: better an error than a setting that silently does nothing."""
-    wanted = [
-        *([("anonymize", "set it to false or leave it out")] if str(plain["anonymize"]).lower() == "true" else []),
-    ]
-    for key, advice in wanted:
-        raise ConfigError(f"{key}: not available in this version; {advice}.")
+def _check_secret_file(path: str) -> None:
+    """The secret must not be where what it hides is given away."""
+    results = os.path.realpath("results")
+    if os.path.commonpath([results, os.path.realpath(path)]) == results:
+        raise _fault(
+            "secret_file",
+            f"{path}, which is in results/",
+            "a file elsewhere",
+            "With the secret anybody can find out what its pseudonyms stand for.",
+        )
+    if os.path.isdir(path):
+        raise _fault("secret_file", f"the folder {path}", "a file")
 
 
 # Names, brokers, topics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 from brokerlens.kafka.layouts import FIELDS
 from brokerlens.kafka.tabulate import NONE, gather, tabulate
+from brokerlens.pseudonyms import AS_THEY_ARE, Pseudonyms
 
 if TYPE_CHECKING:
     from brokerlens.kafka.frames import Fields
@@ -51,7 +53,7 @@ WANTED: Final = (
     "topic_id",
 )
 """The fields of `layouts.FIELD_NAMES` that rows are made of."""
-IDS: Final = ("topic_id", "forgotten_topic_id")
+Spelling = Callable[[bytes], "str | None"]
 
 
 def topic_id(raw: bytes) -> str | None:
@@ -72,12 +74,12 @@ def _distinct(pool: np.ndarray, start: np.ndarray, size: np.ndarray) -> tuple[np
     return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
 
 
-def decode(pool: np.ndarray, start: np.ndarray, size: np.ndarray) -> pl.Series:
-    """The texts at ``pool[start : start + size]`` as strings; null where size < 0."""
+def decode(pool: np.ndarray, start: np.ndarray, size: np.ndarray, spell: Spelling = readable) -> pl.Series:
+    """The texts at ``pool[start : start + size]`` as strings, each as ``spell`` has it; null where size < 0."""
     place = np.full(len(size), -1)
     present = np.flatnonzero(size >= 0)
     place[present], distinct = _distinct(pool, start[present], size[present])
-    return pl.Series([*map(readable, distinct)], dtype=pl.String).gather(known(place))
+    return pl.Series([*map(spell, distinct)], dtype=pl.String).gather(known(place))
 
 
 def known(places: np.ndarray) -> pl.Series:
@@ -131,15 +133,28 @@ class Contents:
         return lists(self.words.gather(word), owner, owners)
 
 
-def read_contents(fields: Fields, frames: int) -> Contents:
-    """The tables of a log of fields of so many frames."""
-    is_id = np.isin(fields.field, [FIELDS[name] for name in IDS])
+def spellings(hide: Pseudonyms) -> dict[tuple[str, ...], Spelling]:
+    """How outputs show the texts of fields that have some, by the fields."""
+
+    def topic_ids(raw: bytes) -> str | None:
+        text = topic_id(raw)
+        return None if text is None else hide.name("topic-id", text)
+
+    return {
+        ("topic", "forgotten_topic"): lambda raw: hide.name("topic", readable(raw)),
+        ("topic_id", "forgotten_topic_id"): topic_ids,
+        ("cluster_id",): lambda raw: hide.name("cluster", readable(raw)),
+        ("host",): lambda raw: hide.name("host", readable(raw)),
+        ("software_name", "software_version"): lambda raw: hide.software(readable(raw)),
+    }
+
+
+def read_contents(fields: Fields, frames: int, hide: Pseudonyms = AS_THEY_ARE) -> Contents:
+    """The tables of a log of fields of so many frames; names in it as ``hide`` shows them."""
     spelled: list[str | None] = []
     word = np.full(len(fields.field), -1)
-    for rows, spell in (
-        (np.flatnonzero((fields.text_size >= 0) & ~is_id), readable),
-        (np.flatnonzero(is_id & (fields.text_size >= 0)), topic_id),
-    ):
+    for names, spell in spellings(hide).items():
+        rows = np.flatnonzero(np.isin(fields.field, [FIELDS[name] for name in names]) & (fields.text_size >= 0))
         place, distinct = _distinct(fields.text, fields.text_from[rows], fields.text_size[rows])
         word[rows] = place + len(spelled)
         spelled += map(spell, distinct)

@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from brokerlens import tables
 from brokerlens.kafka import bodies, layouts
-from brokerlens.kafka.bodies import decode, known, lists
+from brokerlens.kafka.bodies import decode, known, lists, readable
+from brokerlens.pseudonyms import AS_THEY_ARE, Pseudonyms
 
 if TYPE_CHECKING:
     from brokerlens.kafka.bodies import Contents
@@ -78,12 +79,12 @@ class RoundTrips:
     nanoseconds: np.ndarray
 
 
-def frame_table(frames: Frames, fields: Fields) -> pl.DataFrame:
-    """The frames as a table, numbered, client ids decoded; times, partners, apis and versions null where unknown."""
+def frame_table(frames: Frames, fields: Fields, hide: Pseudonyms = AS_THEY_ARE) -> pl.DataFrame:
+    """The frames as a table, numbered, client ids decoded, as ``hide`` shows them; times, partners, apis and versions null where unknown."""
     table = pl.DataFrame({name: getattr(frames, name) for name in frames._fields if name not in ("client_from", "client_size")})
     return table.with_columns(
         pl.int_range(pl.len()).alias("frame"),
-        decode(fields.text, frames.client_from, frames.client_size).alias("client_id"),
+        decode(fields.text, frames.client_from, frames.client_size, lambda raw: hide.name("client", readable(raw))).alias("client_id"),
         *(pl.when(pl.col(name) >= 0).then(name).alias(name) for name in ("first_time", "last_time", "partner", "api_key", "api_version")),
     )
 

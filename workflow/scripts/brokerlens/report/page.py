@@ -154,6 +154,8 @@ def _measured(results: Results) -> list[str | Markup]:
     parts.append(plural(sum(int(site.facts["captures"]) for site in results.sites), "capture"))
     parts.append(plural(sum(int(site.metric("packets").value or 0) for site in results.sites), "packet"))
     parts.append(plural(sum(len(site.latencies) for site in results.sites), "request") + " that do not wait by design")
+    if results.settings.get("pseudonyms"):
+        parts.append("addresses and names are pseudonyms")
     return parts
 
 
