@@ -23,12 +23,14 @@ include: "workflow/rules/compare.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/verify.smk"
 include: "workflow/rules/costs.smk"
+include: "workflow/rules/doctor.smk"
 
 
 localrules:
     all,
     verify,
     costs,
+    doctor,
 
 
 rule all:

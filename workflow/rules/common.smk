@@ -448,6 +448,26 @@ def costs_settings(wildcards):
     return {"benchmarks": "results/benchmarks", "sizes": sizes, "table": "results/costs.csv"}
 
 
+# doctor
+
+
+def doctor_settings(wildcards):
+    """What the doctor looks at: every site with its captures, the pins, and where results go."""
+    sites = [
+        {
+            "experiment": experiment.name,
+            "site": site.name,
+            "window": window_of(experiment),
+            "brokers": list(site.brokers),
+            "decoder": site.decoder,
+            "keys": site.tls_keylog is not None,
+            "captures": [{"path": capture.path, "name": capture.name, "bytes": capture.bytes} for capture in site.captures],
+        }
+        for experiment, site in all_sites()
+    ]
+    return {"sites": sites, "timezone": CONFIG.timezone, "requirements": str(SCRIPTS.parents[1] / "requirements.in"), "results": "results"}
+
+
 # What a run says
 
 

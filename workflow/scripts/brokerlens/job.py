@@ -170,4 +170,7 @@ if _job is not None:
 collect_less_garbage()
 use_kernel_cache()
 if _job is not None:
-    compile_kernels_once()
+    if _job.params.get("interpreted"):  # a job of few packets, which shall not wait a minute for the compiler
+        os.environ["NUMBA_DISABLE_JIT"] = "1"
+    else:
+        compile_kernels_once()
