@@ -15,7 +15,8 @@ sys.path.insert(0, str(SCRIPTS))
 
 from snakemake.common import overwrite_function_params
 
-from brokerlens import array_task, closure, config as configuration, progress
+from brokerlens import array_task, closure, config as configuration, place, progress
+from brokerlens.errors import LONGEST_MESSAGE, UserError, inert
 from brokerlens.remote import is_remote
 
 
@@ -29,7 +30,11 @@ try:
     CONFIG = configuration.read(config, s3_client)
 except configuration.ConfigError as fault:
     # A WorkflowError would say at which line of this file it was raised, which helps nobody.
-    sys.exit(f"Configuration error in {fault}")
+    sys.exit(f"Configuration error in {inert(str(fault), LONGEST_MESSAGE)}")
+try:
+    place.check_writable(Path.cwd())
+except UserError as fault:
+    sys.exit(f"Nothing can be written: {fault}")
 
 REPORT = "results/report/index.html"
 FIGURES = "results/report/figures"
@@ -495,6 +500,8 @@ def whereabouts():
 
 def next_steps():
     """What to do after a failure."""
+    if [rule.name for rule in workflow.dag.targetrules] == ["doctor"]:
+        return "Each line above that begins with `problem` says what to do."
     return (
         "Something failed; the message stands above and in the log file named there. Mend it and run the same command again: what is done stays done.\n"
         "A capture that cannot be read fails alone: mend it or take it out of `captures`. With --keep-going the other captures and sites go on meanwhile."

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brokerlens.doctor import captures, forecast, installation, windows
-from brokerlens.doctor.findings import Finding, as_text
+from brokerlens.doctor.findings import Finding, as_text, counted
 from brokerlens.errors import UserError
 from brokerlens.report.zones import Zone
 
@@ -43,9 +43,10 @@ if __name__ == "__main__":
         job.logged(snakemake),
     ):  # what is printed goes into the log
         findings = doctor(**snakemake.params.doctor)
-        told = as_text(findings)
-        terminal.write(told)
+        terminal.write(as_text(findings) + counted(findings))
         terminal.flush()
-        print(told)
-        if any(finding.level == "problem" for finding in findings):
-            raise UserError("the doctor found what would end a run, or leave it without figures: the lines above that begin with `problem`")
+        problems = [finding for finding in findings if finding.level == "problem"]
+        if problems:  # alone: Snakemake shows the log of what failed, behind the whole
+            print(as_text(problems))
+            raise UserError("the doctor found what would end a run, or leave it without figures; it stands above")
+        print(as_text(findings) + counted(findings))

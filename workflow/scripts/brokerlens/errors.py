@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 LONGEST = 300  # characters of a name that a message shows
+LONGEST_MESSAGE = 4_000
 
 
 def inert(text: str, longest: int = LONGEST) -> str:

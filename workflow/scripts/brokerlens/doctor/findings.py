@@ -23,10 +23,14 @@ class Finding(NamedTuple):
 
 
 def as_text(findings: Sequence[Finding]) -> str:
-    """The findings for a terminal, one behind the other, and their number; names in them are shown so that the terminal obeys none."""
+    """The findings for a terminal, one behind the other; names in them are shown so that the terminal obeys none."""
+    return "".join(f"{_lines(finding)}\n" for finding in findings)
+
+
+def counted(findings: Sequence[Finding]) -> str:
+    """How many problems and notes there are."""
     problems, notes = (sum(finding.level == level for finding in findings) for level in ("problem", "note"))
-    counted = f"{_count(problems, 'problem')}, {_count(notes, 'note')}"
-    return "".join(f"{_lines(finding)}\n" for finding in findings) + f"doctor: {counted}\n"
+    return f"doctor: {_count(problems, 'problem')}, {_count(notes, 'note')}\n"
 
 
 def _lines(finding: Finding) -> str:

@@ -18,8 +18,10 @@ JOB: Final = 0.65
 """Seconds of a core that each capture's job takes beside its packets."""
 REST: Final = 30.0
 """Seconds that a run of the least takes."""
-DISK: Final = 100
+DISK: Final = 150
 """Bytes that a broker's packet leaves in results/, working files among them."""
+LEAST_DISK: Final = 10e6
+"""Bytes of the report with its figures, about."""
 COMPRESSION: Final = 4
 """Times that a compressed capture is longer decompressed: a guess, since only that tells."""
 UNKNOWN_PACKET: Final = 200
@@ -49,13 +51,13 @@ def describe(sites: Sequence[Mapping[str, Any]], glances: Sequence[Sequence[Glan
     total = sum(read + follow for read, follow in work)
     longest = max((follow for _, follow in work), default=0.0)
     seconds = REST + max(total / cores, longest)
-    disk = sum(kept for _, kept in counts) * DISK
+    disk = LEAST_DISK + sum(kept for _, kept in counts) * DISK
     findings = [
         Finding(
             "ok",
             "estimate",
             f"{'a minute' if seconds < 90 else _duration(seconds)} for a whole run with {cores} core{'' if cores == 1 else 's'}, from about "
-            f"{sum(packets for packets, _ in counts):,.2g} packets; a guess by what packets cost elsewhere, right within a factor of three or so",
+            f"{_rounded(sum(packets for packets, _ in counts))} packets; a guess by what packets cost elsewhere, right within a factor of three or so",
         )
     ]
     there = next(path for path in (results, *results.absolute().parents) if path.exists())
@@ -68,6 +70,10 @@ def describe(sites: Sequence[Mapping[str, Any]], glances: Sequence[Sequence[Glan
 
 def _duration(seconds: float) -> str:
     return f"{seconds / 60:,.0f} minutes" if seconds < 5400 else f"{seconds / 3600:,.1f} hours"
+
+
+def _rounded(number: float) -> str:
+    return f"{float(f'{number:.1e}'):,.0f}"
 
 
 def _size(size: float) -> str:
