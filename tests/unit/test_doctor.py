@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from brokerlens.doctor.captures import Glance, Stretch, chosen, glance
 from brokerlens.doctor.findings import Finding, as_text, counted
 from brokerlens.errors import inert
 from brokerlens.report.zones import Zone
+from brokerlens.wireshark import tools
 from doctor import doctor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -194,7 +196,7 @@ def test_faulty_captures_are_named_and_the_rest_is_told_all_the_same(tmp_path: P
 
 def test_a_link_type_that_only_wireshark_may_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = with_captures(tmp_path, {"a.pcap": pcap([record(NOON)], link=147)})
-    monkeypatch.setattr(captures.tools, "installed", lambda: False)
+    monkeypatch.setattr(tools, "installed", lambda: False)
     (note,) = [finding for finding in examined(place) if finding.level == "note" and "link type" in finding.text]
     assert "147" in note.text
     assert "tshark" in note.do
@@ -289,7 +291,7 @@ def test_the_installation_that_runs_this_has_no_problem() -> None:
 
 
 def test_tshark_is_asked_for_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installation.tools, "installed", lambda: False)
+    monkeypatch.setattr(tools, "installed", lambda: False)
     assert installation.wireshark([]).level == "note"
     needed = installation.needs_of([site(), site(site="far", decoder="wireshark", keys=True)])
     assert needed == ["run1/far (decoder: wireshark, tls_keylog)"]
@@ -322,7 +324,7 @@ def test_time_and_disk_grow_with_the_captures(monkeypatch: pytest.MonkeyPatch, t
     assert forecast.packets_of(small, [look._replace(compressed=True)]) == (8e6, 4e6)
     assert "about 160 MB of disk" in told(forecast.describe([small], [[look]], 2, tmp_path))
     large = site(captures=[{"path": "a", "name": "a", "bytes": 10**13}])
-    monkeypatch.setattr(forecast.shutil, "disk_usage", lambda _: type("usage", (), {"free": 10**9}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("usage", (), {"free": 10**9}))
     time, disk = forecast.describe([large], [[look]], 2, tmp_path)
     assert "hours" in time.text
     assert "guess" in time.text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -111,7 +111,7 @@ class Capture:
         """Blocks of decryption secrets seen."""
         return self._format.secrets
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self) -> Generator[Chunk]:
         """The capture's packets, a chunk at a time. Bad data end them: ``truncated`` says so.
 
         Raises CaptureError where the data are bad before the first packet.
