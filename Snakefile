@@ -24,6 +24,7 @@ include: "workflow/rules/report.smk"
 include: "workflow/rules/verify.smk"
 include: "workflow/rules/costs.smk"
 include: "workflow/rules/doctor.smk"
+include: "workflow/rules/bundle.smk"
 
 
 localrules:

@@ -16,6 +16,7 @@ sys.path.insert(0, str(SCRIPTS))
 from snakemake.common import overwrite_function_params
 
 from brokerlens import array_task, closure, config as configuration, place, progress
+from brokerlens.bundle.settings import publishable
 from brokerlens.errors import LONGEST_MESSAGE, UserError, inert
 from brokerlens.remote import is_remote
 
@@ -39,6 +40,7 @@ except UserError as fault:
 REPORT = "results/report/index.html"
 FIGURES = "results/report/figures"
 VERIFICATION = "results/verify/differences.csv"
+BUNDLE = "results/bundle.zip"
 # One look-up per job, however many captures there are.
 CAPTURES = {
     (experiment.name, site.name, capture.key): capture
@@ -453,6 +455,34 @@ def costs_settings(wildcards):
     return {"benchmarks": "results/benchmarks", "sizes": sizes, "table": "results/costs.csv"}
 
 
+# bundle
+
+
+@called_often
+def capture_size(wildcards):
+    """Size and date of a capture, as a job that reads no more of the configuration depends on them."""
+    return size_of(CAPTURES[wildcards.experiment, wildcards.site, wildcards.capture])
+
+
+def all_checksums():
+    """Checksums of all captures, in the order of experiments, sites and captures. Among the working files: their paths name captures."""
+    return [
+        f"results/intermediate/checksums/{experiment.name}/{site.name}/{capture.key}.json"
+        for experiment, site in all_sites()
+        for capture in site.captures
+    ]
+
+
+def bundle_settings(wildcards):
+    """What the bundle says beside results: captures by the names that outputs may show, in the order of their checksums, and the configuration as may be published."""
+    captures = [
+        {"experiment": experiment.name, "site": site.name, "capture": capture.name}
+        for experiment, site in all_sites()
+        for capture in site.captures
+    ]
+    return {"captures": captures, "settings": publishable(CONFIG), "lock": str(SCRIPTS.parents[1] / "requirements.txt")}
+
+
 # doctor
 
 
@@ -494,7 +524,9 @@ def inventory():
 def whereabouts():
     """Where the report is, if there is one: single files can be asked for, too."""
     here = Path.cwd().samefile(workflow.basedir)
-    found = {what: path for what, path in (("report", REPORT), ("verification", VERIFICATION)) if os.path.exists(path)}
+    found = {what: path for what, path in (("report", REPORT), ("verification", VERIFICATION), ("bundle", BUNDLE)) if os.path.exists(path)}
+    if "bundle" in found and os.path.getmtime(BUNDLE) < os.path.getmtime(found.get("report", BUNDLE)):
+        del found["bundle"]  # of an earlier report
     return "\n".join(f"{what}: {path if here else os.path.abspath(path)}" for what, path in found.items()) or "done"
 
 

@@ -105,6 +105,8 @@ class Site:
     """One place where captures were taken."""
 
     name: str
+    places: tuple[str, ...]
+    """Where its captures are, as the configuration says it."""
     captures: tuple[Capture, ...]
     """Sorted by name."""
     brokers: tuple[str, ...]
@@ -151,6 +153,16 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Bundle:
+    """What the description of a bundle says of its publication; None where that was not said."""
+
+    license: str | None
+    """An identifier of SPDX, or an address."""
+    published: str | None
+    """A date, `2026-01-31`."""
+
+
+@dataclass(frozen=True)
 class Configuration:
     """The whole configuration; experiments and sites are in the order of their names."""
 
@@ -160,6 +172,9 @@ class Configuration:
     report: Report
     sample: int | None
     """Packets of each capture that `verify` compares; None for all."""
+    bundle: Bundle
+    anonymize: bool
+    """Names and addresses are in no output but the working files."""
 
 
 def read(given: Mapping[str, Any], storage_client: Callable[[], Any] = _no_storage) -> Configuration:
@@ -175,6 +190,7 @@ def read(given: Mapping[str, Any], storage_client: Callable[[], Any] = _no_stora
     _refuse_what_is_not_there(plain)
     zone = time_zone(plain["timezone"], "timezone")
     _check_numbers(plain, "")
+    _check_date(plain["bundle"]["published"], "bundle.published")
     experiments = {name: _experiment(name, plain["experiments"][name], zone, storage_client) for name in plain["experiments"]}
     _check_baseline(plain["baseline"], experiments.values())
     return Configuration(
@@ -185,6 +201,8 @@ def read(given: Mapping[str, Any], storage_client: Callable[[], Any] = _no_stora
             title=plain["report"]["title"], margin=float(plain["report"]["margin"]), share_over_ms=float(plain["report"]["share_over_ms"])
         ),
         sample=None if plain["verify"]["sample"] == "all" else plain["verify"]["sample"],
+        bundle=Bundle(license=plain["bundle"]["license"] and plain["bundle"]["license"].strip(), published=plain["bundle"]["published"]),
+        anonymize=str(plain["anonymize"]).lower() == "true",
     )
 
 
@@ -264,6 +282,9 @@ def _mend_yaml(plain: dict[str, Any]) -> None:
     """Undo what YAML does to unquoted times and offsets where the meaning is certain; refuse the rest with the advice to quote."""
     if "timezone" in plain:
         plain["timezone"] = _offset_from_number(plain["timezone"])
+    bundle = plain.get("bundle")
+    if isinstance(bundle, dict) and type(bundle.get("published")) is dt.date:
+        bundle["published"] = str(bundle["published"])
     for name, experiment in _maps(plain.get("experiments")):
         window = experiment.get("window")
         if isinstance(window, dict):
@@ -489,6 +510,13 @@ def _check_numbers(value: Any, key: str) -> None:
         raise _fault(key, str(value), "a finite number")
 
 
+def _check_date(text: str | None, key: str) -> None:
+    try:
+        dt.date.fromisoformat(text or "2026-01-31")
+    except ValueError:
+        raise _fault(key, _found(text), "a date such as 2026-01-31") from None
+
+
 def _check_clock_change(moment: dt.datetime, text: str, key: str) -> None:
     """Local times that the clocks skipped or showed twice have no certain meaning."""
     offsets = [moment.replace(fold=fold).utcoffset() for fold in (0, 1)]
@@ -537,6 +565,7 @@ def _site(name: str, settings: Mapping[str, Any], key: str, storage_client: Call
     offset = settings["clock_offset_ms"]
     return Site(
         name=name,
+        places=tuple(_listed(settings["captures"])),
         captures=find_captures(_listed(settings["captures"]), f"{key}.captures", storage_client),
         brokers=_brokers(_listed(settings["brokers"]), f"{key}.brokers"),
         tap=settings["tap"],
