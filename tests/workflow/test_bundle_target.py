@@ -52,7 +52,7 @@ def test_the_bundle_of_a_real_run(ran: Workbench) -> None:
     results = ran.work / "results"
     assert files["report/index.html"] == (results / "report/index.html").read_bytes()
     assert files["sites.parquet"] == (results / "sites/sites.parquet").read_bytes()
-    figures = {f"report/figures/{figure.name}" for figure in (results / "report/figures").iterdir()}
+    figures = {f"report/figures/{figure.name}" for figure in (results / "report/figures").glob("[!.]*")}
     assert figures == {name for name in files if name.startswith("report/figures/")}
     captures = pl.read_csv(io.BytesIO(files["captures.csv"]))
     assert captures.height == 18

@@ -532,7 +532,7 @@ def whereabouts():
 
 def next_steps():
     """What to do after a failure."""
-    if [rule.name for rule in workflow.dag.targetrules] == ["doctor"]:
+    if [target.name for target in workflow.dag.targetrules] == ["doctor"]:
         return "Each line above that begins with `problem` says what to do."
     return (
         "Something failed; the message stands above and in the log file named there. Mend it and run the same command again: what is done stays done.\n"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from brokerlens.config import Configuration, Experiment, Site, time_zone
+from brokerlens.config import Configuration, Experiment, KeyLogFile, Site, time_zone
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 
@@ -53,7 +53,8 @@ def _experiment(configuration: Configuration, experiment: Experiment) -> dict[st
 
 
 def _site(site: Site, *, hidden: bool) -> dict[str, Any]:
-    keys = site.tls_keylog if site.tls_keylog in (None, "captures") else "hidden" if hidden else site.tls_keylog.path
+    keys = site.tls_keylog
+    key_place = ("hidden" if hidden else keys.path) if isinstance(keys, KeyLogFile) else keys
     return _said(
         {
             "captures": [capture.name for capture in site.captures] if hidden else list(site.places),
@@ -62,7 +63,7 @@ def _site(site: Site, *, hidden: bool) -> dict[str, Any]:
             "cluster": site.cluster,
             "topic_ids": dict(site.topic_ids),
             "clock_offset_ms": site.clock_offset_ms,
-            "tls_keylog": keys,
+            "tls_keylog": key_place,
             "decoder": site.decoder,
             "shards": site.shards,
         }
