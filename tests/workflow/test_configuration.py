@@ -53,6 +53,7 @@ def test_a_key_on_the_command_line_changes_a_users_file(fresh: Workbench) -> Non
 def test_the_shipped_example_elsewhere_says_where_it_looked(bench: Workbench) -> None:
     (said,) = bench.failed("--dry-run", configured=False)
     assert "resources/example/experiment07/edge is not there" in said
+    assert "No configuration was given (--configfile my.yaml)" in said
     assert str(bench.work) in said
 
 
@@ -85,6 +86,7 @@ def test_a_faulty_configuration_is_one_message_and_no_traceback(fresh: Workbench
     assert len(lines) == 1
     assert lines[0].startswith("Configuration error in ")
     assert said in lines[0]
+    assert "No configuration was given" not in lines[0]
     assert len(lines[0]) < 400
 
 

@@ -31,7 +31,8 @@ try:
     CONFIG = configuration.read(config, s3_client)
 except configuration.ConfigError as fault:
     # A WorkflowError would say at which line of this file it was raised, which helps nobody.
-    sys.exit(f"Configuration error in {inert(str(fault), LONGEST_MESSAGE)}")
+    example = " No configuration was given (--configfile my.yaml), so this is the shipped example's, which runs in the workflow's folder."
+    sys.exit(f"Configuration error in {inert(str(fault), LONGEST_MESSAGE)}{example if SHIPPED else ''}")
 try:
     place.check_writable(Path.cwd())
 except UserError as fault:
@@ -41,6 +42,7 @@ REPORT = "results/report/index.html"
 FIGURES = "results/report/figures"
 VERIFICATION = "results/verify/differences.csv"
 BUNDLE = "results/bundle.zip"
+METRICS = "results/metrics.csv"
 # One look-up per job, however many captures there are.
 CAPTURES = {
     (experiment.name, site.name, capture.key): capture
@@ -49,6 +51,7 @@ CAPTURES = {
     for capture in site.captures
 }
 ALL_BYTES = sum(capture.bytes for capture in CAPTURES.values())
+WATCHED = []  # who watches the run, once it has begun
 # Minutes for the capture that takes longest, on a slow machine: bytes by what a decoder reads in a minute.
 SLOWEST_SPLIT = max(
     capture.bytes / {"native": 5e8, "wireshark": 5e7}[site.decoder]
@@ -512,6 +515,7 @@ def show_progress():
     told = progress.Progress({key: CAPTURES[key].bytes for key in to_read}, lambda line: print(line, file=sys.stderr, flush=True))
     told.watch()
     logger.addHandler(told)
+    WATCHED.append(told)
 
 
 def inventory():
@@ -522,19 +526,29 @@ def inventory():
 
 
 def whereabouts():
-    """Where the report is, if there is one: single files can be asked for, too."""
+    """Where the report is, if there is one: single files can be asked for, too. And which sites it has no figures of."""
     here = Path.cwd().samefile(workflow.basedir)
     found = {what: path for what, path in (("report", REPORT), ("verification", VERIFICATION), ("bundle", BUNDLE)) if os.path.exists(path)}
     if "bundle" in found and os.path.getmtime(BUNDLE) < os.path.getmtime(found.get("report", BUNDLE)):
         del found["bundle"]  # of an earlier report
-    return "\n".join(f"{what}: {path if here else os.path.abspath(path)}" for what, path in found.items()) or "done"
+    lines = [f"{what}: {path if here else os.path.abspath(path)}" for what, path in found.items()]
+    empty = progress.outside_their_window(METRICS) if "all" in targets() else []
+    return "\n".join([*empty, *lines]) or "done"
 
 
 def next_steps():
-    """What to do after a failure."""
-    if [target.name for target in workflow.dag.targetrules] == ["doctor"]:
+    """What failed, where Snakemake's own lines have come to an end, and what to do about it."""
+    if targets() == {"doctor"}:
         return "Each line above that begins with `problem` says what to do."
-    return (
-        "Something failed; the message stands above and in the log file named there. Mend it and run the same command again: what is done stays done.\n"
-        "A capture that cannot be read fails alone: mend it or take it out of `captures`. With --keep-going the other captures and sites go on meanwhile."
+    return "\n".join(
+        [
+            *(line for told in WATCHED for line in told.failures()),
+            "Something failed; the message stands above and in the log file named there. Mend it and run the same command again: what is done stays done.",
+            "A capture that cannot be read fails alone: mend it or take it out of `captures`. With --keep-going the other captures and sites go on meanwhile.",
+        ]
     )
+
+
+def targets():
+    """Names of the targets that were asked for."""
+    return {target.name for target in workflow.dag.targetrules}
