@@ -271,21 +271,20 @@ def test_the_last_of_some_captures_ends_when_the_next_one_would_begin() -> None:
 # The machine
 
 
-def test_versions_beside_the_pins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_versions_beside_the_pins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     installed = {"numba": "1.0", "polars": "2.0"}
     monkeypatch.setattr(installation, "_installed", installed.get)
-    found = {
-        finding.level: finding
-        for finding in installation.versions("numba==1.0\npolars==3.0\nscipy==4.0\n# Checks and tests.\npytest==1\n")[1:]
-    }
+    (tmp_path / "pins").write_text("numba==1.0\npolars==3.0\nscipy==4.0\n# Checks and tests.\npytest==1\n")
+    found = {finding.level: finding for finding in installation.versions(tmp_path / "pins")[1:]}
     assert found["ok"].text == "numba 1.0, as pinned"
     assert "polars 2.0 instead of 3.0" in found["note"].text
     assert found["problem"].text == "not installed: scipy"
     assert "make env" in found["problem"].do
+    assert installation.versions(tmp_path / "elsewhere")[1].level == "note"
 
 
 def test_the_installation_that_runs_this_has_no_problem() -> None:
-    found = installation.versions((ROOT / "requirements.in").read_text())
+    found = installation.versions(ROOT / "requirements.in")
     assert not [finding for finding in found if finding.level == "problem"]
     assert "snakemake" in told(found)
 

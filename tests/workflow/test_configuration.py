@@ -68,6 +68,8 @@ def changed(**site: Any) -> dict[str, Any]:
         (changed(captures="nowhere"), "experiments.mine.sites.edge.captures: nowhere is not there"),
         (changed(captures="data/*.cap"), "experiments.mine.sites.edge.captures: data/*.cap matches no file."),
         (changed(brokers=["10.0.0.1"]), 'experiments.mine.sites.edge.brokers: found "10.0.0.1", expected "ip:port"'),
+        (changed(brokers=["\x1b[31mred\n:1"]), r'found "\x1b[31mred\n:1", expected "ip:port"'),
+        (changed(captures="x" * 10_000), "x … x"),
         (MINE | {"timezone": "Mars/Olympus"}, 'timezone: found "Mars/Olympus", expected an IANA name'),
         (MINE | {"anonymize": True}, "anonymize: not available in this version"),
         (
@@ -87,7 +89,7 @@ def test_a_faulty_configuration_is_one_message_and_no_traceback(fresh: Workbench
     assert lines[0].startswith("Configuration error in ")
     assert said in lines[0]
     assert "No configuration was given" not in lines[0]
-    assert len(lines[0]) < 400
+    assert len(lines[0]) < 600
 
 
 def test_yaml_that_is_none(fresh: Workbench, tmp_path: Path) -> None:

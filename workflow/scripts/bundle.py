@@ -41,10 +41,14 @@ def captures_table(captures: Sequence[Mapping[str, str]], checksums: Sequence[st
     return text.getvalue()
 
 
-def versions(lock: str) -> str:
-    """The packages of ``requirements.txt`` that are installed, with their versions, a line each, behind the workflow's and Python's."""
+def versions(lock: Path) -> str:
+    """The packages of ``requirements.txt`` that are installed, with their versions, a line each, behind the workflow's and Python's; without that file of all that are installed."""
     lines = [f"brokerlens=={__version__}", f"Python {platform.python_version()}"]
-    for name in re.findall(r"^([A-Za-z0-9._-]+)==", lock, re.MULTILINE):
+    if lock.is_file():
+        names = re.findall(r"^([A-Za-z0-9._-]+)==", lock.read_text(encoding="utf-8"), re.MULTILINE)
+    else:
+        names = sorted({found.name.lower() for found in importlib.metadata.distributions()})
+    for name in names:
         try:
             lines.append(f"{name}=={importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
@@ -90,7 +94,7 @@ def bundle(
         "sites.parquet": Path(sites),
         "configuration.yaml": yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True).encode(),
         "captures.csv": captures_table(captures, checksums).encode(),
-        "versions.txt": versions(Path(lock).read_text(encoding="utf-8")).encode(),
+        "versions.txt": versions(Path(lock)).encode(),
     }
     described = crate.describe(
         {path: len(content) if isinstance(content, bytes) else content.stat().st_size for path, content in files.items()},

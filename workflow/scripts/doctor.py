@@ -23,7 +23,7 @@ def doctor(*, sites: Sequence[Mapping[str, Any]], timezone: str, requirements: s
     ``path``, ``name`` and ``bytes``.
     """
     findings = [
-        *installation.versions(Path(requirements).read_text(encoding="utf-8")),
+        *installation.versions(Path(requirements)),
         installation.wireshark(installation.needs_of(sites)),
         installation.kernels(os.environ["NUMBA_CACHE_DIR"]),
         *installation.folders(Path(results)),

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from brokerlens import remote
-from brokerlens.errors import UserError
+from brokerlens.errors import UserError, inert
 from brokerlens.tls.keys import check_key_log
 
 SCHEMA: Final = Path(__file__).resolve().parents[2] / "schemas" / "config.schema.yaml"
@@ -686,14 +686,14 @@ def _captures_at(place: str, key: str) -> list[Found]:
             raise _missing(place, key)
         matches = [Found.local(path, os.stat(path)) for path in map(_tidy, sorted(glob.glob(place, recursive=True)))]
     except OSError as error:
-        raise ConfigError(f"{key}: {error.filename or place} cannot be read: {error.strerror}.") from error
+        raise ConfigError(f"{key}: {inert(str(error.filename or place))} cannot be read: {error.strerror}.") from error
     files = [file for file in matches if not os.path.isdir(file.path)]
     if not files and matches:
         raise ConfigError(
-            f"{key}: {place} matches folders only, such as {matches[0].path}. A glob stands for the files it matches: add /*."
+            f"{key}: {inert(place)} matches folders only, such as {inert(matches[0].path)}. A glob stands for the files it matches: add /*."
         )
     if not files:
-        raise ConfigError(f"{key}: {place} matches no file. The working directory is {os.getcwd()}.")
+        raise ConfigError(f"{key}: {inert(place)} matches no file. The working directory is {os.getcwd()}.")
     return files
 
 
@@ -712,7 +712,9 @@ def _captures_in(folder: str, key: str) -> list[Found]:
 
 
 def _missing(place: str, key: str) -> ConfigError:
-    return ConfigError(f"{key}: {place} is not there ({_nearest(place)}). Relative paths start at the working directory, {os.getcwd()}.")
+    return ConfigError(
+        f"{key}: {inert(place)} is not there ({inert(_nearest(place))}). Relative paths start at the working directory, {os.getcwd()}."
+    )
 
 
 def _nearest(place: str) -> str:

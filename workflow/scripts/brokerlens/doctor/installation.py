@@ -20,14 +20,20 @@ PYTHONS: Final = ((3, 11), (3, 13))
 """The first and the last version that the pins are made for."""
 
 
-def versions(requirements: str) -> list[Finding]:
+def versions(requirements: Path) -> list[Finding]:
     """Python and the packages that a run imports, beside the pins of ``requirements.in``, whose tools for tests are left out."""
+    if not requirements.is_file():
+        return [_python(), Finding("note", "packages", f"their pins are not beside the workflow: there is no {requirements}")]
+    return [_python(), *_packages(requirements.read_text(encoding="utf-8"))]
+
+
+def _packages(requirements: str) -> list[Finding]:
     pins = re.findall(r"^([a-z0-9-]+)==(\S+)$", requirements.partition("# Checks and tests.")[0], re.MULTILINE)
     found = {name: _installed(name) for name, _ in pins}
     missing = [name for name, version in found.items() if version is None]
     other = [f"{name} {found[name]} instead of {version}" for name, version in pins if found[name] not in (None, version)]
     good = ", ".join(f"{name} {version}" for name, version in pins if found[name] == version)
-    findings = [_python()]
+    findings = []
     if good:
         findings.append(Finding("ok", "packages", f"{good}, as pinned"))
     if other:
