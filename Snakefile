@@ -6,7 +6,8 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 # A configuration given with --configfile counts alone; without one the shipped example runs.
-if "experiments" not in config and not workflow.overwrite_configfiles:
+SHIPPED = "experiments" not in config and not workflow.overwrite_configfiles
+if SHIPPED:
 
     configfile: Path(workflow.current_basedir.get_path_or_uri(secret_free=False)) / "config" / "config.yaml"
 
@@ -24,12 +25,15 @@ include: "workflow/rules/compare.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/verify.smk"
 include: "workflow/rules/costs.smk"
+include: "workflow/rules/doctor.smk"
+include: "workflow/rules/bundle.smk"
 
 
 localrules:
     all,
     verify,
     costs,
+    doctor,
     excerpts,
 
 

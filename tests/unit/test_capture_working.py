@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from brokerlens.capture import working
 from brokerlens.capture.columns import ROW_COLUMNS
-from brokerlens.capture.working import Rows, Writer, read_facts, read_rows
+from brokerlens.capture.working import Rows, Writer, read_facts, read_provenance, read_rows
+from brokerlens.errors import UserError
+from list_captures import list_captures
 
 Group = tuple[dict[str, np.ndarray[Any, Any]], list[tuple[int, int, bytes]]]
 
@@ -122,3 +125,24 @@ def test_what_was_begun_and_given_up_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "x").iterdir() if not path.name.startswith(".")] == []
     writer.abandon()
     assert list((tmp_path / "x").iterdir()) == []
+
+
+LOST = ("connections.parquet", "packets.parquet", "kept.parquet", "kept_bytes.parquet", "facts.json")
+
+
+@pytest.mark.parametrize("name", LOST)
+@pytest.mark.parametrize("left", [None, b"", b"PAR1 something else"], ids=["lost", "empty", "another"])
+def test_working_files_of_which_one_is_lost_or_damaged_are_said_to_be(tmp_path: Path, name: str, left: bytes | None) -> None:
+    """Snakemake looks at the folder alone, so the merge is where this shows: which folder, and what to do."""
+    write(tmp_path / "x", "x", 1, [])
+    (tmp_path / "x" / name).unlink()
+    if left is not None:
+        (tmp_path / "x" / name).write_bytes(left)
+    with pytest.raises(UserError, match=r"x: found working files that cannot be read .* Remove the folder and run the same command again"):
+        next(read_rows([tmp_path / "x"]))
+    if name == "packets.parquet":
+        with pytest.raises(UserError, match="x: found working files"):
+            read_provenance(tmp_path / "x")
+    if name == "facts.json":
+        with pytest.raises(UserError, match=r"x: found no facts.json that can be read .* Remove the folder"):
+            list_captures(folders=[tmp_path / "x"], captures=tmp_path / "list")

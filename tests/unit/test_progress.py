@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 
-from brokerlens.progress import SECONDS, Progress
+from brokerlens.progress import FAILURES, SECONDS, Progress, outside_their_window
 
 SIZES = {("run1", "edge", "a.pcap"): 30_000_000, ("run1", "edge", "b.pcap"): 10_000_000}
 
@@ -90,3 +91,37 @@ def test_a_capture_that_was_not_to_be_read_counts_no_bytes(progress: Progress, c
     clock.now = 20.0
     log(progress, "job_finished", job_id=1)
     assert said == ["20 s; 1 of 2 captures read, 0.0 of 40.0 MB, 0.00 MB/s"]
+
+
+def test_what_failed_is_said_again_in_a_line_each(progress: Progress, tmp_path: Path) -> None:
+    for number in range(FAILURES + 3):
+        begin(progress, number, "split_capture", experiment="run1", site="edge", capture=f"{number}.pcap")
+        log_file = tmp_path / f"{number}.log"
+        log_file.write_text(f"12:00:00 INFO reading\nerror: {number}.pcap: found no capture\n")
+        log(progress, "job_error", jobid=number, log=[str(log_file)])
+    log(progress, "job_finished", job_id=0)  # a second attempt
+    lines = progress.failures()
+    assert lines[0] == "failed: split_capture run1/edge/1.pcap: 1.pcap: found no capture"
+    assert lines[-1] == "failed: 2 more"
+    assert len(lines) == FAILURES + 1
+
+
+def test_a_failure_without_a_message_names_its_log(progress: Progress, tmp_path: Path) -> None:
+    begin(progress, 1, "report")
+    (tmp_path / "report.log").write_text("Traceback (most recent call last):\n")
+    log(progress, "job_error", jobid=1, log=[str(tmp_path / "report.log")])
+    begin(progress, 2, "compare")
+    log(progress, "job_error", jobid=2, log=[str(tmp_path / "lost.log")])
+    assert progress.failures() == [f"failed: report : see {tmp_path}/report.log", f"failed: compare : see {tmp_path}/lost.log"]
+
+
+def test_a_site_of_which_nothing_is_inside_its_window(tmp_path: Path) -> None:
+    table = tmp_path / "metrics.csv"
+    assert outside_their_window(table) == []
+    head = "experiment,site,metric,group,statistic,value,unit,n,ci_low,ci_high\n"
+    table.write_text(
+        f"{head}run1,edge,packets,all,count,,packets,0,,\nrun1,edge,resets,all,count,,packets,0,,\nrun1,cloud,packets,all,count,7.0,packets,7,,\n"
+    )
+    (line,) = outside_their_window(table)
+    assert line.startswith("note: no packet of run1/edge is inside its window")
+    assert "doctor" in line

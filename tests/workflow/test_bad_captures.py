@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -59,6 +60,12 @@ def test_what_is_no_capture_fails_with_a_message(bench: Workbench, said: str, na
     assert line in said
     assert "Traceback" not in log
     assert not (bench.work / "results/intermediate/captures/run1/edge" / name).exists()
+
+
+def test_behind_all_that_snakemake_says_the_messages_stand_again(said: str) -> None:
+    last = said.rpartition("Shutting down")[2]
+    for name in BAD:
+        assert re.search(rf"^failed: split_capture run1/edge/{name}: edge/{name}: found ", last, re.MULTILINE)
 
 
 def test_a_cut_capture_is_used_up_to_the_cut_and_flagged(bench: Workbench, said: str) -> None:

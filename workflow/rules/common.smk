@@ -21,8 +21,9 @@ sys.path.insert(0, str(SCRIPTS))
 
 from snakemake.common import overwrite_function_params
 
-from brokerlens import array_task, closure, config as configuration, progress, pseudonyms, published
-from brokerlens.errors import UserError
+from brokerlens import array_task, closure, config as configuration, place, progress, pseudonyms, published
+from brokerlens.bundle.settings import publishable
+from brokerlens.errors import LONGEST_MESSAGE, UserError, inert
 from brokerlens.remote import is_remote
 
 
@@ -41,7 +42,12 @@ try:
     HIDE = pseudonyms.Pseudonyms(pseudonyms.read_secret(CONFIG.secret_file)) if CONFIG.anonymize else pseudonyms.AS_THEY_ARE
 except UserError as fault:
     # A WorkflowError would say at which line of this file it was raised, which helps nobody.
-    sys.exit(f"Configuration error in {fault}")
+    example = " No configuration was given (--configfile my.yaml), so this is the shipped example's, which runs in the workflow's folder."
+    sys.exit(f"Configuration error in {inert(str(fault), LONGEST_MESSAGE)}{example if SHIPPED else ''}")
+try:
+    place.check_writable(Path.cwd())
+except UserError as fault:
+    sys.exit(f"Nothing can be written: {fault}")
 
 # As outputs may show it: what reads captures and working files needs the real one, everything behind only this.
 SHOWN = configuration.shown(CONFIG, HIDE)
@@ -53,6 +59,8 @@ FIGURES = "results/report/figures"
 VERIFICATION = "results/verify/differences.csv"
 VERIFIED = f"{OF_JOBS}/verify/captures"
 COSTS = "results/costs.csv"
+BUNDLE = "results/bundle.zip"
+METRICS = "results/metrics.csv"
 # One look-up per job, however many captures there are.
 CAPTURES = {
     (experiment.name, site.name, capture.key): capture
@@ -61,6 +69,7 @@ CAPTURES = {
     for capture in site.captures
 }
 ALL_BYTES = sum(capture.bytes for capture in CAPTURES.values())
+WATCHED = []  # who watches the run, once it has begun
 # Minutes for the capture that takes longest, on a slow machine: bytes by what a decoder reads in a minute.
 SLOWEST_SPLIT = max(
     capture.bytes / {"native": 5e8, "wireshark": 5e7}[site.decoder]
@@ -529,6 +538,54 @@ def costs_settings(wildcards):
     return {"benchmarks": f"{OF_JOBS}/benchmarks", "sizes": sizes, "table": COSTS}
 
 
+# bundle
+
+
+@called_often
+def capture_size(wildcards):
+    """Size and date of a capture, as a job that reads no more of the configuration depends on them."""
+    return size_of(CAPTURES[wildcards.experiment, wildcards.site, wildcards.capture])
+
+
+def all_checksums():
+    """Checksums of all captures, in the order of experiments, sites and captures. Among the working files: their paths name captures."""
+    return [
+        f"results/intermediate/checksums/{experiment.name}/{site.name}/{capture.key}.json"
+        for experiment, site in all_sites(SHOWN)
+        for capture in site.captures
+    ]
+
+
+def bundle_settings(wildcards):
+    """What the bundle says beside results: captures by the names that outputs may show, in the order of their checksums, and the configuration as may be published."""
+    captures = [
+        {"experiment": experiment.name, "site": site.name, "capture": capture.name}
+        for experiment, site in all_sites(SHOWN)
+        for capture in site.captures
+    ]
+    return {"captures": captures, "settings": publishable(SHOWN), "lock": str(SCRIPTS.parents[1] / "requirements.txt")}
+
+
+# doctor
+
+
+def doctor_settings(wildcards):
+    """What the doctor looks at: every site with its captures, the pins, and where results go."""
+    sites = [
+        {
+            "experiment": experiment.name,
+            "site": site.name,
+            "window": window_of(experiment),
+            "brokers": list(site.brokers),
+            "decoder": site.decoder,
+            "keys": site.tls_keylog is not None,
+            "captures": [{"path": capture.path, "name": capture.name, "bytes": capture.bytes} for capture in site.captures],
+        }
+        for experiment, site in all_sites()
+    ]
+    return {"sites": sites, "timezone": CONFIG.timezone, "requirements": str(SCRIPTS.parents[1] / "requirements.in"), "results": "results"}
+
+
 # What a run says
 
 
@@ -553,6 +610,7 @@ def show_progress():
     told = progress.Progress({key: CAPTURES[key].bytes for key in to_read}, lambda line: print(line, file=sys.stderr, flush=True))
     told.watch()
     logger.addHandler(told)
+    WATCHED.append(told)
 
 
 def inventory():
@@ -563,15 +621,29 @@ def inventory():
 
 
 def whereabouts():
-    """Where the report is, if there is one: single files can be asked for, too."""
+    """Where the report is, if there is one: single files can be asked for, too. And which sites it has no figures of."""
     here = Path.cwd().samefile(workflow.basedir)
-    found = {what: path for what, path in (("report", REPORT), ("verification", VERIFICATION)) if os.path.exists(path)}
-    return "\n".join(f"{what}: {path if here else os.path.abspath(path)}" for what, path in found.items()) or "done"
+    found = {what: path for what, path in (("report", REPORT), ("verification", VERIFICATION), ("bundle", BUNDLE)) if os.path.exists(path)}
+    if "bundle" in found and os.path.getmtime(BUNDLE) < os.path.getmtime(found.get("report", BUNDLE)):
+        del found["bundle"]  # of an earlier report
+    lines = [f"{what}: {path if here else os.path.abspath(path)}" for what, path in found.items()]
+    empty = progress.outside_their_window(METRICS) if "all" in targets() else []
+    return "\n".join([*empty, *lines]) or "done"
 
 
 def next_steps():
-    """What to do after a failure."""
-    return (
-        "Something failed; the message stands above and in the log file named there. Mend it and run the same command again: what is done stays done.\n"
-        "A capture that cannot be read fails alone: mend it or take it out of `captures`. With --keep-going the other captures and sites go on meanwhile."
+    """What failed, where Snakemake's own lines have come to an end, and what to do about it."""
+    if targets() == {"doctor"}:
+        return "Each line above that begins with `problem` says what to do."
+    return "\n".join(
+        [
+            *(line for told in WATCHED for line in told.failures()),
+            "Something failed; the message stands above and in the log file named there. Mend it and run the same command again: what is done stays done.",
+            "A capture that cannot be read fails alone: mend it or take it out of `captures`. With --keep-going the other captures and sites go on meanwhile.",
+        ]
     )
+
+
+def targets():
+    """Names of the targets that were asked for."""
+    return {target.name for target in workflow.dag.targetrules}

@@ -12,9 +12,9 @@ rule choose_cases:
     output:
         cases="results/cases/experiment={experiment}/site={site}/cases.parquet",
     log:
-        "results/logs/choose_cases/{experiment}/{site}.log",
+        log_file("choose_cases/{experiment}/{site}"),
     benchmark:
-        "results/benchmarks/choose_cases/{experiment}/{site}.tsv"
+        benchmark_file("choose_cases/{experiment}/{site}")
     conda:
         "../../environment.yml"
     threads: 1
@@ -37,9 +37,9 @@ checkpoint list_excerpts:
     output:
         captures="results/intermediate/excerpts/captures.json",
     log:
-        "results/logs/list_excerpts.log",
+        log_file("list_excerpts"),
     benchmark:
-        "results/benchmarks/list_excerpts.tsv"
+        benchmark_file("list_excerpts")
     conda:
         "../../environment.yml"
     threads: 1
@@ -65,9 +65,9 @@ rule write_excerpts:
     output:
         folder=directory("results/excerpts/{experiment}/{site}"),
     log:
-        "results/logs/write_excerpts/{experiment}/{site}.log",
+        log_file("write_excerpts/{experiment}/{site}"),
     benchmark:
-        "results/benchmarks/write_excerpts/{experiment}/{site}.tsv"
+        benchmark_file("write_excerpts/{experiment}/{site}")
     conda:
         "../../environment.yml"
     threads: 1

@@ -28,7 +28,7 @@ SiteName = tuple[str, str]
 """Experiment and site."""
 FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet takes a text that begins so for a formula."""
-WORKING_STAGES: Final = ("captures", "merged", "paths", "excerpts")
+WORKING_STAGES: Final = ("captures", "checksums", "merged", "paths", "excerpts")
 """Folders of working files under `intermediate/`, `STAGE/EXPERIMENT/`; `excerpts/` lies beside that."""
 
 

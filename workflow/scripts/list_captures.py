@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from brokerlens.errors import UserError
 from brokerlens.pseudonyms import AS_THEY_ARE, Pseudonyms, of_job
 
 if TYPE_CHECKING:
@@ -20,12 +21,13 @@ def list_captures(
 ) -> None:
     """Write the facts of the captures with these working folders, in order, as outputs may show them; ``paths`` of the captures by the names of their folders.
 
+    Raises `UserError` where a folder has none.
+
     The digest makes the list another whenever a working file is: a small file with a new date alone does not make Snakemake run what reads it.
     """
     found = {}
     for folder in map(Path, folders):
-        facts = json.loads(_facts(folder).read_text(encoding="utf-8"))
-        found[folder.name] = {**shown(facts, hide, [folder.name, (paths or {}).get(folder.name, "")]), "digest": _digest(folder)}
+        found[folder.name] = {**shown(_facts(folder), hide, [folder.name, (paths or {}).get(folder.name, "")]), "digest": _digest(folder)}
     Path(captures).write_text(json.dumps(found, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -44,8 +46,15 @@ def shown(facts: Mapping[str, Any], hide: Pseudonyms, names: Sequence[str]) -> d
     }
 
 
-def _facts(folder: str | Path) -> Path:
-    return Path(folder) / "facts.json"
+def _facts(folder: Path) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder}: found no facts.json that can be read ({error}); expected the working files that split_capture left. "
+            "Remove the folder and run the same command again: its capture is read again."
+        ) from error
+    return facts
 
 
 def _digest(folder: Path) -> str:

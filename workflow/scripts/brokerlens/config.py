@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from brokerlens import remote
-from brokerlens.errors import UserError
+from brokerlens.errors import UserError, inert
 from brokerlens.pseudonyms import Pseudonyms
 from brokerlens.tls.keys import check_key_log
 
@@ -106,6 +106,8 @@ class Site:
     """One place where captures were taken."""
 
     name: str
+    places: tuple[str, ...]
+    """Where its captures are, as the configuration says it."""
     captures: tuple[Capture, ...]
     """Sorted by name."""
     brokers: tuple[str, ...]
@@ -152,6 +154,16 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Bundle:
+    """What the description of a bundle says of its publication; None where that was not said."""
+
+    license: str | None
+    """An identifier of SPDX, or an address."""
+    published: str | None
+    """A date, `2026-01-31`."""
+
+
+@dataclass(frozen=True)
 class Configuration:
     """The whole configuration; experiments and sites are in the order of their names."""
 
@@ -161,6 +173,7 @@ class Configuration:
     report: Report
     sample: int | None
     """Packets of each capture that `verify` compares; None for all."""
+    bundle: Bundle
     anonymize: bool
     """Names and addresses are in no output but the working files."""
     secret_file: str
@@ -181,6 +194,7 @@ def read(given: Mapping[str, Any], storage_client: Callable[[], Any] = _no_stora
     _check_secret_file(secret_file)
     zone = time_zone(plain["timezone"], "timezone")
     _check_numbers(plain, "")
+    _check_date(plain["bundle"]["published"], "bundle.published")
     experiments = {name: _experiment(name, plain["experiments"][name], zone, storage_client) for name in plain["experiments"]}
     _check_baseline(plain["baseline"], experiments.values())
     return Configuration(
@@ -191,6 +205,7 @@ def read(given: Mapping[str, Any], storage_client: Callable[[], Any] = _no_stora
             title=plain["report"]["title"], margin=float(plain["report"]["margin"]), share_over_ms=float(plain["report"]["share_over_ms"])
         ),
         sample=None if plain["verify"]["sample"] == "all" else plain["verify"]["sample"],
+        bundle=Bundle(license=plain["bundle"]["license"] and plain["bundle"]["license"].strip(), published=plain["bundle"]["published"]),
         anonymize=plain["anonymize"] in (True, "true", "True"),
         secret_file=secret_file,
     )
@@ -295,6 +310,9 @@ def _mend_yaml(plain: dict[str, Any]) -> None:
     """Undo what YAML does to unquoted times and offsets where the meaning is certain; refuse the rest with the advice to quote."""
     if "timezone" in plain:
         plain["timezone"] = _offset_from_number(plain["timezone"])
+    bundle = plain.get("bundle")
+    if isinstance(bundle, dict) and type(bundle.get("published")) is dt.date:
+        bundle["published"] = str(bundle["published"])
     for name, experiment in _maps(plain.get("experiments")):
         window = experiment.get("window")
         if isinstance(window, dict):
@@ -525,6 +543,13 @@ def _check_numbers(value: Any, key: str) -> None:
         raise _fault(key, str(value), "a finite number")
 
 
+def _check_date(text: str | None, key: str) -> None:
+    try:
+        dt.date.fromisoformat(text or "2026-01-31")
+    except ValueError:
+        raise _fault(key, _found(text), "a date such as 2026-01-31") from None
+
+
 def _check_clock_change(moment: dt.datetime, text: str, key: str) -> None:
     """Local times that the clocks skipped or showed twice have no certain meaning."""
     offsets = [moment.replace(fold=fold).utcoffset() for fold in (0, 1)]
@@ -573,6 +598,7 @@ def _site(name: str, settings: Mapping[str, Any], key: str, storage_client: Call
     offset = settings["clock_offset_ms"]
     return Site(
         name=name,
+        places=tuple(_listed(settings["captures"])),
         captures=find_captures(_listed(settings["captures"]), f"{key}.captures", storage_client),
         brokers=_brokers(_listed(settings["brokers"]), f"{key}.brokers"),
         tap=settings["tap"],
@@ -693,14 +719,14 @@ def _captures_at(place: str, key: str) -> list[Found]:
             raise _missing(place, key)
         matches = [Found.local(path, os.stat(path)) for path in map(_tidy, sorted(glob.glob(place, recursive=True)))]
     except OSError as error:
-        raise ConfigError(f"{key}: {error.filename or place} cannot be read: {error.strerror}.") from error
+        raise ConfigError(f"{key}: {inert(str(error.filename or place))} cannot be read: {error.strerror}.") from error
     files = [file for file in matches if not os.path.isdir(file.path)]
     if not files and matches:
         raise ConfigError(
-            f"{key}: {place} matches folders only, such as {matches[0].path}. A glob stands for the files it matches: add /*."
+            f"{key}: {inert(place)} matches folders only, such as {inert(matches[0].path)}. A glob stands for the files it matches: add /*."
         )
     if not files:
-        raise ConfigError(f"{key}: {place} matches no file. The working directory is {os.getcwd()}.")
+        raise ConfigError(f"{key}: {inert(place)} matches no file. The working directory is {os.getcwd()}.")
     return files
 
 
@@ -719,7 +745,9 @@ def _captures_in(folder: str, key: str) -> list[Found]:
 
 
 def _missing(place: str, key: str) -> ConfigError:
-    return ConfigError(f"{key}: {place} is not there ({_nearest(place)}). Relative paths start at the working directory, {os.getcwd()}.")
+    return ConfigError(
+        f"{key}: {inert(place)} is not there ({inert(_nearest(place))}). Relative paths start at the working directory, {os.getcwd()}."
+    )
 
 
 def _nearest(place: str) -> str:

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from brokerlens.errors import UserError
+from brokerlens.errors import LONGEST_MESSAGE, UserError, inert
 
 PACKAGE = Path(__file__).parent
 THREAD_VARIABLES = (
@@ -145,7 +145,7 @@ def logged(snakemake: Any) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {inert(str(error), LONGEST_MESSAGE)}", file=sys.stderr)
         sys.exit(1)
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -170,4 +170,7 @@ if _job is not None:
 collect_less_garbage()
 use_kernel_cache()
 if _job is not None:
-    compile_kernels_once()
+    if _job.params.get("interpreted"):  # a job of few packets, which shall not wait a minute for the compiler
+        os.environ["NUMBA_DISABLE_JIT"] = "1"
+    else:
+        compile_kernels_once()

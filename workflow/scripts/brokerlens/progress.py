@@ -1,17 +1,21 @@
-"""How far a run is: captures read of all, bytes per second, and what is at work, from the events that Snakemake logs.
+"""How far a run is, and what it came to: captures read of all, bytes per second, what is at work and what failed, from the events that Snakemake logs.
 
 A handler of its logger, added when jobs begin: a plugin for Snakemake's logger would have to be installed as a package, which a workflow is not.
 """
 
 from __future__ import annotations
 
+import csv
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 SECONDS = 15  # between two lines while jobs end; four times that while none does
 SHOWN = 3  # jobs at work that a line names
+FAILURES = 5  # failed jobs whose messages are said again
 
 Capture = tuple[str, str, str]
 
@@ -29,6 +33,7 @@ class Progress(logging.Handler):
         self._clock = clock
         self._began = self._said = clock()
         self._at_work: dict[int, tuple[str, Capture | None]] = {}
+        self._failed: dict[int, tuple[str, list[str]]] = {}
         self._read = 0
         self._bytes = 0
         self._last_read = self._began
@@ -42,7 +47,9 @@ class Progress(logging.Handler):
             case "job_finished":
                 self._end(vars(record)["job_id"], done=True)
             case "job_error":
-                self._end(vars(record)["jobid"], done=False)
+                number, logs = vars(record)["jobid"], vars(record).get("log") or []
+                self._failed[number] = (self._at_work.get(number, (f"job {number}", None))[0], list(map(str, logs)))
+                self._end(number, done=False)
 
     def _begin(self, job: Mapping[str, object]) -> None:
         number, wildcards = job["jobid"], job["wildcards"]
@@ -54,6 +61,8 @@ class Progress(logging.Handler):
 
     def _end(self, number: int, *, done: bool) -> None:
         _, capture = self._at_work.pop(number, ("", None))
+        if done:
+            self._failed.pop(number, None)  # a later attempt
         if done and capture is not None:
             self._read += 1
             self._last_read = self._clock()
@@ -76,6 +85,12 @@ class Progress(logging.Handler):
             parts.append(f"at work: {', '.join(names[:SHOWN])}{more}")
         return "; ".join(parts)
 
+    def failures(self) -> list[str]:
+        """The messages of jobs that failed, a line each: between Snakemake's own lines they drown."""
+        lines = [f"failed: {name}: {_message(logs)}" for name, logs in list(self._failed.values())]
+        more = [f"failed: {len(lines) - FAILURES:,} more"] if len(lines) > FAILURES else []
+        return lines[:FAILURES] + more
+
     def tell(self) -> None:
         """Say where the run is."""
         self._said = self._clock()
@@ -95,3 +110,27 @@ class Progress(logging.Handler):
         """Stop watching."""
         self._ended.set()
         super().close()
+
+
+def _message(logs: list[str]) -> str:
+    """What the log of a failed job says in its last line of an error, else where the log is."""
+    for log in logs:
+        if os.path.exists(log):
+            found = [line for line in Path(log).read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith("error: ")]
+            if found:
+                return found[-1].removeprefix("error: ")
+    return f"see {', '.join(logs)}" if logs else "it has no log"
+
+
+def outside_their_window(metrics: str | Path) -> list[str]:
+    """A line for each site of which no packet is inside its window, by ``metrics.csv``: the run went well, and its report says nothing of the site."""
+    if not os.path.exists(metrics):
+        return []
+    with open(metrics, encoding="utf-8", newline="") as file:
+        counts = [row for row in csv.DictReader(file) if (row["metric"], row["group"]) == ("packets", "all")]
+    return [
+        f"note: no packet of {row['experiment']}/{row['site']} is inside its window, so it has no figures. `snakemake doctor`, with the options of this run, "
+        "compares window, time zone and captures."
+        for row in counts
+        if row["n"] == "0"
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -12,7 +12,7 @@ from brokerlens.capture.columns import Array, Int
 from brokerlens.capture.compiled import kernel
 from brokerlens.capture.errors import CaptureError
 from brokerlens.capture.formats import FEWEST_BYTES_PER_PACKET, LONGEST_BLOCK, NO_TIME, Format, Packets, new_packets, recognise
-from brokerlens.capture.streams import Pieces, open_stream
+from brokerlens.capture.streams import Pieces, Prefix, open_stream
 
 CHUNK_BYTES: Final = 1 << 20  # 1 to 4 MB stay in the second-level cache; larger ones cost three times as much per packet
 SCRATCH: Final = 64  # bytes in front of the chunk that its readers may use to put a cut field together
@@ -65,8 +65,8 @@ class Chunk(NamedTuple):
 class Capture:
     """A capture opened by its content. After ``chunks()`` ran to its end, the other attributes tell what it was."""
 
-    def __init__(self, path: str, chunk_bytes: int = CHUNK_BYTES, *, ahead: bool = False) -> None:
-        """Open and recognise the file; with ``ahead`` another thread reads and decompresses it.
+    def __init__(self, path: str, chunk_bytes: int = CHUNK_BYTES, *, ahead: bool = False, limit: int | None = None) -> None:
+        """Open and recognise the file; with ``ahead`` another thread reads and decompresses it. Of its (decompressed) bytes at most ``limit`` are read.
 
         Raises CaptureError where it is empty, not a capture, or damaged before its first packet.
         """
@@ -84,6 +84,9 @@ class Capture:
         self._begin = self._end = FRONT
         self._ended = False
         self._stream, self.compression = open_stream(path)
+        self._prefix = None if limit is None else Prefix(self._stream, limit)
+        if self._prefix:
+            self._stream = self._prefix
         self._pieces = Pieces(self._stream, FRONT, self._room, ahead=ahead)
         self.size = Path(path).stat().st_size
         try:
@@ -99,11 +102,16 @@ class Capture:
         return self._format.name + (f" ({self.compression})" if self.compression else "")
 
     @property
+    def cut(self) -> bool:
+        """Whether the limit ended the reading, and not the file."""
+        return self._prefix is not None and self._prefix.cut
+
+    @property
     def secrets(self) -> int:
         """Blocks of decryption secrets seen."""
         return self._format.secrets
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self) -> Generator[Chunk]:
         """The capture's packets, a chunk at a time. Bad data end them: ``truncated`` says so.
 
         Raises CaptureError where the data are bad before the first packet.

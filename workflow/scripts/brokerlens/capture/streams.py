@@ -57,6 +57,31 @@ class _Plain:
         self._file.close()
 
 
+class Prefix:
+    """The first bytes of a stream, as if it ended behind them; ``cut`` once they are all read."""
+
+    def __init__(self, stream: Stream, limit: int) -> None:
+        self._stream = stream
+        self._left = limit
+
+    @property
+    def cut(self) -> bool:
+        """Whether there may be more behind what was read."""
+        return self._left == 0
+
+    @property
+    def damage(self) -> str:
+        return self._stream.damage
+
+    def readinto(self, view: memoryview) -> int:
+        count = self._stream.readinto(view[: self._left])
+        self._left -= count
+        return count
+
+    def close(self) -> None:
+        self._stream.close()
+
+
 class _Inflate:
     """zlib's decompressor with the interface of bz2's and lzma's."""
 

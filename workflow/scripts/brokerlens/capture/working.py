@@ -5,6 +5,7 @@ Written without pandas and polars: the import of either costs more than a small 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from numba import njit
 
 from brokerlens.capture.columns import ROW_COLUMNS, Array, Int, new_columns
 from brokerlens.capture.lookup import BUCKETS
-from brokerlens.errors import UserError
+from brokerlens.errors import UserError, inert
 
 CONNECTIONS: Final = "connections.parquet"
 PACKETS: Final = "packets.parquet"
@@ -282,21 +283,37 @@ class Rows(NamedTuple):
         return len(self.columns["timestamp"])
 
 
+@contextlib.contextmanager
+def _whole(folder: str | Path) -> Iterator[None]:
+    """Working files of which one is lost or damaged are a UserError: Snakemake looks at their folder alone."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        said = inert(str(error))
+        raise UserError(
+            f"{folder}: found working files that cannot be read ({said}); expected those that split_capture left. "
+            "Remove the folder and run the same command again: its capture is read again."
+        ) from error
+
+
 def read_facts(folder: str | Path) -> dict[str, Any]:
     """The facts of one capture (``facts.json``)."""
-    facts: dict[str, Any] = json.loads((Path(folder) / FACTS).read_text(encoding="utf-8"))
+    with _whole(folder):
+        facts: dict[str, Any] = json.loads((Path(folder) / FACTS).read_text(encoding="utf-8"))
     return facts
 
 
 def read_provenance(folder: str | Path) -> dict[str, Any]:
     """What the working files of one capture were made from: its name and size, the brokers, the version."""
-    provenance: dict[str, Any] = json.loads(pq.read_schema(Path(folder) / PACKETS).metadata[b"brokerlens"])
+    with _whole(folder):
+        provenance: dict[str, Any] = json.loads(pq.read_schema(Path(folder) / PACKETS).metadata[b"brokerlens"])
     return provenance
 
 
 def read_connections(folder: str | Path) -> list[tuple[str, int, str, int, int]]:
     """Client's address and port, broker's address and port, and bucket of each connection of one capture, by its number."""
-    table = pq.read_table(Path(folder) / CONNECTIONS)
+    with _whole(folder):
+        table = pq.read_table(Path(folder) / CONNECTIONS)
     return list(zip(*(table.column(name).to_pylist() for name in (*CONNECTION_FIELDS, "bucket")), strict=True))
 
 
@@ -367,7 +384,7 @@ def _room(folders: Sequence[str], ranges: Sequence[tuple[int, int]]) -> list[_Pa
     low, high = _reach(ranges)
     counts = np.zeros((len(ranges), 3), np.int64)
     for folder in folders:
-        with pq.ParquetFile(Path(folder) / PACKETS) as packets, pq.ParquetFile(Path(folder) / KEPT) as kept:
+        with _whole(folder), pq.ParquetFile(Path(folder) / PACKETS) as packets, pq.ParquetFile(Path(folder) / KEPT) as kept:
             for group in _groups(packets, low, high):
                 rows = _numpy(packets.read_row_group(group, columns=["bucket"], use_threads=False).column("bucket"))
                 table = kept.read_row_group(group, columns=["row", "length"], use_threads=False)
@@ -408,6 +425,7 @@ def read_rows(folders: Sequence[str | Path], ranges: Sequence[tuple[int, int]] =
     for capture, (_, folder) in enumerate(facts):
         renumbered = np.array([numbers.get(row[:4], 0) for row in tables[capture]], np.uint32)
         with (
+            _whole(folder),
             pq.ParquetFile(Path(folder) / PACKETS) as packets,
             pq.ParquetFile(Path(folder) / KEPT) as kept,
             pq.ParquetFile(Path(folder) / KEPT_BYTES) as kept_bytes,
