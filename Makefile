@@ -68,12 +68,14 @@ live: env
 live-captures: env
 	$(BIN)/python tests/live/demo.py '$(OUT)/$(NAME)' --delay '$(DELAY)' --seconds '$(SECONDS)'
 
+# .pre-commit-config.yaml has the same list.
 lint: env
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
+	$(BIN)/pytest --quiet tests/unit/test_tables.py tests/unit/test_config_documentation.py tests/unit/test_pages.py
 
 # The pages that are made from the code (tests hold them equal), and the site of all pages.
 docs: env env-docs

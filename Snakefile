@@ -25,15 +25,8 @@ include: "workflow/rules/verify.smk"
 include: "workflow/rules/costs.smk"
 
 
-localrules:
-    all,
-    verify,
-    costs,
-
-
 rule all:
     """The report with its figures, and every data set behind it."""
-    default_target: True
     input:
         report=REPORT,
         figures=FIGURES,
@@ -41,6 +34,7 @@ rule all:
         comparisons="results/comparisons/comparisons.parquet",
         sites="results/sites/sites.parquet",
         data_sets=data_sets(),
+    localrule: True
     message:
         "all"
 

@@ -34,6 +34,16 @@ except configuration.ConfigError as fault:
 REPORT = "results/report/index.html"
 FIGURES = "results/report/figures"
 VERIFICATION = "results/verify/differences.csv"
+
+
+def placed(path):
+    """Where a result lies. Snakemake puts a module's `prefix` before inputs and outputs by itself; this is for all else, and only while rules are read."""
+    return workflow.modifier.path_modifier.replace_prefix(path)
+
+
+VERIFIED = placed(VERIFICATION)
+BENCHMARKS = placed("results/benchmarks")
+COSTS = placed("results/costs.csv")
 # One look-up per job, however many captures there are.
 CAPTURES = {
     (experiment.name, site.name, capture.key): capture
@@ -137,8 +147,8 @@ def capture_file(wildcards):
 
 
 def file_of(capture):
-    """A capture as an input: one in a storage is fetched by Snakemake's plugin."""
-    return storage.s3(capture.path) if is_remote(capture.path) else capture.path
+    """A capture as an input: one in a storage is fetched by Snakemake's plugin; one of this machine lies where it lies, whatever a module's prefix."""
+    return storage.s3(capture.path) if is_remote(capture.path) else local(capture.path)
 
 
 def size_of(capture):
@@ -204,7 +214,7 @@ def key_sources(wildcards):
     site = site_of(wildcards)
     match kind_of_keys(site):
         case "file":
-            return [site.tls_keylog.path]
+            return [local(site.tls_keylog.path)]
         case "captures":
             return [file_of(capture) for capture in site.captures]
     return []
@@ -434,9 +444,9 @@ def verified_sites():
 def verification():
     """What `verify` found, for the report, if it did so since the newest capture was written. No input: the report must never ask for Wireshark."""
     newest = max(capture.modified for capture in CAPTURES.values())
-    if not os.path.exists(VERIFICATION) or os.path.getmtime(VERIFICATION) < newest:
+    if not os.path.exists(VERIFIED) or os.path.getmtime(VERIFIED) < newest:
         return None
-    return {"table": VERIFICATION, "digest": hashlib.sha256(Path(VERIFICATION).read_bytes()).hexdigest()}
+    return {"table": VERIFIED, "digest": hashlib.sha256(Path(VERIFIED).read_bytes()).hexdigest()}
 
 
 # costs
@@ -444,8 +454,8 @@ def verification():
 
 def costs_settings(wildcards):
     """Where jobs left their benchmarks, what each capture's job had to read, and where the table goes."""
-    sizes = {f"results/benchmarks/split_capture/{'/'.join(key)}.tsv": capture.bytes for key, capture in CAPTURES.items()}
-    return {"benchmarks": "results/benchmarks", "sizes": sizes, "table": "results/costs.csv"}
+    sizes = {f"{BENCHMARKS}/split_capture/{'/'.join(key)}.tsv": capture.bytes for key, capture in CAPTURES.items()}
+    return {"benchmarks": BENCHMARKS, "sizes": sizes, "table": COSTS}
 
 
 # What a run says

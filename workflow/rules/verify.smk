@@ -58,6 +58,7 @@ rule verify:
         differences=VERIFICATION,
     log:
         "results/logs/verify.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
