@@ -16,14 +16,10 @@ include_patterns = ["README.md", "docs/*.md", "config/README.md", "benchmarks/RE
 exclude_patterns = [".*", "results*", "resources", "workflow", "tests"]
 suppress_warnings = ["misc.highlighting_failure"]  # display filters and drawings are in no language
 
-myst_enable_extensions: list[str] = []
 myst_heading_anchors = 4
-myst_all_links_external = False
 
 html_theme = "furo"
 html_title = f"brokerlens {release}"
-html_last_updated_fmt = None
 html_show_sphinx = False
 html_copy_source = False
 html_show_sourcelink = False
-templates_path: list[str] = []

@@ -30,7 +30,7 @@ def test_what_is_no_delay_is_said(text: str) -> None:
 def test_all_that_is_missing_is_named_at_once_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     there = {"java": "/usr/bin/java", "ip": "/usr/sbin/ip"}
-    monkeypatch.setattr(testbed.shutil, "which", there.get)
+    monkeypatch.setattr("testbed.shutil.which", there.get)
     with pytest.raises(
         testbed.NotPossibleError, match=r"^no mvn, tcpdump, ethtool on this machine: apt-get install maven tcpdump ethtool$"
     ):
