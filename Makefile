@@ -3,7 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env env-slurm run test test-slow test-cuts test-remote test-live test-cluster test-kills live lint docs lock clean
+# What `make live-captures` leaves: a folder OUT/NAME of captures of so many SECONDS, over a network whose round trips take DELAY longer.
+OUT ?= live-captures
+NAME ?= trial
+DELAY ?= 0ms
+SECONDS ?= 60
+
+.PHONY: env env-docs env-slurm run test test-slow test-cuts test-remote test-live test-cluster test-kills live live-captures lint docs lock clean
 
 env: $(VENV)/.made
 
@@ -58,16 +64,35 @@ live: env
 	$(BIN)/snakemake --cores all --configfile results-live/config.yaml --directory results-live
 	@echo 'Open results-live/results/report/index.html in a browser.'
 
+# Captures to try things on: a broker, a producer and a consumer, tcpdump beside the clients.
+live-captures: env
+	$(BIN)/python tests/live/demo.py '$(OUT)/$(NAME)' --delay '$(DELAY)' --seconds '$(SECONDS)'
+
+# .pre-commit-config.yaml has the same list.
 lint: env
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
+	$(BIN)/pytest --quiet tests/unit/test_tables.py tests/unit/test_config_documentation.py tests/unit/test_pages.py
 
-# The pages that are made from the code; tests hold them equal.
-docs: env
+# The pages that are made from the code (tests hold them equal), and the site of all pages.
+docs: env env-docs
 	PYTHONPATH=workflow/scripts $(BIN)/python -m brokerlens.tables > docs/data-sets.md
+	PYTHONPATH=workflow/scripts $(BIN)/python -m brokerlens.config config/README.md
+	rm -rf site
+	$(VENV)/docs/bin/sphinx-build --quiet --fail-on-warning --keep-going --jobs auto -d $(VENV)/docs/doctrees -c docs . site
+	@echo 'Open site/docs/index.html in a browser.'
+
+# Beside the pipeline's environment, which stays small.
+env-docs: $(VENV)/docs/.made
+
+$(VENV)/docs/.made: $(VENV)/.made requirements-docs.txt
+	rm -rf $(VENV)/docs
+	$(PYTHON) -m venv $(VENV)/docs
+	$(VENV)/docs/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.txt
+	touch $@
 
 # The pins for every supported Python, with hashes; needs uv. Without an index's address: which one to use is the machine's business.
 lock:
@@ -75,6 +100,7 @@ lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet -c requirements.txt requirements-s3.in -o requirements-s3.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet -c requirements.txt tests/remote/requirements.in -o tests/remote/requirements.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet requirements-slurm.in -o requirements-slurm.txt
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet requirements-docs.in -o requirements-docs.txt
 
 clean:
-	rm -rf results/[!R]* .snakemake
+	rm -rf results/[!R]* site .snakemake

@@ -29,17 +29,8 @@ include: "workflow/rules/doctor.smk"
 include: "workflow/rules/bundle.smk"
 
 
-localrules:
-    all,
-    verify,
-    costs,
-    doctor,
-    excerpts,
-
-
 rule all:
     """The report with its figures, and every data set behind it."""
-    default_target: True
     input:
         report=REPORT,
         figures=FIGURES,
@@ -47,6 +38,7 @@ rule all:
         comparisons="results/comparisons/comparisons.parquet",
         sites="results/sites/sites.parquet",
         data_sets=data_sets(),
+    localrule: True
     message:
         "all"
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import fcntl
 import hashlib
 import os
 import re
 import secrets
+import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +29,7 @@ POM = HERE / "pom.xml"
 CACHE = HERE.parents[1] / ".live"
 PACKAGES = {"java": "default-jre-headless", "mvn": "maven", "tcpdump": "tcpdump", "ip": "iproute2", "ethtool": "ethtool"}
 JAVA = 17  # the oldest that Kafka 4 runs on
+TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000  # linux/if_tun.h
 
 # Short-lived programs on few cores: what a JVM's second compiler would win, it costs.
 JVM = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
@@ -50,10 +57,10 @@ class NotPossibleError(Exception):
 def check_machine() -> None:
     """Raise `NotPossibleError` where a program or a right is missing."""
     if os.geteuid() != 0:
-        raise NotPossibleError("root is needed, to make network namespaces and to capture in them")
-    for program, package in PACKAGES.items():
-        if shutil.which(program) is None:
-            raise NotPossibleError(f"no {program} on this machine: apt-get install {package}")
+        raise NotPossibleError("root is needed, to make network namespaces and to capture in them: run it with sudo")
+    missing = [program for program in PACKAGES if shutil.which(program) is None]
+    if missing:
+        raise NotPossibleError(f"no {', '.join(missing)} on this machine: apt-get install {' '.join(PACKAGES[name] for name in missing)}")
     said = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
     version = re.search(r'version "(\d+)', said)
     if version is None or int(version[1]) < JAVA:
@@ -120,21 +127,30 @@ class Network:
 
 
 @contextmanager
-def network() -> Iterator[Network]:
-    """Two network namespaces with a cable between them, or the loopback interface where namespaces are forbidden."""
+def network(round_trip: float = 0.0) -> Iterator[Network]:
+    """Two network namespaces with a cable between them, or the loopback interface where namespaces are forbidden.
+
+    ``round_trip``: seconds that the cable takes, there and back.
+    """
     token = secrets.token_hex(3)
     ends = {"client": ("192.0.2.5/24", f"blc{token}", f"blv{token}c"), "broker": ("192.0.2.10/24", f"blb{token}", f"blv{token}b")}
     spaces = {name: space for name, (_, space, _) in ends.items()}
+    cables = ExitStack()
     try:
         try:
             for space in spaces.values():
                 _run("ip", "netns", "add", space)
-            client, broker = ((device, "netns", space) for _, space, device in ends.values())
-            _run("ip", "link", "add", *client, "type", "veth", "peer", "name", *broker)
         except subprocess.CalledProcessError as error:
+            if round_trip:
+                raise NotPossibleError(f"a delay needs network namespaces, and they are forbidden here: {error.stderr.strip()}") from error
             print(f"no network namespaces here, so loopback: {error.stderr.strip()}")
             yield Network("127.0.0.1", _free_port(), _free_port(), (), (), {"client": Tap((), "lo")})
             return
+        if round_trip:
+            cables.enter_context(slow_cable([(space, device) for _, space, device in ends.values()], round_trip / 2))
+        else:
+            client, broker = ((device, "netns", space) for _, space, device in ends.values())
+            _run("ip", "link", "add", *client, "type", "veth", "peer", "name", *broker)
         for address, space, device in ends.values():
             _run("ip", "-n", space, "address", "add", address, "dev", device)
             # With offloading, frames are up to 64 kB and their checksums wrong.
@@ -146,8 +162,45 @@ def network() -> Iterator[Network]:
         taps = {name: Tap(inside[name], device) for name, (_, _, device) in ends.items()}
         yield Network("192.0.2.10", 9092, 29093, inside["broker"], inside["client"], taps)
     finally:
+        cables.close()
         for space in spaces.values():
             subprocess.run(["ip", "netns", "del", space], capture_output=True, check=False)
+
+
+@contextmanager
+def slow_cable(ends: Sequence[tuple[str, str]], seconds: float) -> Iterator[None]:
+    """Ethernet between two namespaces, each with the name of its device there, that takes ``seconds`` each way: every frame through this process, as not all kernels have netem."""
+    devices = []
+    for space, name in ends:
+        device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+        devices.append(device)
+        fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI))
+        _run("ip", "link", "set", name, "netns", space)
+    ended = threading.Event()
+    carrying = threading.Thread(target=carry, args=(devices, seconds, ended))
+    carrying.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        carrying.join()
+        for device in devices:
+            os.close(device)
+
+
+def carry(devices: Sequence[int], seconds: float, ended: threading.Event) -> None:
+    """Hand every frame that comes out of one of two devices to the other, ``seconds`` later, in their order."""
+    to = dict(zip(devices, reversed(devices), strict=True))
+    waiting: deque[tuple[float, int, bytes]] = deque()
+    while not ended.is_set():
+        patience = max(0.0, waiting[0][0] - time.monotonic()) if waiting else 0.2
+        for device in select.select(devices, [], [], patience)[0]:
+            with suppress(BlockingIOError):
+                waiting.append((time.monotonic() + seconds, to[device], os.read(device, 65_536)))
+        while waiting and waiting[0][0] <= time.monotonic():
+            _, device, frame = waiting.popleft()
+            with suppress(OSError):  # a device that is not up yet, or any more, loses what it is given, as a cable does
+                os.write(device, frame)
 
 
 def _run(*command: str) -> None:
@@ -166,7 +219,8 @@ def broker(network: Network, jars: Path, folder: Path) -> Iterator[None]:
     settings = folder / "server.properties"
     settings.write_text(SETTINGS.format(network=network, folder=folder))
     java = [*network.at_broker, *JVM, "-cp", f"{jars}/*"]
-    _run(*java, "kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", str(settings))
+    cluster = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")  # two recordings are two clusters
+    _run(*java, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(settings))
     log = folder / "broker.log"
     with running(
         [*java, "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info", "kafka.Kafka", str(settings)],
@@ -178,8 +232,8 @@ def broker(network: Network, jars: Path, folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def captured(tap: Tap, port: int, capture: Path) -> Iterator[None]:
-    """tcpdump of everything from or to a port, until the block ends."""
+def captured(tap: Tap, port: int, capture: Path, *, rotate: int | None = None, log: Path | None = None) -> Iterator[None]:
+    """tcpdump of everything from or to a port, until the block ends. ``rotate``: seconds until the next file; ``capture`` is then a pattern of strftime."""
     # Without immediate mode the last second would be lost at the end; without -Z root it would write as a user who may not.
     options = [
         "--immediate-mode",
@@ -191,13 +245,14 @@ def captured(tap: Tap, port: int, capture: Path) -> Iterator[None]:
         "-n",
         "-i",
         tap.interface,
+        *(() if rotate is None else ("-G", str(rotate))),
         "-w",
         str(capture),
         "tcp",
         "port",
         str(port),
     ]
-    with running([*tap.inside, "tcpdump", *options], capture.with_suffix(".tcpdump.log"), ready="listening on", end=signal.SIGINT):
+    with running([*tap.inside, "tcpdump", *options], log or capture.with_suffix(".tcpdump.log"), ready="listening on", end=signal.SIGINT):
         yield
 
 

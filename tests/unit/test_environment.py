@@ -73,3 +73,20 @@ def test_one_version_everywhere() -> None:
 
     assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text()
     assert f"version: {__version__}" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_a_commit_is_checked_by_what_make_lint_does() -> None:
+    recipe = re.search(r"^lint: env\n((?:\t.+\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe
+    repositories: list[Any] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [repository["repo"] for repository in repositories] == ["local"]  # nothing is fetched
+    entries = [hook["entry"] for hook in repositories[0]["hooks"]]
+    assert entries == [line.strip().replace("$(BIN)", ".venv/bin") for line in recipe[1].splitlines()]
+
+
+def test_what_the_site_needs_is_locked_beside_the_rest() -> None:
+    pinned = pins((ROOT / "requirements-docs.in").read_text().splitlines())
+    text = (ROOT / "requirements-docs.txt").read_text()
+    assert pinned.items() <= dict(re.findall(r"^([a-z0-9-]+)==([^ ]+)", text, re.MULTILINE)).items()
+    entries = re.split(r"^(?=[a-z0-9-]+==)", text, flags=re.MULTILINE)[1:]
+    assert all("--hash=sha256:" in entry for entry in entries)

@@ -58,9 +58,19 @@ REPORT = "results/report/index.html"
 FIGURES = "results/report/figures"
 VERIFICATION = "results/verify/differences.csv"
 VERIFIED = f"{OF_JOBS}/verify/captures"
-COSTS = "results/costs.csv"
 BUNDLE = "results/bundle.zip"
 METRICS = "results/metrics.csv"
+
+
+def placed(path):
+    """Where a result lies. Snakemake puts a module's `prefix` before inputs and outputs by itself; this is for all else, and only while rules are read."""
+    return workflow.modifier.path_modifier.replace_prefix(path)
+
+
+PLACED = placed(RESULTS)
+DIFFERENCES = placed(VERIFICATION)
+BENCHMARKS = placed(f"{OF_JOBS}/benchmarks")
+COSTS = placed("results/costs.csv")
 # One look-up per job, however many captures there are.
 CAPTURES = {
     (experiment.name, site.name, capture.key): capture
@@ -185,8 +195,8 @@ def capture_file(wildcards):
 
 
 def file_of(capture):
-    """A capture as an input: one in a storage is fetched by Snakemake's plugin."""
-    return storage.s3(capture.path) if is_remote(capture.path) else capture.path
+    """A capture as an input: one in a storage is fetched by Snakemake's plugin; one of this machine lies where it lies, whatever a module's prefix."""
+    return storage.s3(capture.path) if is_remote(capture.path) else local(capture.path)
 
 
 def size_of(capture):
@@ -257,7 +267,7 @@ def key_sources(wildcards):
     site = site_of(wildcards)
     match kind_of_keys(site):
         case "file":
-            return [site.tls_keylog.path]
+            return [local(site.tls_keylog.path)]
         case "captures":
             return [file_of(capture) for capture in site.captures]
     return []
@@ -490,11 +500,11 @@ def verified_sites():
 def verification():
     """What `verify` found, for the report, if it did so since the newest capture was written. No input: the report must never ask for Wireshark."""
     newest = max(capture.modified for capture in CAPTURES.values())
-    if published.state(Path(RESULTS)) != HIDE.digest:
+    if published.state(Path(PLACED)) != HIDE.digest:
         return None  # it shows other names, and goes when the run begins
-    if not os.path.exists(VERIFICATION) or os.path.getmtime(VERIFICATION) < newest:
+    if not os.path.exists(DIFFERENCES) or os.path.getmtime(DIFFERENCES) < newest:
         return None
-    return {"table": VERIFICATION, "digest": hashlib.sha256(Path(VERIFICATION).read_bytes()).hexdigest()}
+    return {"table": DIFFERENCES, "digest": hashlib.sha256(Path(DIFFERENCES).read_bytes()).hexdigest()}
 
 
 # choose_cases, write_excerpts
@@ -534,8 +544,8 @@ def refuse_excerpts(configuration):
 
 def costs_settings(wildcards):
     """Where jobs left their benchmarks, what each capture's job had to read, and where the table goes."""
-    sizes = {benchmark_file(f"split_capture/{'/'.join(key)}"): capture.bytes for key, capture in CAPTURES.items()}
-    return {"benchmarks": f"{OF_JOBS}/benchmarks", "sizes": sizes, "table": COSTS}
+    sizes = {f"{BENCHMARKS}/split_capture/{'/'.join(key)}.tsv": capture.bytes for key, capture in CAPTURES.items()}
+    return {"benchmarks": BENCHMARKS, "sizes": sizes, "table": COSTS}
 
 
 # bundle
@@ -583,7 +593,7 @@ def doctor_settings(wildcards):
         }
         for experiment, site in all_sites()
     ]
-    return {"sites": sites, "timezone": CONFIG.timezone, "requirements": str(SCRIPTS.parents[1] / "requirements.in"), "results": "results"}
+    return {"sites": sites, "timezone": CONFIG.timezone, "requirements": str(SCRIPTS.parents[1] / "requirements.in"), "results": PLACED}
 
 
 # What a run says

@@ -6,6 +6,7 @@ rule costs:
     """Time, processor time and memory by rule, of the last run of each job. No output, so that it always looks anew."""
     log:
         log_file("costs"),
+    localrule: True
     conda:
         "../../environment.yml"
     threads: 1

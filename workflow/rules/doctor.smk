@@ -6,6 +6,7 @@ rule doctor:
     """Look at the installation, the folder and the first packets of captures. No output, so that it always looks anew."""
     log:
         log_file("doctor"),
+    localrule: True
     conda:
         "../../environment.yml"
     threads: 1

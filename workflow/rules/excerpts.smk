@@ -86,5 +86,6 @@ rule excerpts:
     """The packets behind the report's worst figures, as small captures to open in Wireshark."""
     input:
         folders=all_excerpts,
+    localrule: True
     message:
         "excerpts"

@@ -60,6 +60,7 @@ rule verify:
         differences=VERIFICATION,
     log:
         log_file("verify"),
+    localrule: True
     conda:
         "../../environment.yml"
     params:

@@ -16,6 +16,7 @@ import ipaddress
 import math
 import os
 import re
+import sys
 import zoneinfo
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -808,3 +809,46 @@ def encoded(name: str) -> str:
         return key
     digest = hashlib.sha256(raw).hexdigest()[:16]
     return re.sub(r"%[0-9A-F]?$", "", key[: LONGEST_KEY - 17]) + "-" + digest
+
+
+# Documentation
+
+TABLE_BEGINS: Final = "<!-- From here on made from workflow/schemas/config.schema.yaml by `make docs`. -->"
+TABLE_ENDS: Final = "<!-- To here. -->"
+
+
+def keys(schema: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every key that a user can write, with its part of the schema, as the documentation spells it; maps with fixed keys only by what is in them."""
+    for name, part in schema.get("properties", {}).items():
+        here = f"{path}.{name}".lstrip(".")
+        named = part.get("additionalProperties")
+        named = named if isinstance(named, Mapping) and "properties" in named else None
+        if named is not None:
+            yield f"{here}.NAME", named
+        elif "properties" not in part:
+            yield here, part
+        yield from keys(part, here)
+        yield from keys(named or {}, f"{here}.NAME")
+        yield from keys(part.get("items", {}), f"{here}[]")
+
+
+def documentation(page: str) -> str:
+    """``config/README.md`` with its table of every key made anew."""
+    head, rest = page.split(TABLE_BEGINS)
+    tail = rest.split(TABLE_ENDS)[1]
+    rows = [f"| `{key}` | {_default_in_words(part)} | {part['description'].replace('|', '/')} |" for key, part in keys(load_schema())]
+    return "\n".join([head + TABLE_BEGINS, "", "| key | default | meaning |", "|---|---|---|", *rows, "", TABLE_ENDS + tail])
+
+
+def _default_in_words(part: Mapping[str, Any]) -> str:
+    """The default as it is written in YAML, or what stands for it."""
+    if "default" not in part:
+        return ""
+    default = part["default"]
+    written = str(default).lower() if isinstance(default, bool) else str(default)
+    return part.get("otherwise", "none") if default is None else f"`{written}`"
+
+
+if __name__ == "__main__":
+    for page in map(Path, sys.argv[1:]):
+        page.write_text(documentation(page.read_text(encoding="utf-8")), encoding="utf-8")
