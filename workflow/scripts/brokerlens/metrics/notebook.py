@@ -86,10 +86,13 @@ def retransmissions(packets: Packets) -> int:
     return int(key.size - np.unique(key).size)
 
 
-def gap_changes(arrivals: np.ndarray) -> np.ndarray:
+def gap_changes(arrivals: Sequence[np.ndarray]) -> np.ndarray:
     """|Difference| of successive gaps (ns) between arrivals at these times, gaps of 1000 ms and more taken out before."""
-    gaps = np.diff(np.sort(arrivals))
-    return np.asarray(np.abs(np.diff(gaps[gaps < LONGEST_GAP])))
+    times = np.concatenate(arrivals)
+    times.sort()
+    gaps = np.diff(times)
+    changes = np.diff(gaps[gaps < LONGEST_GAP])
+    return np.abs(changes, out=changes)
 
 
 def messages(packets: Packets) -> Messages:
@@ -98,17 +101,18 @@ def messages(packets: Packets) -> Messages:
     return Messages(packets.correlation[long], packets.time[long], packets.flow[long])
 
 
-def latencies(sent: Messages) -> np.ndarray:
-    """Response time - request time in ns, matched by correlation id over the whole site.
+def latencies(sent: Sequence[Messages]) -> np.ndarray:
+    """Response time - request time in ns, matched by correlation id over all parts.
 
     A request overwrites what is pending under its id, a response takes it away: a response has a latency exactly where the packet before it
     with the same id is a request. Packets of the same time are ordered by address pair.
     """
     # Ids have nothing to do with each other, so not all of them need be in order at once.
-    return np.concatenate([_latencies(sent.only(sent.correlation % ID_GROUPS == number)) for number in range(ID_GROUPS)])
+    return np.concatenate([_latencies([part.only(part.correlation % ID_GROUPS == number) for part in sent]) for number in range(ID_GROUPS)])
 
 
-def _latencies(sent: Messages) -> np.ndarray:
+def _latencies(parts: Sequence[Messages]) -> np.ndarray:
+    sent = Messages(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     identity, time, flow = sent.only(np.lexsort((sent.flow >> 1, sent.time, sent.correlation)))
     response = flow & 1 == 1
     answers = np.flatnonzero(response[1:] & ~response[:-1] & (identity[1:] == identity[:-1])) + 1
@@ -137,11 +141,7 @@ def notebook_figures(
         counted["retransmissions"] += retransmissions(found)
         arrivals.append(found.time[found.arrival])
         sent.append(messages(found))
-    return NotebookFigures(
-        **counted,
-        gap_changes=gap_changes(np.concatenate(arrivals)),
-        latencies=latencies(Messages(*(np.concatenate(column) for column in zip(*sent, strict=True)))),
-    )
+    return NotebookFigures(**counted, gap_changes=gap_changes(arrivals), latencies=latencies(sent))
 
 
 def host(broker: str) -> str:

@@ -40,9 +40,12 @@ def round_trips_inside(packets: Iterable[pl.LazyFrame], connections: Sequence[st
     """The round trips that these packets ended, those of one connection in the order of time."""
     wanted = pl.col("connection_id", "time", "from_broker", "rtt_ms", "acked_bytes")
     ended = (number_connections(part.filter(pl.col("rtt_ms").is_not_null()).select(wanted), connections) for part in packets)
-    found = pl.concat([part.sort("time", "connection", "from_broker", "rtt_ms", "acked_bytes").collect() for part in ended])
-    sample = Sample(found["time"].to_numpy(), found["rtt_ms"].to_numpy(), found["connection"].to_numpy())
-    return RoundTrips(sample, found["from_broker"].to_numpy(), found["acked_bytes"].to_numpy())
+    found = [part.sort("time", "connection", "from_broker", "rtt_ms", "acked_bytes").collect() for part in ended]
+
+    def column(name: str) -> np.ndarray:
+        return np.concatenate([part[name].to_numpy() for part in found])
+
+    return RoundTrips(Sample(column("time"), column("rtt_ms"), column("connection")), column("from_broker"), column("acked_bytes"))
 
 
 def may_be_delayed(trips: RoundTrips, mss: np.ndarray) -> np.ndarray:
