@@ -83,7 +83,7 @@ def test_a_capture_without_packets_is_one(bench: Workbench, said: str) -> None:
 def test_the_other_site_is_finished_and_this_one_waits(bench: Workbench, said: str) -> None:
     results = bench.work / "results"
     data_sets = {path.name for path in results.glob("*/experiment=run1/site=cloud/*.parquet")}
-    assert data_sets == {"part-0000.parquet", "metrics.parquet", "series.parquet"}
+    assert data_sets == {"part-0000.parquet", "cases.parquet", "metrics.parquet", "series.parquet"}
     assert not list(results.glob("*/experiment=run1/site=edge/*.parquet"))
     assert not (results / "report/index.html").exists()
     assert "A capture that cannot be read fails alone" in said

@@ -60,7 +60,7 @@ def test_the_results_are_those_of_the_workflow_alone(work: Path, example_run: Wo
 def test_nothing_runs_again_and_the_rest_is_planned(work: Path) -> None:
     assert "Nothing to be done" in snakemake(work, "--dry-run")
     planned = re.findall(r"^(brokerlens_\w+) +\d+$", snakemake(work, "brokerlens_all", "--dry-run"), re.MULTILINE)
-    assert set(planned) == {f"brokerlens_{rule}" for rule in ("compare", "report", "draw_figures", "all")}
+    assert set(planned) == {f"brokerlens_{rule}" for rule in ("choose_cases", "compare", "report", "draw_figures", "all")}
     assert "brokerlens_verify_capture" in snakemake(work, "brokerlens_verify", "--dry-run")
 
 

@@ -35,11 +35,12 @@ def s3_client():
 array_task.become_own_job(sys.argv)
 try:
     CONFIG = configuration.read(config, s3_client)
-    if CONFIG.anonymize and not os.path.lexists(CONFIG.secret_file):
+    is_new_secret = CONFIG.anonymize and not os.path.lexists(CONFIG.secret_file)
+    HIDE = pseudonyms.Pseudonyms(pseudonyms.read_secret(CONFIG.secret_file)) if CONFIG.anonymize else pseudonyms.AS_THEY_ARE
+    if is_new_secret:
         print(
             f"anonymize: a new secret in {CONFIG.secret_file}; keep it, share it with nobody (docs/sharing.md)", file=sys.stderr, flush=True
         )
-    HIDE = pseudonyms.Pseudonyms(pseudonyms.read_secret(CONFIG.secret_file)) if CONFIG.anonymize else pseudonyms.AS_THEY_ARE
 except UserError as fault:
     # A WorkflowError would say at which line of this file it was raised, which helps nobody.
     example = " No configuration was given (--configfile my.yaml), so this is the shipped example's, which runs in the workflow's folder."
