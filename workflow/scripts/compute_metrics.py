@@ -89,12 +89,16 @@ def _add_trips(
     """Round trips and variation in time; ``parts`` are the ``packets`` inside."""
     names = connections["connection_id"].to_list()
     stamped = round_trips.by_timestamps(packets, names, window)
-    trips = round_trips.round_trips_inside(parts, names)
-    delayed = round_trips.may_be_delayed(trips, connections["mss"].fill_null(0).cast(int).to_numpy())
-    round_trips.add_round_trips(rows, trips, delayed, stamped)
-    variation.add_variation(rows, parts, names, trips.sample, trips.to_broker, tap)
-    if courses.bins.count:
-        in_time.add_round_trips(courses, trips.sample, trips.to_broker)
+    mss = connections["mss"].fill_null(0).cast(int).to_numpy()
+    slow = []
+    for half in round_trips.HALVES:
+        trips = round_trips.round_trips_inside(parts, names, half)
+        round_trips.add_round_trips(rows, half, trips, round_trips.may_be_delayed(trips, mss), stamped.pop(half))
+        slow.append(round_trips.slow_of_connections(trips.sample, len(names)))
+        if courses.bins.count:
+            in_time.add_round_trips(courses, half, trips.sample)
+        del trips
+    variation.add_variation(rows, parts, names, variation.idle_gaps(slow), tap)
 
 
 def _add_requests(rows: Rows, courses: in_time.SeriesRows, groups: latency.Groups, counted: traffic.Traffic, share_over_ms: float) -> None:

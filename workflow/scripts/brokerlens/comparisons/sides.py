@@ -17,7 +17,7 @@ import polars as pl
 from brokerlens.metrics import connections as of_connections
 from brokerlens.metrics import latency, traffic
 from brokerlens.metrics.rates import Rate, rates
-from brokerlens.metrics.round_trips import HALVES, round_trips_inside
+from brokerlens.metrics.round_trips import HALVES, round_trips_inside, slow_of_connections
 from brokerlens.metrics.taps import tap_of
 from brokerlens.metrics.uncertainty import Sample
 from brokerlens.metrics.variation import SMOOTHED, idle_gaps, variations
@@ -135,13 +135,13 @@ def read_side(facts: Mapping[str, Any], *, packets: Paths, requests: Paths, conn
     window = Window(facts["window_start"], facts["window_end"])
     parts = traffic.packets_of_parts(packets, window)
     counted = traffic.count_traffic(parts, window)
-    trips, to_broker, _ = round_trips_inside(parts, counted.connections)
+    trips = {half: round_trips_inside(parts, counted.connections, half).sample for half in HALVES}
     asked = latency.Groups(latency.requests_inside(requests, window))
     offset = clock_offset(facts)
-    idle = idle_gaps(trips, to_broker, len(counted.connections))
-    varied = variations(parts, counted.connections, trips, to_broker, idle, _tap(facts))
+    idle = idle_gaps([slow_of_connections(of_half, len(counted.connections)) for of_half in trips.values()])
+    varied = variations(parts, counted.connections, idle, _tap(facts))
     varying = (((one.metric, one.group), one.sample) for one in varied if one.metric != SMOOTHED)
-    samples = chain(_latencies(asked), _round_trips(trips, to_broker), varying)
+    samples = chain(_latencies(asked), _round_trips(trips), varying)
     return Side(
         facts=facts,
         arms={key: sample.arm(offset) for key, sample in samples if sample.n},
@@ -162,9 +162,9 @@ def _latencies(asked: latency.Groups) -> Iterator[tuple[Key, Sample]]:
         yield (metric, "all"), asked.sample(asked.values(latency.PARTS[metric]), prompt)
 
 
-def _round_trips(trips: Sample, to_broker: np.ndarray) -> Iterator[tuple[Key, Sample]]:
-    for half, side in HALVES.items():
-        yield ("rtt", f"half={half}"), trips.only(to_broker == side)
+def _round_trips(trips: Mapping[str, Sample]) -> Iterator[tuple[Key, Sample]]:
+    for half, sample in trips.items():
+        yield ("rtt", f"half={half}"), sample
 
 
 def _ratios(counted: traffic.Traffic, connections: pl.DataFrame) -> dict[Key, Ratio]:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import polars as pl
 
-from brokerlens.metrics.rows import Rows, group
+from brokerlens.metrics.rows import Rows, group, quantile
 from brokerlens.metrics.traffic import number_connections, packets_of_parts
 from brokerlens.metrics.uncertainty import Sample, add_sample, add_values
 from brokerlens.metrics.window import Window
@@ -26,26 +26,26 @@ FEWER_STATISTICS: Final = ("count", "min", "p50", "p95")
 LONG_DELAY_MS: Final = 30.0
 """Receivers delay acknowledgements by 40 ms and more, never by less than this."""
 USUAL_MSS: Final = 1460
+CONNECTION_GROUPS: Final = 16
 
 
 class RoundTrips(NamedTuple):
-    """Round trips (ms) by time and connection; for each whether it is `to_broker`, and how many bytes its packet acknowledged first."""
+    """Round trips of one half (ms), those of one connection in the order of time; for each how many bytes its packet acknowledged first."""
 
     sample: Sample
-    to_broker: np.ndarray
     acked: np.ndarray
 
 
-def round_trips_inside(packets: Iterable[pl.LazyFrame], connections: Sequence[str]) -> RoundTrips:
-    """The round trips that these packets ended, those of one connection in the order of time."""
-    wanted = pl.col("connection_id", "time", "from_broker", "rtt_ms", "acked_bytes")
-    ended = (number_connections(part.filter(pl.col("rtt_ms").is_not_null()).select(wanted), connections) for part in packets)
-    found = [part.sort("time", "connection", "from_broker", "rtt_ms", "acked_bytes").collect() for part in ended]
+def round_trips_inside(packets: Iterable[pl.LazyFrame], connections: Sequence[str], half: str) -> RoundTrips:
+    """The round trips of a half that these packets ended."""
+    wanted = pl.col("rtt_ms").is_not_null() & (pl.col("from_broker") == HALVES[half])
+    ended = (part.filter(wanted).select("connection_id", "time", "rtt_ms", "acked_bytes") for part in packets)
+    found = [number_connections(part, connections).sort("time", "connection", "rtt_ms", "acked_bytes").collect() for part in ended]
 
     def column(name: str) -> np.ndarray:
         return np.concatenate([part[name].to_numpy() for part in found])
 
-    return RoundTrips(Sample(column("time"), column("rtt_ms"), column("connection")), column("from_broker"), column("acked_bytes"))
+    return RoundTrips(Sample(column("time"), column("rtt_ms"), column("connection")), column("acked_bytes"))
 
 
 def may_be_delayed(trips: RoundTrips, mss: np.ndarray) -> np.ndarray:
@@ -53,15 +53,24 @@ def may_be_delayed(trips: RoundTrips, mss: np.ndarray) -> np.ndarray:
 
     ``mss`` per connection, 0 unknown. Selective acknowledgements and those of a SYN are not delayed.
     """
-    delayed = np.zeros(trips.sample.n, bool)
-    for side in HALVES.values():
-        mine = np.flatnonzero(trips.to_broker == side)
-        connection, values = trips.sample.connections[mine], trips.sample.values[mine]
-        least = np.full(len(mss), np.inf)
-        np.minimum.at(least, connection, values)
-        small = (trips.acked[mine] > 0) & (trips.acked[mine] < 2 * np.where(mss > 0, mss, USUAL_MSS)[connection])
-        delayed[mine] = small & (values - least[connection] > LONG_DELAY_MS)
-    return delayed
+    connection, values = trips.sample.connections, trips.sample.values
+    least = np.full(len(mss), np.inf)
+    np.minimum.at(least, connection, values)
+    small = (trips.acked > 0) & (trips.acked < 2 * np.where(mss > 0, mss, USUAL_MSS)[connection])
+    return np.asarray(small & (values - least[connection] > LONG_DELAY_MS))
+
+
+def slow_of_connections(trips: Sample, connections: int) -> np.ndarray:
+    """The 95th percentile of each connection's round trips (ms); nan without."""
+    p95 = np.full(connections, np.nan)
+    # Connections have nothing to do with each other, so not all of them need be in order at once.
+    for number in range(CONNECTION_GROUPS):
+        some = trips.only(trips.connections % CONNECTION_GROUPS == number)
+        order = np.lexsort((some.values, some.connections))
+        connection, first = np.unique(some.connections[order], return_index=True)
+        for name, values in zip(connection, np.split(some.values[order], first[1:]), strict=False):
+            p95[name] = quantile(values, 0.95)
+    return p95
 
 
 def by_timestamps(packets: Sequence[str | Path], connections: Sequence[str], window: Window) -> dict[str, np.ndarray]:
@@ -92,10 +101,9 @@ def _stamped(packets: pl.LazyFrame, connections: Sequence[str], window: Window) 
     return trip[ended] / 1e6, side[ended] == 1
 
 
-def add_round_trips(rows: Rows, trips: RoundTrips, delayed: np.ndarray, stamped: Mapping[str, np.ndarray]) -> None:
-    """`rtt`, `rtt_prompt` (without those that may hold a delayed acknowledgement) and `rtt_timestamps`, by half."""
-    for half, side in HALVES.items():
-        name, mine = group("half", half), trips.to_broker == side
-        add_sample(rows, "rtt", name, STATISTICS, trips.sample.only(mine), unit="ms", of="round trips")
-        for metric, values in (("rtt_prompt", trips.sample.values[mine & ~delayed]), ("rtt_timestamps", stamped[half])):
-            add_values(rows, metric, name, FEWER_STATISTICS, values, unit="ms", of="round trips")
+def add_round_trips(rows: Rows, half: str, trips: RoundTrips, delayed: np.ndarray, stamped: np.ndarray) -> None:
+    """`rtt`, `rtt_prompt` (without those that may hold a delayed acknowledgement) and `rtt_timestamps` of a half."""
+    name = group("half", half)
+    add_sample(rows, "rtt", name, STATISTICS, trips.sample, unit="ms", of="round trips")
+    for metric, values in (("rtt_prompt", trips.sample.values[~delayed]), ("rtt_timestamps", stamped)):
+        add_values(rows, metric, name, FEWER_STATISTICS, values, unit="ms", of="round trips")

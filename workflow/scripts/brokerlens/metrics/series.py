@@ -12,7 +12,6 @@ import pyarrow as pa
 from brokerlens import tables
 from brokerlens.metrics.latency import Groups
 from brokerlens.metrics.rows import ALL, SHARE, group
-from brokerlens.metrics.round_trips import HALVES
 from brokerlens.metrics.traffic import Traffic, directions
 from brokerlens.metrics.uncertainty import Sample
 from brokerlens.metrics.window import Bins
@@ -92,13 +91,11 @@ def add_traffic(rows: SeriesRows, traffic: Traffic) -> None:
             rows.add(metric, name, "count", counts[metric], unit, counts["packets"])
 
 
-def add_round_trips(rows: SeriesRows, round_trips: Sample, to_broker: np.ndarray) -> None:
-    """`rtt` by half: the smallest and the median of the round trips that ended in each bin."""
-    for half, side in HALVES.items():
-        part = round_trips.only(to_broker == side)
-        n, found = quantiles_by_bin(part.values, rows.bins.number(part.times), rows.bins.count, {"min": 0.0, "p50": 0.5})
-        for statistic, values in found.items():
-            rows.add("rtt", group("half", half), statistic, values, "ms", n)
+def add_round_trips(rows: SeriesRows, half: str, trips: Sample) -> None:
+    """`rtt` of a half: the smallest and the median of the round trips that ended in each bin."""
+    n, found = quantiles_by_bin(trips.values, rows.bins.number(trips.times), rows.bins.count, {"min": 0.0, "p50": 0.5})
+    for statistic, values in found.items():
+        rows.add("rtt", group("half", half), statistic, values, "ms", n)
 
 
 def _of_requests(groups: Groups) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:

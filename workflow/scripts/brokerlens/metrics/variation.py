@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from brokerlens.metrics.round_trips import HALVES
-from brokerlens.metrics.rows import ALL, Rows, group, quantile
+from brokerlens.metrics.round_trips import HALVES, round_trips_inside
+from brokerlens.metrics.rows import ALL, Rows, group
 from brokerlens.metrics.traffic import DIRECTIONS, number_connections
 from brokerlens.metrics.uncertainty import Sample, add_sample, add_values
 from brokerlens.tcp import variation
@@ -34,9 +34,7 @@ class Variation:
     of: str
 
 
-def variations(
-    packets: Sequence[pl.LazyFrame], connections: Sequence[str], round_trips: Sample, to_broker: np.ndarray, idle: np.ndarray, tap: str
-) -> Iterator[Variation]:
+def variations(packets: Sequence[pl.LazyFrame], connections: Sequence[str], idle: np.ndarray, tap: str) -> Iterator[Variation]:
     """`iat_mas`, `owdv`, `owdv_rfc3550` by direction, `rtt_ipdv`, `rtt_pdv` by half.
 
     ``packets`` of each part, ``idle`` the gap (ns) per connection from which packets are no neighbours, ``tap`` client, broker, middle or unknown.
@@ -51,8 +49,8 @@ def variations(
         one_way = [variation.owdv(connection, time, tsval, idle) for connection, time, tsval in sent]
         yield Variation("owdv", name, _sample(found.changes for found in one_way), "pairs")
         yield Variation(SMOOTHED, name, _sample(found.smoothed for found in one_way), "pairs")
-    for half, side in HALVES.items():
-        trips = round_trips.only(to_broker == side)
+    for half in HALVES:
+        trips = round_trips_inside(packets, connections, half).sample
         samples = trips.connections, trips.times, np.rint(trips.values * NS_PER_MS).astype(np.int64)
         yield Variation("rtt_ipdv", group("half", half), _sample([variation.rtt_ipdv(*samples, idle)]), "pairs")
         yield Variation("rtt_pdv", group("half", half), _sample([variation.rtt_pdv(*samples)]), "round trips")
@@ -70,26 +68,17 @@ def _sample(found: Iterable[variation.Values]) -> Sample:
     return Sample.of((part.time, part.value, part.group) for part in found)
 
 
-def add_variation(
-    rows: Rows, packets: Sequence[pl.LazyFrame], connections: Sequence[str], round_trips: Sample, to_broker: np.ndarray, tap: str
-) -> None:
+def add_variation(rows: Rows, packets: Sequence[pl.LazyFrame], connections: Sequence[str], idle: np.ndarray, tap: str) -> None:
     """`idle_gap`, then every variation; the smoothed one is an estimator, whose values are no sample."""
-    idle = idle_gaps(round_trips, to_broker, len(connections))
     add_values(rows, "idle_gap", ALL, ("count", "min", "p50", "max"), idle / NS_PER_MS, unit="ms", of="connections")
-    for one in variations(packets, connections, round_trips, to_broker, idle, tap):
+    for one in variations(packets, connections, idle, tap):
         if one.metric == SMOOTHED:
             add_values(rows, one.metric, one.group, ("count", "mean"), one.sample.values, unit="ms", of=one.of)
         else:
             add_sample(rows, one.metric, one.group, STATISTICS, one.sample, unit="ms", of=one.of)
 
 
-def idle_gaps(round_trips: Sample, to_broker: np.ndarray, connections: int) -> np.ndarray:
-    """Per connection the longest gap (ns) that counts as one flow of packets, from the round trips of its slower half."""
-    p95 = np.full(connections, -1, np.int64)
-    for side in HALVES.values():
-        trips = round_trips.only(to_broker == side)
-        order = np.lexsort((trips.values, trips.connections))
-        connection, first = np.unique(trips.connections[order], return_index=True)
-        for number, values in zip(connection, np.split(trips.values[order], first[1:]), strict=False):
-            p95[number] = max(p95[number], round(quantile(values, 0.95) * NS_PER_MS))
-    return variation.idle_gap(p95)
+def idle_gaps(slow: Sequence[np.ndarray]) -> np.ndarray:
+    """Per connection the longest gap (ns) that counts as one flow of packets, from the 95th percentile of its round trips (ms, nan unknown) in each half."""
+    slower = np.fmax.reduce(slow)
+    return variation.idle_gap(np.where(np.isnan(slower), -1, np.rint(slower * NS_PER_MS)).astype(np.int64))
