@@ -110,7 +110,9 @@ def test_every_logged_request(recording: Recording, site: Site, family: str) -> 
     assert [row for row in unlogged if row["connection_id"] not in ends or row["request_first"] < ends[row["connection_id"]]] == []
     ends = latest([row for request, row in pairs if request.answered], "response_last")
     assert [
-        row for request, row in pairs if row["response_last"] and not request.answered and row["response_last"] < ends[row["connection_id"]]
+        row
+        for request, row in pairs
+        if row["response_last"] and not request.answered and row["response_last"] < ends.get(row["connection_id"], row["response_last"])
     ] == []
 
 
@@ -209,7 +211,7 @@ def test_long_polls(site: Site, family: str) -> None:
     in_vain = fetches.filter((pl.col("record_count") == 0) & (pl.col("service_ms") > 400))
     assert in_vain.height >= 1
     assert in_vain["max_wait_ms"].unique().to_list() == [500]
-    assert in_vain["service_ms"].is_between(499, 700).all()
+    assert in_vain["service_ms"].is_between(499, 1000).all()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

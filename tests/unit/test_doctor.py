@@ -305,7 +305,8 @@ def test_kernels_cold_and_warm(tmp_path: Path) -> None:
     assert installation.kernels(tmp_path).level == "ok"
 
 
-def test_the_lock_of_another_run(tmp_path: Path) -> None:
+def test_the_lock_of_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     locks = tmp_path / ".snakemake" / "locks"
     locks.mkdir(parents=True)
     (locks / "0.input.lock").touch()  # the doctor's own: it has no files

@@ -86,8 +86,16 @@ def test_a_run_whose_jobs_say_names_beside_the_results_is_one_that_shows_them(re
 
 def test_what_would_be_taken_as_made_is_an_error(results: Path) -> None:
     with pytest.raises(UserError, match=r"found results/metrics.csv from before it was switched.*--rerun-triggers"):
-        published.begin(results, "digest", PLACES, (), {"results/metrics.csv"})
+        published.begin(results, "digest", PLACES, {"results/intermediate/merged"}, {"results/metrics.csv"})
     assert (results / "metrics.csv").exists()
+    assert published.state(results) == ""
+
+
+def test_a_run_that_makes_nothing_removes_nothing(results: Path) -> None:
+    """As that of `doctor` and `costs`, which may run beside another."""
+    before = sorted(path for path in results.rglob("*") if path.is_file())
+    assert published.begin(results, "digest", PLACES, (), ()) == []
+    assert sorted(path for path in results.rglob("*") if path.is_file()) == before
     assert published.state(results) == ""
 
 

@@ -36,7 +36,9 @@ def shown(facts: Mapping[str, Any], hide: Pseudonyms, names: Sequence[str]) -> d
     if not hide:
         return dict(facts)
     label = hide.capture(facts["capture"])
-    known = {part: label for name in (facts["capture"], *names) if name for part in (name, os.path.abspath(name), os.path.basename(name))}
+    parts = {part for name in (facts["capture"], *names) if name for part in (name, os.path.abspath(name), os.path.basename(name))}
+    # As they are, and as Python quotes them in a text with one kind of quotes or with both.
+    known = {spelt: label for part in parts for spelt in (part, repr(part)[1:-1], repr(part + "'\"")[1:-4])}
     return {
         **facts,
         "capture": label,

@@ -41,8 +41,10 @@ def begin(results: Path, now: str, places: Collection[str], made: Collection[str
     if now:
         (results / WORKING).mkdir(mode=0o700, parents=True, exist_ok=True)
         (results / WORKING).chmod(0o700)
+    makes_nothing = not any(_place(path, results) in {*places, *OF_JOBS, *([WORKING] if now else ())} for path in made)
+    if now and (before == now or not makes_nothing):
         _keep_apart(results, results / WORKING)
-    if before == now or not (now or any(_place(path, results) in {*places, *OF_JOBS} for path in made)):
+    if before == now or makes_nothing:
         return []
     left = sorted(path for path in taken if _place(path, results) in places and os.path.lexists(path))
     if left:

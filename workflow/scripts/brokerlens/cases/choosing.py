@@ -84,7 +84,7 @@ def _scan(paths: Paths) -> pl.LazyFrame:
 
 def _slowest(requests: Paths, window: Window) -> Iterator[Case]:
     """The answered requests that took longest of those that do not wait by design."""
-    began, ended = pl.col("request_first"), pl.coalesce("response_last", "response_first")
+    began, ended = pl.col("request_first"), pl.max_horizontal("request_first", "response_first", "response_last")
     slow = (
         _scan(requests)
         .filter(pl.col("status") == "answered", pl.col("latency_ms").is_not_null(), ~pl.col("waits_by_design"), window.holds(began))

@@ -102,7 +102,7 @@ def folders(results: Path) -> list[Finding]:
                 "Mend its rights, or choose another folder with --directory.",
             )
         ]
-    return [*findings, *_locks(results.absolute().parent / ".snakemake" / "locks")]
+    return [*findings, *_locks(Path(".snakemake/locks").absolute())]
 
 
 def _locks(folder: Path) -> list[Finding]:

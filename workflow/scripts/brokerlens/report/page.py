@@ -49,6 +49,7 @@ class Page:
     """Everything the templates show."""
 
     title: str
+    pseudonyms: bool
     measured: Sequence[str | Markup]
     zone: str
     answers: Sequence[Answer]
@@ -101,6 +102,7 @@ def build(results: Results) -> Page:
     judgement = judge(results, pairs)
     zones = dict.fromkeys(site.zone.words(site.span[0] if site.span else None) for site in results.sites)
     return Page(
+        pseudonyms=bool(results.settings.get("pseudonyms")),
         title=visible(str(results.settings.get("title") or _DEFAULT_TITLE)),
         measured=_measured(results),
         zone=" and ".join(zones),
