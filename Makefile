@@ -1,4 +1,4 @@
-# make run: the shipped example, from its captures to its report. make test: every check but the slow, the live, the cluster, the kills and the cuts in thousands.
+# make run: the shipped example, from its captures to its report. make test: every check but the slow, the live, the remote, the cluster, the kills and the cuts in thousands.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -20,10 +20,11 @@ from sites import BROKERS, read_pcap, run_site, shipped, write_pcap
 
 from brokerlens.capture.reader import Capture
 from brokerlens.cases import pcapng as writing
-from brokerlens.cases.choosing import _worst_stretch, display_filter, nearest, read_cases
+from brokerlens.cases.choosing import _slowest, _worst_stretch, display_filter, nearest, read_cases
 from brokerlens.cases.copying import copy_packets
 from brokerlens.cases.words import LONGEST_NAME, inert, sentence
 from brokerlens.errors import UserError
+from brokerlens.metrics.window import Window
 from choose_cases import choose_cases
 from list_excerpts import list_excerpts
 from write_excerpts import captures_of, write_excerpts
@@ -172,6 +173,19 @@ def test_however_captures_were_cut_cases_and_excerpts_are_the_same(tmp_path: Pat
     names = sorted(path.name for path in whole.iterdir())
     assert names == sorted(f"{row['case']}.pcapng" for row in expected)
     assert [(whole / name).read_bytes() for name in names] == [(cut / name).read_bytes() for name in names]
+
+
+def test_an_answer_that_ends_before_its_request_began_is_a_case_all_the_same(tmp_path: Path) -> None:
+    """The capture's clock was set back inside of the answer."""
+    times = {"request_first": 3_000_000_000, "response_first": 3_900_000_000, "response_last": 2_900_000_000}
+    columns = {name: pl.Series([time]).cast(pl.Datetime("ns", "UTC")) for name, time in times.items()}
+    said = {"connection_id": "c", "api_name": "Produce", "client_id": "x", "api_version": 9, "correlation_id": 1, "latency_ms": 900.0}
+    path = tmp_path / "requests.parquet"
+    pl.DataFrame(
+        {**columns, **{name: [value] for name, value in said.items()}, "status": ["answered"], "waits_by_design": [False]}
+    ).write_parquet(path)
+    (case,) = _slowest([path], Window())
+    assert (case.first, case.last) == (3_000_000_000, 3_900_000_000)
 
 
 def test_the_worst_second_of_a_loss() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from brokerlens import tables
+from brokerlens import __version__, tables
 
 DOCS = Path(__file__).parents[2] / "docs" / "data-sets.md"
 
@@ -54,7 +55,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     found = tables.read([path], "metrics")
     assert found.schema.equals(tables.schema("metrics"))
     assert found["value"].to_pylist() == [None]
-    assert pq.read_schema(path).metadata[b"brokerlens"] == b'{"captures": ["x"], "version": "0.1.0"}'
+    assert pq.read_schema(path).metadata[b"brokerlens"] == json.dumps({"captures": ["x"], "version": __version__}).encode()
 
 
 def test_a_missing_column_and_a_null_are_refused() -> None:

@@ -1,7 +1,7 @@
 """Where the fields stand in Kafka's requests and responses, from tables to instructions.
 
 The tables follow Apache Kafka's JSON message specifications. They are compiled to one array of instructions that `kafka.machine`
-interprets, so another version of an api is a change of the tables and compiles no kernel again. Apis without a table of their own have
+interprets, so another version of an api is a change of the tables and of no kernel. Apis without a table of their own have
 their header, and in responses throttle time and error code as far as they stand at the front; versions newer than the tables have
 their header only.
 """
