@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from brokerlens import errors
+
 RESET_KINDS: Final[Mapping[str | None, str]] = {
     "abort": "in the middle of the connection",
     "idle": "after it had been idle",
@@ -18,9 +20,8 @@ LONGEST_NAME: Final = 120
 
 def inert(text: str) -> str:
     """A name from a capture in one line: what cannot be printed as an escape, the backslash too, and of a long one the beginning."""
-    shown = "".join(
-        char if char.isprintable() and char != "\\" else char.encode("unicode_escape").decode("ascii") for char in text[:LONGEST_NAME]
-    )
+    begin = text[:LONGEST_NAME]
+    shown = errors.inert(begin.replace("\\", r"\\"), longest=2 * LONGEST_NAME)
     return f"{shown}…" if len(text) > LONGEST_NAME else shown
 
 
