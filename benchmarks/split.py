@@ -58,8 +58,8 @@ split_capture(capture=capture, name=capture, brokers=[broker], output=folder, th
 """
 NO_FRAMES = """
 class Nothing:
-    def follow(self, buffer, segments, first, kept):
-        return len(segments.row)
+    def follow(self, buffer, segments, kept):
+        return len(segments.direction)
     def facts(self):
         return {}
 """

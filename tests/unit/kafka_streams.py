@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tcp_packets
+from numpy.typing import NDArray
 
 from brokerlens.kafka import keep, layouts
 from brokerlens.kafka.frames import Fields, Frames, StreamFacts, follow_connections
@@ -50,11 +51,17 @@ class Arrived:
     runs: list[Run] = field(default_factory=list)
 
 
+def segments_of(table: NDArray[np.int64], row: int) -> keep.Segments:
+    """Packets, a row each of six numbers, as the split gives them to the keeper; ``row`` is the first one's."""
+    kinds = (np.int64, np.uint32, np.uint16, np.int64, np.uint32, np.uint32)
+    return keep.Segments(*(table[:, column].astype(kind) for column, kind in enumerate(kinds)), row)
+
+
 def split(capture: Sequence[Packet], chunk: int = 1 << 30, group: int = 1 << 30) -> tuple[list[Arrived], dict[str, object]]:
     """What `Keeper` keeps of a capture."""
     buffer = bytearray(64)
     columns: list[tuple[int, ...]] = []
-    for number, packet in enumerate(capture):
+    for packet in capture:
         columns.append(
             (
                 2 * packet.connection + packet.side,
@@ -63,11 +70,10 @@ def split(capture: Sequence[Packet], chunk: int = 1 << 30, group: int = 1 << 30)
                 len(buffer),
                 len(packet.there),
                 len(packet.payload),
-                number,
             )
         )
         buffer += packet.there
-    table = np.array(columns, np.int64).reshape(-1, 7)
+    table = np.array(columns, np.int64).reshape(-1, 6)
     data = np.frombuffer(bytes(buffer), np.uint8).copy()
     keeper, kept = keep.Keeper(), keep.KeptRuns()
     arrived = [Arrived(packet) for packet in capture]
@@ -81,11 +87,10 @@ def split(capture: Sequence[Packet], chunk: int = 1 << 30, group: int = 1 << 30)
             at += length
         kept.clear()
 
+    done = 0
     for first in range(0, len(table), chunk):
-        segments = keep.Segments(*(np.ascontiguousarray(table[first : first + chunk, column]) for column in range(7)))
-        done = 0
-        while done < len(segments.row):
-            done = keeper.follow(data, segments, done, kept)
+        while done < min(first + chunk, len(table)):
+            done += keeper.follow(data, segments_of(table[done : first + chunk], done), kept)
             flush()
     for one in arrived:
         for offset, run in one.runs:

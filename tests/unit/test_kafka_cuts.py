@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kafka_conversations import converse, cuts
 from kafka_messages import Encoder, batch, request, response
-from kafka_streams import ACK, SYN, Followed, Packet, follow, renumbered, segmented, split, unite, whole
+from kafka_streams import ACK, SYN, Followed, Packet, follow, renumbered, segmented, segments_of, split, unite, whole
 
 from brokerlens.kafka import keep, machine
 
@@ -126,10 +126,10 @@ def test_a_row_group_ends_where_its_bytes_are_reached(monkeypatch: pytest.Monkey
         for first in range(0, 70, chunk):
             numbers = np.arange(first, min(70, first + chunk), dtype=np.int64)
             one = np.ones(len(numbers), np.int64)
-            segments = keep.Segments(0 * one, numbers << 20, ACK * one, 64 * one, one << 20, one << 20, numbers)
+            table = np.stack([0 * one, numbers << 20, ACK * one, 64 * one, one << 20, one << 20], axis=1)
             at = 0
             while at < len(numbers):
-                at = keeper.follow(buffer, segments, at, kept)
+                at += keeper.follow(buffer, segments_of(table[at:], first + at), kept)
                 if kept.bytes >= keep.GROUP_BYTES:
                     done.append(first + at)
                     kept.clear()

@@ -52,18 +52,18 @@ class KeepAll:
     def __init__(self, limit: int = 1 << 40) -> None:
         self._limit = limit
 
-    def follow(self, buffer: Array, segments: Segments, first: int, kept: KeptRuns) -> int:
+    def follow(self, buffer: Array, segments: Segments, kept: KeptRuns) -> int:
         """See ``Keeper.follow``."""
-        for place in range(first, len(segments.row)):
+        for place in range(len(segments.direction)):
             if kept.bytes >= self._limit:
                 return place
             at, size = int(segments.payload_at[place]), int(segments.payload_captured[place])
             if size:
                 kept.enlarge(1, size)
-                kept.row[kept.runs], kept.offset[kept.runs], kept.length[kept.runs] = segments.row[place], 0, size
+                kept.row[kept.runs], kept.offset[kept.runs], kept.length[kept.runs] = segments.row + place, 0, size
                 kept.data[kept.bytes : kept.bytes + size] = buffer[at : at + size]
                 kept.runs, kept.bytes = kept.runs + 1, kept.bytes + size
-        return len(segments.row)
+        return len(segments.direction)
 
     def facts(self) -> dict[str, Any]:
         """Nothing to tell."""

@@ -31,8 +31,8 @@ BATCH = 4096  # packets of tshark's that are taken at once
 class Follower(Protocol):
     """What decides which payload is kept (``kafka.keep.Keeper``)."""
 
-    def follow(self, buffer: Array, segments: Segments, first: int, kept: KeptRuns) -> int:
-        """Handle the segments from ``first`` on; returns the first one not handled."""
+    def follow(self, buffer: Array, segments: Segments, kept: KeptRuns) -> int:
+        """Handle the segments; returns how many were: fewer than there are where ``kept`` is full."""
 
     def facts(self) -> dict[str, Any]:
         """Bytes kept by reason, and bytes dropped at the cap."""
@@ -87,7 +87,7 @@ class Splitter:
             self.kept_rows += end - begin
             self.connections.find(self._ends, end - begin, self._columns, begin, self._directions)
             self._rows = end
-            self._follow(chunk.buffer, begin, end)
+            self._follow(chunk.buffer, begin)
 
     def take(self, packets: Sequence[Packet]) -> None:
         """Take packets that tshark dissected."""
@@ -118,38 +118,38 @@ class Splitter:
         self._payload_at[:count] = SCRATCH + np.cumsum([0, *(len(row.payload) for row in rows[:-1])])
         self.connections.find(self._ends, count, self._columns, begin, self._directions)
         self._rows = end
-        self._follow(buffer, begin, end)
+        self._follow(buffer, begin)
 
     def finish(self) -> None:
         """Write what is left."""
         if self._rows:
             self._write(self._rows)
 
-    def _follow(self, buffer: Array, begin: int, end: int) -> None:
-        """Let the keeper take the payload of the rows ``begin`` to ``end``; row groups that are full are written."""
-        segments = self._segments(begin, end)
-        done = 0
+    def _follow(self, buffer: Array, begin: int) -> None:
+        """Let the keeper take the payload of the rows from ``begin`` on; row groups that are full are written."""
+        taken = 0
         while True:
-            done = self._keeper.follow(buffer, segments, done, self._runs)
-            written = begin + done
-            if done == len(segments.row) and written < GROUP_ROWS and self._runs.bytes < GROUP_BYTES:
+            done = self._keeper.follow(buffer, self._segments(taken, begin), self._runs)
+            written, last = begin + done, begin + done == self._rows
+            if last and written < GROUP_ROWS and self._runs.bytes < GROUP_BYTES:
                 return
             self._write(written)
-            begin -= written
-            segments = segments._replace(row=segments.row - written)
-            if done == len(segments.row):
+            if last:
                 return
+            taken, begin = taken + done, 0
 
-    def _segments(self, begin: int, end: int) -> Segments:
-        columns, count = self._columns, end - begin
+    def _segments(self, taken: int, begin: int) -> Segments:
+        """The rows from ``begin`` on; ``taken`` of the chunk's are behind."""
+        columns, rows = self._columns, slice(begin, self._rows)
+        packets = slice(taken, taken + self._rows - begin)
         return Segments(
-            direction=self._directions[:count],
-            seq=columns.seq[begin:end].astype(np.int64),
-            flags=columns.flags[begin:end].astype(np.int64),
-            payload_at=self._payload_at[:count],
-            payload_captured=columns.payload_captured[begin:end].astype(np.int64),
-            payload_len=columns.payload_len[begin:end].astype(np.int64),
-            row=np.arange(begin, end, dtype=np.int64),
+            direction=self._directions[packets],
+            seq=columns.seq[rows],
+            flags=columns.flags[rows],
+            payload_at=self._payload_at[packets],
+            payload_captured=columns.payload_captured[rows],
+            payload_len=columns.payload_len[rows],
+            row=begin,
         )
 
     def _write(self, count: int) -> None:

@@ -335,15 +335,16 @@ def read_headers(
         columns.tsecr[row] = fields[TSECR]
         columns.mss[row] = fields[MSS]
         columns.window_scale[row] = fields[WINDOW_SCALE]
+        if fields[SACK_COUNT] > 0 or columns.sack_count[row] > 0:  # else they are 0 from the row that stood here before
+            columns.sack1_from[row] = fields[SACK]
+            columns.sack1_to[row] = fields[SACK + 1]
+            columns.sack2_from[row] = fields[SACK + 2]
+            columns.sack2_to[row] = fields[SACK + 3]
+            columns.sack3_from[row] = fields[SACK + 4]
+            columns.sack3_to[row] = fields[SACK + 5]
+            columns.sack4_from[row] = fields[SACK + 6]
+            columns.sack4_to[row] = fields[SACK + 7]
         columns.sack_count[row] = fields[SACK_COUNT]
-        columns.sack1_from[row] = fields[SACK]
-        columns.sack1_to[row] = fields[SACK + 1]
-        columns.sack2_from[row] = fields[SACK + 2]
-        columns.sack2_to[row] = fields[SACK + 3]
-        columns.sack3_from[row] = fields[SACK + 4]
-        columns.sack3_to[row] = fields[SACK + 5]
-        columns.sack4_from[row] = fields[SACK + 6]
-        columns.sack4_to[row] = fields[SACK + 7]
         row += 1
     return first, row
 

@@ -68,13 +68,13 @@ CONNECTION_FIELDS: Final = ("client_ip", "client_port", "broker_ip", "broker_por
 
 @njit(cache=True, nogil=True)
 def order_by_bucket(bucket: Array) -> tuple[Array, Array]:
-    """The rows in order of bucket, rows of one bucket as they were, and each row's place in that order: i64[n] both."""
+    """The rows in order of bucket, rows of one bucket as they were, and each row's place in that order: u32[n] both."""
     starts = np.zeros(BUCKETS + 1, np.int64)
     for row in range(len(bucket)):
         starts[np.int64(bucket[row]) + 1] += 1
     for before in range(BUCKETS):
         starts[before + 1] += starts[before]
-    order, place = np.empty(len(bucket), np.int64), np.empty(len(bucket), np.int64)
+    order, place = np.empty(len(bucket), np.uint32), np.empty(len(bucket), np.uint32)
     for row in range(len(bucket)):
         number = np.int64(bucket[row])
         order[starts[number]] = row
@@ -129,11 +129,20 @@ def _arrow(array: Array, kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(array), [None, pa.py_buffer(np.ascontiguousarray(array))])
 
 
+@njit(cache=True, nogil=True)
+def is_constant(values: Array) -> bool:
+    """Whether all values are the same. Of two that differ the first ones tell: nothing more is looked at."""
+    for value in values:
+        if value != values[0]:
+            return False
+    return True
+
+
 def _in_order(values: Array, order: Array, gathered: Array) -> Array:
     """The values in another order, in ``gathered``. Constant columns, of which there are many, are in order already."""
-    if len(values) == 0 or (values[0] == values).all():
-        return values
     unsigned = f"u{values.itemsize}"  # so that four compiled kernels serve all types
+    if is_constant(values.view(unsigned)):
+        return values
     gather(values.view(unsigned), order, gathered.view(unsigned))
     return gathered
 

@@ -97,19 +97,19 @@ STOP_END, STOP_GROUP, STOP_ROOM = range(3)
 
 
 class Segments(NamedTuple):
-    """Packets of a chunk in the capture's order, one element each, int64.
+    """Packets of a chunk in the capture's order, one element each.
 
     direction: 2 * connection + side. seq: raw sequence number of the first payload byte (of a SYN: its own). flags: TCP flags. payload_at: index of the
-    payload in the buffer. payload_captured, payload_len: bytes captured and on the wire. row: number in the row group.
+    payload in the buffer. payload_captured, payload_len: bytes captured and on the wire. row: number of the first packet in the row group.
     """
 
     direction: Int64s
-    seq: Int64s
-    flags: Int64s
+    seq: NDArray[np.uint32]
+    flags: NDArray[np.uint16]
     payload_at: Int64s
-    payload_captured: Int64s
-    payload_len: Int64s
-    row: Int64s
+    payload_captured: NDArray[np.uint32]
+    payload_len: NDArray[np.uint32]
+    row: int
 
 
 @kernel
@@ -557,12 +557,12 @@ def write_runs(
 def follow(
     buffer: Bytes,
     direction: Int64s,
-    sequence: Int64s,
-    tcp_flags: Int64s,
+    sequence: NDArray[np.uint32],
+    tcp_flags: NDArray[np.uint16],
     payload_at: Int64s,
-    payload_captured: Int64s,
-    payload_len: Int64s,
-    packet_row: Int64s,
+    payload_captured: NDArray[np.uint32],
+    payload_len: NDArray[np.uint32],
+    first_row: int,
     first: int,
     memory: Int64s,
     state: Int64s,
@@ -586,9 +586,9 @@ def follow(
             counters[STOPPED] = STOP_GROUP
             return i
         d = direction[i]
-        flags = tcp_flags[i]
-        seq = sequence[i]
-        length = payload_len[i]
+        flags = np.int64(tcp_flags[i])
+        seq = np.int64(sequence[i])
+        length = np.int64(payload_len[i])
         if flags & SYN:
             on_syn(memory, state, nodes, counters, d, seq, flags)
             seq = (seq + 1) & 0xFFFFFFFF
@@ -604,7 +604,7 @@ def follow(
                 start_over(memory, state, d)
         else:
             position = state[d, NEXT] + ((seq - state[d, NEXT] + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
-        captured = payload_captured[i]
+        captured = np.int64(payload_captured[i])
         if position == state[d, m.POSITION] and length < state[d, m.SKIP] and state[d, HIGH] <= position:
             state[d, m.SKIP] -= length
             state[d, m.POSITION] += length
@@ -638,7 +638,7 @@ def follow(
         if state[d, HIGH] > position:
             keep_whole(memory, state, counters, d, position, at, captured)
         if memory[m.ROWS] > 0:
-            write_runs(counters, buffer, at, packet_row[i], memory, rows, offsets, lengths, data)
+            write_runs(counters, buffer, at, first_row + i, memory, rows, offsets, lengths, data)
     counters[STOPPED] = STOP_END
     return int(direction.shape[0])
 
@@ -693,18 +693,18 @@ class Keeper:
         self._header = np.zeros(HEADER_FACTS, np.int64)
         self._enlarge_nodes(1 << 10)
 
-    def follow(self, buffer: Bytes, segments: Segments, first: int, kept: KeptRuns) -> int:
-        """Handle packets first.. and return the first one not handled: the number of packets, or less where `kept` holds 64 MiB.
+    def follow(self, buffer: Bytes, segments: Segments, kept: KeptRuns) -> int:
+        """Handle packets and return how many were: all, or less where `kept` holds 64 MiB.
 
         The caller then writes the row group up to that packet, clears `kept` and goes on. The decision depends on the packets alone, not on how
         they are dealt out to calls.
         """
-        count = len(segments.direction)
-        if first >= count:
-            return count
-        directions = (int(segments.direction[first:].max()) | 1) + 1
+        if not len(segments.direction):
+            return 0
+        directions = (int(segments.direction.max()) | 1) + 1
         if directions > len(self._state()):
             self._enlarge_state(directions)
+        first = 0
         while True:
             self._counters[RUNS], self._counters[BYTES] = kept.runs, kept.bytes
             memory = (self._memory, self._state(), self._nodes, self._counters, self._hold, self._header)
