@@ -50,10 +50,15 @@ def variations(packets: Sequence[pl.LazyFrame], connections: Sequence[str], idle
         yield Variation("owdv", name, _sample(found.changes for found in one_way), "pairs")
         yield Variation(SMOOTHED, name, _sample(found.smoothed for found in one_way), "pairs")
     for half in HALVES:
-        trips = round_trips_inside(packets, connections, half).sample
-        samples = trips.connections, trips.times, np.rint(trips.values * NS_PER_MS).astype(np.int64)
-        yield Variation("rtt_ipdv", group("half", half), _sample([variation.rtt_ipdv(*samples, idle)]), "pairs")
-        yield Variation("rtt_pdv", group("half", half), _sample([variation.rtt_pdv(*samples)]), "round trips")
+        yield from _of_round_trips(packets, connections, idle, half)
+
+
+def _of_round_trips(packets: Sequence[pl.LazyFrame], connections: Sequence[str], idle: np.ndarray, half: str) -> Iterator[Variation]:
+    """`rtt_ipdv` and `rtt_pdv` of one half, whose round trips leave the memory with them."""
+    trips = round_trips_inside(packets, connections, half).sample
+    samples = trips.connections, trips.times, np.rint(trips.values * NS_PER_MS).astype(np.int64)
+    yield Variation("rtt_ipdv", group("half", half), _sample([variation.rtt_ipdv(*samples, idle)]), "pairs")
+    yield Variation("rtt_pdv", group("half", half), _sample([variation.rtt_pdv(*samples)]), "round trips")
 
 
 def _sent(packets: pl.LazyFrame, connections: Sequence[str], side: bool, *columns: str) -> Iterator[np.ndarray]:
@@ -76,6 +81,7 @@ def add_variation(rows: Rows, packets: Sequence[pl.LazyFrame], connections: Sequ
             add_values(rows, one.metric, one.group, ("count", "mean"), one.sample.values, unit="ms", of=one.of)
         else:
             add_sample(rows, one.metric, one.group, STATISTICS, one.sample, unit="ms", of=one.of)
+        del one  # before the next one is made
 
 
 def idle_gaps(slow: Sequence[np.ndarray]) -> np.ndarray:
