@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from statistics_bounds import bounds, holds, width
 
+from brokerlens.statistics import dependence
 from brokerlens.statistics.arms import CELLS, CENTRES, EDGES, LEVELS, Arm, Projector, cells_of, rank
 from brokerlens.statistics.dependence import clock_bins, correlation_time, cosines, degrees_of_freedom, equal_bins, satterthwaite
 from brokerlens.statistics.intervals import (
@@ -268,6 +269,18 @@ def test_the_mean_of_independent_values_agrees_with_students_t() -> None:
         usual: Any = stats.ttest_1samp(values, 0.0).confidence_interval()
         ratios.append(width(found) / (usual.high - usual.low))
     assert np.median(ratios) == pytest.approx(stats.t.ppf(0.975, 24) / 1.96, rel=0.1)
+
+
+def test_neighbours_that_are_joined_in_a_long_series_change_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two and a half days of seconds that follow each other for a minute: half of them can be left out of the work, none of the mean."""
+    chance = np.random.default_rng(11)
+    slow = np.convolve(chance.gamma(2.0, 1.0, 200_059), np.exp(-np.arange(60) / 20), "valid")
+    joined, shares = mean_of_bins(slow), ratio_of_stretches(Stretches.of(np.floor(slow), np.ceil(10 * slow)))
+    monkeypatch.setattr(dependence, "MOST_BINS", 1 << 20)
+    whole, whole_shares = mean_of_bins(slow), ratio_of_stretches(Stretches.of(np.floor(slow), np.ceil(10 * slow)))
+    for one, other in ((joined, whole), (shares, whole_shares)):
+        assert (one.estimate, one.n) == (pytest.approx(other.estimate), other.n)
+        assert width(one) == pytest.approx(width(other), rel=0.01)
 
 
 def test_the_mean_of_bins() -> None:

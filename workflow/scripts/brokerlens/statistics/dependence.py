@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 BINS: Final = 2048
+MOST_BINS: Final = 1 << 15  # of a series of the clock's: the block length of n of them takes n√n steps
 MOST_DOF: Final = 24
 LEAST_DOF: Final = 4
 # 0.1 of the bins per correlation time: 4 degrees of freedom need 40 correlation times; larger shares lose coverage on slow series.
@@ -30,6 +31,14 @@ _SHORTEST_SERIES: Final = 8
 def equal_bins(n: int) -> Ints:
     """The bin (0-based) of each of n values in time order: min(n, 2048) bins, counts differing by at most one."""
     return np.arange(n, dtype=np.int64) * min(n, BINS) // max(n, 1)
+
+
+def joined_bins(n: int) -> Ints:
+    """The bin (0-based) of each of n equal stretches of time of which neighbours are joined, as many as leave at most 32,768 bins; the last bin may have fewer.
+
+    Slow cosines do not see neighbours apart.
+    """
+    return np.arange(n, dtype=np.int64) // max(1, math.ceil(n / MOST_BINS))
 
 
 def clock_bins(times: Ints, start: int, end: int, bins: int) -> Ints:

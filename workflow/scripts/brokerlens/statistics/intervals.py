@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.special import betaincinv, ndtri, stdtrit
 
 from brokerlens.statistics.arms import LEVELS, Arm, Projector
-from brokerlens.statistics.dependence import LEAST_DOF, Floats, correlation_time, degrees_of_freedom, satterthwaite
+from brokerlens.statistics.dependence import LEAST_DOF, Floats, correlation_time, degrees_of_freedom, joined_bins, satterthwaite
 
 ALPHA: Final = 0.05
 LEAST_SAMPLES: Final = 300
@@ -233,11 +233,13 @@ def mean_of_bins(series: ArrayLike) -> Interval:
     if len(bins) == 0:
         return Interval(None, reason="no samples")
     mean = float(bins.mean())
-    tau = correlation_time(bins)
-    dof = degrees_of_freedom(len(bins), tau)
+    joined = joined_bins(len(bins))
+    counts, sums = np.bincount(joined), np.bincount(joined, bins)
+    tau = correlation_time(sums / counts)
+    dof = degrees_of_freedom(len(counts), tau)
     if dof < LEAST_DOF:
-        return Interval(mean, n=len(bins), reason=f"fewer than 40 correlation times (about {len(bins) / max(tau, 1.0):.0f})")
-    variance = float(np.mean(Projector.over(np.ones(len(bins), dtype=np.int64), dof).transform(bins) ** 2))
+        return Interval(mean, n=len(bins), reason=f"fewer than 40 correlation times (about {len(counts) / max(tau, 1.0):.0f})")
+    variance = float(np.mean(Projector.over(counts, dof).transform(sums) ** 2))
     half = student(ALPHA, dof) * math.sqrt(variance)
     n_eff = min(float(len(bins)), float(np.var(bins)) / variance) if variance > 0.0 else float(len(bins))
     return Interval(mean, mean - half, mean + half, n=len(bins), n_eff=n_eff, df=float(dof))
@@ -305,7 +307,8 @@ class Stretches:
     @classmethod
     def of(cls, numerators: ArrayLike, denominators: ArrayLike) -> Stretches | None:
         """From the two counts per stretch in order of time, empty ones too, shape (stretches,); ``None`` where the denominators sum to nothing."""
-        above, below = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+        joined = joined_bins(len(np.asarray(denominators)))
+        above, below = (np.bincount(joined, np.asarray(counts, dtype=np.float64)) for counts in (numerators, denominators))
         units = float(below.sum())
         if units <= 0.0:
             return None
