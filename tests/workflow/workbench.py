@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import planner
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,7 +123,13 @@ class Workbench:
 
     def planned(self, *arguments: str) -> set[str]:
         """Rule and wildcards of every job that a run would do now, as in `merge_site run1/edge/part-0000`."""
-        return jobs(self.run("--dry-run", *arguments))
+        done = self.asked("--dry-run", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return jobs(done.stdout + done.stderr)
+
+    def asked(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The same as `snakemake`, for what only asks and does nothing."""
+        return planner.ask([*self.launcher()[3:], *self.options(*arguments)], self.code, of_users())
 
     def failed(self, *arguments: str, configured: bool = True) -> list[str]:
         """A run that must fail; what it said, by line, without Snakemake's greetings."""
