@@ -15,7 +15,7 @@ import sys
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 
 def ask(arguments: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -39,7 +39,8 @@ def _waiting() -> subprocess.Popen[str]:
     return process
 
 
-def _become_snakemake(question: dict[str, Any]) -> None:
+def _become_snakemake(question: dict[str, Any]) -> NoReturn:
+    """The rest of this process: it ends as Snakemake does."""
     os.chdir(question["folder"])
     os.environ.clear()
     os.environ.update(question["environment"])
@@ -48,17 +49,18 @@ def _become_snakemake(question: dict[str, Any]) -> None:
     sys.argv[1:] = question["arguments"]
     sys.path[0] = question["folder"]
     runpy.run_module("snakemake", run_name="__main__", alter_sys=True)
+    raise AssertionError("Snakemake exits")
 
 
 def _answer_all() -> None:
     """Read questions, a line each, and write their exit codes."""
-    import pandas  # noqa: F401  # Snakemake imports it where it compares params
+    import pandas as pd  # noqa: F401  # Snakemake imports it where it compares params
     from snakemake.cli import get_argument_parser
 
     get_argument_parser()  # which imports the plugins
     for line in sys.stdin:
         if (fork := os.fork()) == 0:
-            return _become_snakemake(json.loads(line))
+            _become_snakemake(json.loads(line))
         print(os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]), flush=True)
 
 
