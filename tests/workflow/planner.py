@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -54,7 +55,7 @@ def _become_snakemake(question: dict[str, Any]) -> NoReturn:
 
 def _answer_all() -> None:
     """Read questions, a line each, and write their exit codes."""
-    import pandas as pd  # noqa: F401  # Snakemake imports it where it compares params
+    import_module("pandas")  # which Snakemake imports where it compares params
     from snakemake.cli import get_argument_parser
 
     get_argument_parser()  # which imports the plugins
