@@ -9,7 +9,7 @@ NAME ?= trial
 DELAY ?= 0ms
 SECONDS ?= 60
 
-.PHONY: env env-docs env-slurm run test test-slow test-cuts test-remote test-live test-cluster test-kills live live-captures lint docs lock clean
+.PHONY: env env-docs env-slurm run test test-slow test-cuts test-remote test-live test-cluster test-cluster-reruns test-kills live live-captures lint docs lock clean
 
 env: $(VENV)/.made
 
@@ -52,6 +52,10 @@ test-live: env
 
 test-cluster: env-slurm
 	$(BIN)/pytest -m cluster
+
+# What it runs again after each change: every test of tests/workflow/test_reruns.py once more.
+test-cluster-reruns: env-slurm
+	$(BIN)/pytest -m cluster_reruns
 
 # Kills runs at random moments, fills the disk, takes the right to write away; KILLS and SEED change how often and when.
 test-kills: env

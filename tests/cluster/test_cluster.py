@@ -6,7 +6,6 @@ import copy
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,13 +13,11 @@ from typing import Any
 
 import pytest
 import yaml
-from slurm import Cluster, NotPossibleError, slurm, wait_for
-from workbench import ROOT, TOGETHER, Workbench, downstream_of_captures, jobs, results, splits
+from slurm import Cluster, ClusterBench, NotPossibleError, slurm, wait_for
+from workbench import ROOT, TOGETHER, Workbench, downstream_of_captures, jobs, of_users, results, splits
 
 pytestmark = pytest.mark.cluster
 EXAMPLE: dict[str, Any] = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
-# Of a cluster without accounting; and checks at once instead of after 40 s.
-OF_THIS_CLUSTER = ("--slurm-no-account", "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1")
 
 
 @pytest.fixture(scope="module")
@@ -69,17 +66,9 @@ def bench_in(folder: Path, config: dict[str, Any]) -> Workbench:
 
 def start(cluster: Cluster, bench: Workbench, *arguments: str) -> subprocess.Popen[str]:
     """Snakemake with the cluster profile, on the cluster's login node, so to speak."""
-    file = bench.work / "my.yaml"
-    file.write_text(yaml.safe_dump(bench.config, sort_keys=False))
-    command = [sys.executable, "-m", "snakemake", "--profile", "profiles/slurm", *OF_THIS_CLUSTER, "--configfile", str(file)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SNAKEMAKE")}
-    return subprocess.Popen(
-        cluster.inside(*command, "--directory", str(bench.work), *arguments, folder=bench.code),
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    there = ClusterBench(bench.code, bench.work, bench.config, cluster=cluster)
+    command = [*there.launcher(), *there.options(*arguments)]
+    return subprocess.Popen(command, env=of_users(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def finish(cluster: Cluster, run: subprocess.Popen[str]) -> str:

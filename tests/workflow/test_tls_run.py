@@ -61,7 +61,7 @@ def test_a_run_with_keys_shows_requests_and_no_key(bench: Workbench) -> None:
 def test_keys_that_open_nothing_are_said_first(bench: Workbench) -> None:
     del bench.config["experiments"]["run1"]["sites"]["inside"]
     (bench.work / "my.keys").write_text(f"CLIENT_RANDOM {'12' * 32} {'34' * 48}\n")
-    bench.run()
+    bench.run("results/report/index.html")
     report = (bench.work / "results/report/index.html").read_text(encoding="utf-8")
     assert "`tls_keylog` opens none of 21 TLS connections: it is probably the wrong file." in report[: report.index("At a glance")]
     log = (bench.work / "results/logs/compute_metrics/run1/edge.log").read_text()

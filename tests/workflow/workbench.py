@@ -14,10 +14,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import planner
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +83,7 @@ class Workbench:
         """The same state elsewhere, dates included."""
         shutil.copytree(self.code, target / "code", symlinks=True)
         shutil.copytree(self.work, target / "work", symlinks=True)
-        return Workbench(target / "code", target / "work", copy.deepcopy(self.config))
+        return replace(self, code=target / "code", work=target / "work", config=copy.deepcopy(self.config))
 
     def site(self, experiment: str, site: str) -> dict[str, Any]:
         """A site's settings, to change."""
@@ -96,16 +97,23 @@ class Workbench:
         file.write_text(content)
         os.utime(file, (date, date))
 
-    def snakemake(self, *arguments: str, configured: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run Snakemake as a user does from the workflow's folder, with `--directory` and, unless told otherwise, `--configfile`."""
-        command = [sys.executable, "-m", "snakemake", "--cores", "2"]
+    def launcher(self) -> list[str]:
+        """What starts Snakemake in the workflow's folder, before all options about this bench."""
+        return [sys.executable, "-m", "snakemake", "--cores", "2"]
+
+    def options(self, *arguments: str, configured: bool = True) -> list[str]:
+        """`--directory` and, unless told otherwise, `--configfile` with the configuration as it is now, then these."""
+        of_bench = []
         if configured:  # before another option: all that follows --configfile are files
             file = self.work / "my.yaml"
             file.write_text(yaml.safe_dump(self.config, sort_keys=False))
-            command += ["--configfile", str(file)]
-        command += ["--directory", str(self.work)]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("SNAKEMAKE")}
-        return subprocess.run([*command, *arguments], cwd=self.code, env=environment, capture_output=True, text=True, check=False)
+            of_bench = ["--configfile", str(file)]
+        return [*of_bench, "--directory", str(self.work), *arguments]
+
+    def snakemake(self, *arguments: str, configured: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run Snakemake as a user does from the workflow's folder."""
+        command = [*self.launcher(), *self.options(*arguments, configured=configured)]
+        return subprocess.run(command, cwd=self.code, env=of_users(), capture_output=True, text=True, check=False)
 
     def run(self, *arguments: str) -> str:
         """A run that must end well; what it said."""
@@ -115,7 +123,13 @@ class Workbench:
 
     def planned(self, *arguments: str) -> set[str]:
         """Rule and wildcards of every job that a run would do now, as in `merge_site run1/edge/part-0000`."""
-        return jobs(self.run("--dry-run", *arguments))
+        done = self.asked("--dry-run", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return jobs(done.stdout + done.stderr)
+
+    def asked(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The same as `snakemake`, for what only asks and does nothing."""
+        return planner.ask([*self.launcher()[3:], *self.options(*arguments)], self.code, of_users())
 
     def failed(self, *arguments: str, configured: bool = True) -> list[str]:
         """A run that must fail; what it said, by line, without Snakemake's greetings."""
@@ -124,6 +138,11 @@ class Workbench:
         return [
             line for line in (done.stdout + done.stderr).splitlines() if line and not line.startswith("Using workflow specific profile")
         ]
+
+
+def of_users() -> dict[str, str]:
+    """The environment without what a Snakemake around these tests put there."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("SNAKEMAKE")}
 
 
 def results(work: Path) -> dict[str, bytes]:

@@ -17,6 +17,29 @@ from brokerlens.report.theme import FONT, light_palette, resolved
 ROWS = "rows"
 """Name of the data set that holds a figure's own data: what its CSV and its table show."""
 
+# One object for all charts, for each `configure_…` of a chart copies the whole of it.
+CONFIG = alt.Config(
+    font=FONT,
+    background="transparent",
+    autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
+    padding=4,
+    view=alt.ViewConfig(stroke=None),
+    axis=alt.AxisConfig(
+        labelColor="var(--third)",
+        labelFontSize=12,
+        gridColor="var(--grid)",
+        domainColor="var(--axis)",
+        tickColor="var(--axis)",
+        title=None,
+        labelOverlap="greedy",
+        labelPadding=6,
+        tickSize=4,
+    ),
+    axisY=alt.AxisConfig(domain=False, ticks=False, minExtent=46, maxExtent=46),
+    axisX=alt.AxisConfig(grid=False),
+    text=alt.MarkConfig(fontSize=12),
+    title=alt.TitleConfig(fontSize=15, subtitleFontSize=12, color="#1b1f24", subtitleColor="#5f6875", offset=14),
+)
 _SAVED_FONT = "Liberation Sans, Arial, sans-serif"
 
 
@@ -78,26 +101,6 @@ def specification(
     chart: alt.LayerChart | alt.FacetChart | alt.Chart, datasets: Mapping[str, Sequence[Mapping[str, Any]]], description: str, height: int
 ) -> dict[str, Any]:
     """The chart's specification with its named data, sized by its container, in the page's type and colours."""
-    spec: dict[str, Any] = (
-        chart.properties(width="container", height=height, description=description)
-        .configure(font=FONT, background="transparent", autosize=alt.AutoSizeParams(type="fit-x", contains="padding"), padding=4)
-        .configure_view(stroke=None)
-        .configure_axis(
-            labelColor="var(--third)",
-            labelFontSize=12,
-            gridColor="var(--grid)",
-            domainColor="var(--axis)",
-            tickColor="var(--axis)",
-            title=None,
-            labelOverlap="greedy",
-            labelPadding=6,
-            tickSize=4,
-        )
-        .configure_axisY(domain=False, ticks=False, minExtent=46, maxExtent=46)
-        .configure_axisX(grid=False)
-        .configure_text(fontSize=12)
-        .configure_title(fontSize=15, subtitleFontSize=12, color="#1b1f24", subtitleColor="#5f6875", offset=14)
-        .to_dict()
-    )
+    spec: dict[str, Any] = chart.properties(width="container", height=height, description=description, config=CONFIG).to_dict()
     spec["datasets"] = {name: cleaned(rows) for name, rows in datasets.items()}
     return spec
