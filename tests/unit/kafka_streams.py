@@ -54,7 +54,7 @@ class Arrived:
 def segments_of(table: NDArray[np.int64], row: int) -> keep.Segments:
     """Packets, a row each of six numbers, as the split gives them to the keeper; ``row`` is the first one's."""
     kinds = (np.int64, np.uint32, np.uint16, np.int64, np.uint32, np.uint32)
-    return keep.Segments(*(table[:, column].astype(kind) for column, kind in enumerate(kinds)), row)
+    return keep.Segments._make([*(table[:, column].astype(kind) for column, kind in enumerate(kinds)), row])
 
 
 def split(capture: Sequence[Packet], chunk: int = 1 << 30, group: int = 1 << 30) -> tuple[list[Arrived], dict[str, object]]:

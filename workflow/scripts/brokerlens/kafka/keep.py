@@ -586,9 +586,9 @@ def follow(
             counters[STOPPED] = STOP_GROUP
             return i
         d = direction[i]
-        flags = np.int64(tcp_flags[i])
-        seq = np.int64(sequence[i])
-        length = np.int64(payload_len[i])
+        flags: Any = np.int64(tcp_flags[i])
+        seq: Any = np.int64(sequence[i])
+        length: Any = np.int64(payload_len[i])
         if flags & SYN:
             on_syn(memory, state, nodes, counters, d, seq, flags)
             seq = (seq + 1) & 0xFFFFFFFF
@@ -604,7 +604,7 @@ def follow(
                 start_over(memory, state, d)
         else:
             position = state[d, NEXT] + ((seq - state[d, NEXT] + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
-        captured = np.int64(payload_captured[i])
+        captured: Any = np.int64(payload_captured[i])
         if position == state[d, m.POSITION] and length < state[d, m.SKIP] and state[d, HIGH] <= position:
             state[d, m.SKIP] -= length
             state[d, m.POSITION] += length

@@ -234,7 +234,7 @@ def mean_of_bins(series: ArrayLike) -> Interval:
         return Interval(None, reason="no samples")
     mean = float(bins.mean())
     joined = joined_bins(len(bins))
-    counts, sums = np.bincount(joined), np.bincount(joined, bins)
+    counts, sums = np.bincount(joined), np.asarray(np.bincount(joined, bins), dtype=np.float64)
     tau = correlation_time(sums / counts)
     dof = degrees_of_freedom(len(counts), tau)
     if dof < LEAST_DOF:
@@ -308,7 +308,7 @@ class Stretches:
     def of(cls, numerators: ArrayLike, denominators: ArrayLike) -> Stretches | None:
         """From the two counts per stretch in order of time, empty ones too, shape (stretches,); ``None`` where the denominators sum to nothing."""
         joined = joined_bins(len(np.asarray(denominators)))
-        above, below = (np.bincount(joined, np.asarray(counts, dtype=np.float64)) for counts in (numerators, denominators))
+        above, below = (np.asarray(np.bincount(joined, np.asarray(counts)), dtype=np.float64) for counts in (numerators, denominators))
         units = float(below.sum())
         if units <= 0.0:
             return None
