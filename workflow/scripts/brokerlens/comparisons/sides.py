@@ -135,16 +135,21 @@ def read_side(facts: Mapping[str, Any], *, packets: Paths, requests: Paths, conn
     window = Window(facts["window_start"], facts["window_end"])
     parts = traffic.packets_of_parts(packets, window)
     counted = traffic.count_traffic(parts, window)
-    trips = {half: round_trips_inside(parts, counted.connections, half).sample for half in HALVES}
     asked = latency.Groups(latency.requests_inside(requests, window))
     offset = clock_offset(facts)
-    idle = idle_gaps([slow_of_connections(of_half, len(counted.connections)) for of_half in trips.values()])
+    round_trips, slow = {}, []
+    for half in HALVES:  # one after the other: they are what a large site has most of
+        trips = round_trips_inside(parts, counted.connections, half).sample
+        round_trips["rtt", f"half={half}"] = trips.arm(offset)
+        slow.append(slow_of_connections(trips, len(counted.connections)))
+        del trips
+    idle = idle_gaps(slow)
     varied = variations(parts, counted.connections, idle, _tap(facts))
     varying = (((one.metric, one.group), one.sample) for one in varied if one.metric != SMOOTHED)
-    samples = chain(_latencies(asked), _round_trips(trips), varying)
+    timed, varied_arms = ({key: sample.arm(offset) for key, sample in samples} for samples in (_latencies(asked), varying))
     return Side(
         facts=facts,
-        arms={key: sample.arm(offset) for key, sample in samples if sample.n},
+        arms={key: arm for key, arm in chain(timed.items(), round_trips.items(), varied_arms.items()) if arm.n},
         ratios=_ratios(counted, of_connections.connections_inside(connections, counted.connections)),
         rates={(rate.metric, rate.group): mean_of_bins(rate.per_second) for rate in _compared(rates(counted, asked))},
         connections=len(counted.connections),
@@ -160,11 +165,6 @@ def _latencies(asked: latency.Groups) -> Iterator[tuple[Key, Sample]]:
             yield ("kafka_latency", name), asked.sample(values, asked.timed & mask)
     for metric in PARTS:
         yield (metric, "all"), asked.sample(asked.values(latency.PARTS[metric]), prompt)
-
-
-def _round_trips(trips: Mapping[str, Sample]) -> Iterator[tuple[Key, Sample]]:
-    for half, sample in trips.items():
-        yield ("rtt", f"half={half}"), sample
 
 
 def _ratios(counted: traffic.Traffic, connections: pl.DataFrame) -> dict[Key, Ratio]:
