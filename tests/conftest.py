@@ -18,6 +18,7 @@ DEAR = ("example_run", "fifty_sites", "finished")
 """Fixtures that take long to make: with several processes (`pytest -n 2 --dist loadgroup`) all tests of one run in one process."""
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook, and would see none behind it
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         wanted = [name for name in DEAR if name in getattr(item, "fixturenames", ())]

@@ -61,6 +61,7 @@ def test_lines_are_inside_the_plot(page: Page) -> None:
 
 
 def test_axes_have_local_time_and_tooltips_utc(page: Page) -> None:
+    page.evaluate("window.drawAll()")
     chart = page.locator("#timeline-experiment08-edge .chart")
     chart.scroll_into_view_if_needed()
     assert "14:16" in chart.inner_text()
