@@ -34,7 +34,7 @@ run: env
 	@echo 'Open results/report/index.html in a browser.'
 
 test: lint
-	$(BIN)/pytest -n auto --dist loadgroup
+	$(BIN)/pytest -n auto --dist loadfile
 
 test-slow: env
 	$(BIN)/pytest -m slow

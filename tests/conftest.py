@@ -14,16 +14,10 @@ from workbench import ROOT, Workbench, copy_of_workflow
 assert job.PACKAGE.is_dir()
 
 CAPTURES = ("a.pcap", "b.pcap")
-DEAR = ("example_run", "fifty_sites", "finished")
-"""Fixtures that take long to make: with several processes (`pytest -n 2 --dist loadgroup`) all tests of one run in one process."""
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook, and would see none behind it
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        wanted = [name for name in DEAR if name in getattr(item, "fixturenames", ())]
-        item.add_marker(pytest.mark.xdist_group(wanted[0] if wanted else item.nodeid.partition("::")[0]))
-    # Whole runs first, so that several processes end at the same time, with what takes moments.
+    """Whole runs first, so that several processes (`--dist loadfile`: a file's tests in one of them) end at the same time, with what takes moments."""
     items.sort(key=lambda item: "workflow" not in item.path.parts)
 
 
