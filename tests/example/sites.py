@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import shutil
 import struct
@@ -145,8 +144,8 @@ def run_experiment(
 
 
 def read_pcap(path: Path) -> tuple[bytes, list[bytes]]:
-    """File header and packet records of a little-endian classic pcap, which may be compressed."""
-    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    """File header and packet records of a little-endian classic pcap."""
+    data = path.read_bytes()
     return data[:24], list(_records(data))
 
 

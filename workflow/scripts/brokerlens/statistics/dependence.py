@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 from arch.bootstrap import optimal_block_length
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -33,12 +33,14 @@ def equal_bins(n: int) -> Ints:
     return np.arange(n, dtype=np.int64) * min(n, BINS) // max(n, 1)
 
 
-def joined_bins(n: int) -> Ints:
-    """The bin (0-based) of each of n equal stretches of time of which neighbours are joined, as many as leave at most 32,768 bins; the last bin may have fewer.
+def joined(series: ArrayLike) -> Floats:
+    """Sums of neighbours in a series of equal stretches of time, as many as leave at most 32,768 of them; the last one may be of fewer.
 
     Slow cosines do not see neighbours apart.
     """
-    return np.arange(n, dtype=np.int64) // max(1, math.ceil(n / MOST_BINS))
+    values = np.asarray(series, dtype=np.float64)
+    together = np.arange(len(values)) // max(1, math.ceil(len(values) / MOST_BINS))
+    return np.asarray(np.bincount(together, values), dtype=np.float64)
 
 
 def clock_bins(times: Ints, start: int, end: int, bins: int) -> Ints:

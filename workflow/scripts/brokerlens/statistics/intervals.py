@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.special import betaincinv, ndtri, stdtrit
 
 from brokerlens.statistics.arms import LEVELS, Arm, Projector
-from brokerlens.statistics.dependence import LEAST_DOF, Floats, correlation_time, degrees_of_freedom, joined_bins, satterthwaite
+from brokerlens.statistics.dependence import LEAST_DOF, Floats, correlation_time, degrees_of_freedom, joined, satterthwaite
 
 ALPHA: Final = 0.05
 LEAST_SAMPLES: Final = 300
@@ -233,8 +233,7 @@ def mean_of_bins(series: ArrayLike) -> Interval:
     if len(bins) == 0:
         return Interval(None, reason="no samples")
     mean = float(bins.mean())
-    joined = joined_bins(len(bins))
-    counts, sums = np.bincount(joined), np.asarray(np.bincount(joined, bins), dtype=np.float64)
+    sums, counts = joined(bins), joined(np.ones(len(bins))).astype(np.int64)
     tau = correlation_time(sums / counts)
     dof = degrees_of_freedom(len(counts), tau)
     if dof < LEAST_DOF:
@@ -307,8 +306,7 @@ class Stretches:
     @classmethod
     def of(cls, numerators: ArrayLike, denominators: ArrayLike) -> Stretches | None:
         """From the two counts per stretch in order of time, empty ones too, shape (stretches,); ``None`` where the denominators sum to nothing."""
-        joined = joined_bins(len(np.asarray(denominators)))
-        above, below = (np.asarray(np.bincount(joined, np.asarray(counts)), dtype=np.float64) for counts in (numerators, denominators))
+        above, below = joined(numerators), joined(denominators)
         units = float(below.sum())
         if units <= 0.0:
             return None
