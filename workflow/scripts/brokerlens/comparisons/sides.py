@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -135,7 +134,6 @@ def read_side(facts: Mapping[str, Any], *, packets: Paths, requests: Paths, conn
     window = Window(facts["window_start"], facts["window_end"])
     parts = traffic.packets_of_parts(packets, window)
     counted = traffic.count_traffic(parts, window)
-    asked = latency.Groups(latency.requests_inside(requests, window))
     offset = clock_offset(facts)
     round_trips, slow = {}, []
     for half in HALVES:  # one after the other: they are what a large site has most of
@@ -143,13 +141,14 @@ def read_side(facts: Mapping[str, Any], *, packets: Paths, requests: Paths, conn
         round_trips["rtt", f"half={half}"] = trips.arm(offset)
         slow.append(slow_of_connections(trips, len(counted.connections)))
         del trips
-    idle = idle_gaps(slow)
-    varied = variations(parts, counted.connections, idle, _tap(facts))
-    varying = (((one.metric, one.group), one.sample) for one in varied if one.metric != SMOOTHED)
-    timed, varied_arms = ({key: sample.arm(offset) for key, sample in samples} for samples in (_latencies(asked), varying))
+    varied = variations(parts, counted.connections, idle_gaps(slow), _tap(facts))
+    varying = {(one.metric, one.group): one.sample.arm(offset) for one in varied if one.metric != SMOOTHED}
+    # Requests are read last: packets and requests of a large site need not be in memory together.
+    asked = latency.Groups(latency.requests_inside(requests, window))
+    timed = {key: sample.arm(offset) for key, sample in _latencies(asked)}
     return Side(
         facts=facts,
-        arms={key: arm for key, arm in chain(timed.items(), round_trips.items(), varied_arms.items()) if arm.n},
+        arms={key: arm for key, arm in (timed | round_trips | varying).items() if arm.n},
         ratios=_ratios(counted, of_connections.connections_inside(connections, counted.connections)),
         rates={(rate.metric, rate.group): mean_of_bins(rate.per_second) for rate in _compared(rates(counted, asked))},
         connections=len(counted.connections),

@@ -14,7 +14,7 @@ from brokerlens.statistics.arms import Arm
 from brokerlens.statistics.rounding import published
 
 
-MOST_IN_ARM: Final = 1 << 22
+MOST_IN_ARM: Final = 1 << 20
 """Values from which intervals and comparisons are made; of more, so many are chosen."""
 
 
