@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
+import random
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -166,11 +170,28 @@ class ShortReads(io.BytesIO):
         return got
 
 
-@pytest.mark.parametrize("ahead", [False, True])
+class PlacedReads(ShortReads):
+    """The same, to be read at any place, by threads that do not keep their order."""
+
+    def __init__(self, data: bytes, error: OSError | None = None) -> None:
+        super().__init__(data, error)
+        self._mine = threading.Lock()
+
+    def read_at(self, view: memoryview, at: int) -> int:
+        time.sleep(random.random() / 1e4)
+        with self._mine:
+            self.seek(at)
+            return self.readinto(view)
+
+
+STREAMS = pytest.mark.parametrize(("kind", "ahead"), [(ShortReads, False), (ShortReads, True), (PlacedReads, False), (PlacedReads, True)])
+
+
+@STREAMS
 @pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 1000])
-def test_pieces_are_the_stream_with_room_in_front(ahead: bool, size: int) -> None:
+def test_pieces_are_the_stream_with_room_in_front(kind: type[ShortReads], ahead: bool, size: int) -> None:
     data = os.urandom(size)
-    pieces, found, got = Pieces(ShortReads(data), 16, 100, ahead=ahead), b"", 100
+    pieces, found, got = Pieces(kind(data), 16, 100, ahead=ahead), b"", 100
     while got == 100:
         piece, got = pieces.next()
         piece[:16] = 255
@@ -179,9 +200,9 @@ def test_pieces_are_the_stream_with_room_in_front(ahead: bool, size: int) -> Non
     assert found == data
 
 
-@pytest.mark.parametrize("ahead", [False, True])
-def test_an_error_while_reading_is_the_callers(ahead: bool) -> None:
-    pieces = Pieces(ShortReads(bytes(150), OSError("gone")), 16, 100, ahead=ahead)
+@STREAMS
+def test_an_error_while_reading_is_the_callers(kind: type[ShortReads], ahead: bool) -> None:
+    pieces = Pieces(kind(bytes(150), OSError("gone")), 16, 100, ahead=ahead)
     assert pieces.next()[1] == 100
     with pytest.raises(OSError, match="gone"):
         pieces.next()
@@ -189,8 +210,8 @@ def test_an_error_while_reading_is_the_callers(ahead: bool) -> None:
 
 
 def test_pieces_may_be_given_up_before_the_end() -> None:
-    for taken in range(3):
-        stream = ShortReads(bytes(1000))
+    for taken, kind in itertools.product(range(3), (ShortReads, PlacedReads)):
+        stream = kind(bytes(1000))
         pieces = Pieces(stream, 16, 100, ahead=True)
         for _ in range(taken):
             pieces.next()

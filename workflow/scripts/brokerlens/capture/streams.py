@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import bz2
 import lzma
-import queue
-import threading
+import os
 import zlib
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol
+from typing import Any, BinaryIO, Final, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ from brokerlens.capture.errors import CaptureError
 
 PIECE: Final = 65_536  # bytes decompressed at a time: fixed, so that where damaged data ends does not depend on the caller's buffer
 ZSTD_PIECE: Final = 16_384  # Arrow loses the piece in which it finds damage, so these are smaller
-AHEAD_PIECES: Final = 2  # more than that leave the cache before they are used
+AHEAD_PIECES: Final = 3  # read while another one is in use
 Bytes = NDArray[np.uint8]
 
 XZ_MEMORY: Final = 256 << 20  # the window of xz -9 is 64 MiB
@@ -42,6 +43,14 @@ class Stream(Protocol):
         """Close the file."""
 
 
+@runtime_checkable
+class Placed(Stream, Protocol):
+    """A stream that several threads may read at once, each at its place."""
+
+    def read_at(self, view: memoryview, at: int) -> int:
+        """Fill the view from its start with the bytes from ``at`` on; returns their number, 0 at the end."""
+
+
 class _Plain:
     """A file as it is."""
 
@@ -52,6 +61,9 @@ class _Plain:
 
     def readinto(self, view: memoryview) -> int:
         return int(self._file.readinto(view))  # type: ignore[attr-defined]  # an unbuffered file has it, BinaryIO does not say so
+
+    def read_at(self, view: memoryview, at: int) -> int:
+        return os.preadv(self._file.fileno(), [view], at)
 
     def close(self) -> None:
         self._file.close()
@@ -119,14 +131,16 @@ class _Pieces:
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self._piece = memoryview(b"")
+        self._ended = False
 
     def _next(self) -> bytes:
         """The next decompressed piece, empty at the end."""
         raise NotImplementedError
 
     def readinto(self, view: memoryview) -> int:
-        if not self._piece and not self.damage:
+        if not self._piece and not self._ended:
             self._piece = memoryview(self._next())
+            self._ended = not self._piece
         count = min(len(view), len(self._piece))
         view[:count] = self._piece[:count]
         self._piece = self._piece[count:]
@@ -209,56 +223,52 @@ class _Zstd(_Pieces):
 class Pieces:
     """A stream in pieces of one size, the last one shorter, each in an array that has ``front`` bytes of room before it.
 
-    With ``ahead`` another thread reads the next pieces, into arrays that change places with the one in use: nothing is copied.
+    With ``ahead`` other threads read the next pieces, into arrays that change places with the one in use: nothing is copied.
     """
 
     def __init__(self, stream: Stream, front: int, size: int, *, ahead: bool = False) -> None:
         self._stream = stream
         self._front = front
-        self._free: queue.SimpleQueue[Bytes | None] = queue.SimpleQueue()
-        self._made: queue.SimpleQueue[tuple[Bytes, int] | Exception] = queue.SimpleQueue()
+        self._size = size
+        self._begun = 0  # pieces
         self._used = np.zeros(front + size, np.uint8)
-        self._closed = False
-        self._thread = threading.Thread(target=self._make, daemon=True) if ahead else None
-        if self._thread:
+        self._readers = ThreadPoolExecutor(AHEAD_PIECES if isinstance(stream, Placed) else 1) if ahead else None
+        self._coming: deque[tuple[Bytes, Future[int]]] = deque()
+        if self._readers:
             for _ in range(AHEAD_PIECES):
-                self._free.put(np.zeros(front + size, np.uint8))
-            self._thread.start()
+                self._begin(np.zeros(front + size, np.uint8), self._readers)
 
-    def _fill(self, piece: Bytes) -> int:
+    def _begin(self, piece: Bytes, readers: ThreadPoolExecutor) -> None:
+        """Let the next piece be read into an array."""
+        self._coming.append((piece, readers.submit(self._fill, piece, self._begun)))
+        self._begun += 1
+
+    def _fill(self, piece: Bytes, number: int) -> int:
         """Fill an array behind its front room; returns the number of bytes, less than there is room for at the stream's end."""
-        view, end = piece.data, self._front
-        while end < len(view) and (got := self._stream.readinto(view[end:])):
-            end += got
-        return end - self._front
+        view, done, start = piece.data[self._front :], 0, number * self._size
+        while done < len(view) and (got := self._read(view[done:], start + done)):
+            done += got
+        return done
 
-    def _make(self) -> None:
-        try:
-            while (piece := self._free.get()) is not None and not self._closed:
-                size = self._fill(piece)
-                self._made.put((piece, size))
-                if self._front + size < len(piece):
-                    break
-        except Exception as error:  # whatever it is, the reader shall raise it
-            self._made.put(error)
+    def _read(self, view: memoryview, at: int) -> int:
+        """Read what stands at that place, which is where a stream without places goes on."""
+        return self._stream.read_at(view, at) if isinstance(self._stream, Placed) else self._stream.readinto(view)
 
     def next(self) -> tuple[Bytes, int]:
         """The next piece's array, to be used until the next call, and the piece's size. Not to be called behind the last one."""
-        if not self._thread:
-            return self._used, self._fill(self._used)
-        made = self._made.get()
-        if isinstance(made, Exception):
-            raise made
-        self._free.put(self._used)
-        self._used = made[0]
-        return made
+        if not self._readers:
+            self._begun += 1
+            return self._used, self._fill(self._used, self._begun - 1)
+        free = self._used
+        self._used, size = self._coming.popleft()
+        found = size.result()
+        self._begin(free, self._readers)
+        return self._used, found
 
     def close(self) -> None:
-        """Close the stream, once the thread that reads it has ended."""
-        if self._thread:
-            self._closed = True
-            self._free.put(None)
-            self._thread.join()
+        """Close the stream, once the threads that read it have ended."""
+        if self._readers:
+            self._readers.shutdown(cancel_futures=True)
         self._stream.close()
 
 
