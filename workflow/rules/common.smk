@@ -315,7 +315,7 @@ def merge_memory(wildcards, attempt):
     """Megabytes for one shard of a site: its share of the captures, with room for what is made of it; with keys for payload, plaintext and tshark, too."""
     site = site_of(wildcards)
     base, times = (1000, 2) if site.tls_keylog is None else (1600, 5)
-    return int((base + times * site.bytes / 1e6 / site.shards) * attempt)
+    return int((base + times * site.unpacked / 1e6 / site.shards) * attempt)
 
 
 # complete_requests, merge_experiment, match_paths, join_deliveries, measure_routes
@@ -367,7 +367,7 @@ def parts_in_experiment(data_set):
 
 def pair_memory(wildcards, attempt):
     """Megabytes for what reads the packets of two of an experiment's sites at a time."""
-    sizes = sorted(site.bytes for site in CONFIG.experiments[wildcards.experiment].sites.values())
+    sizes = sorted(site.unpacked for site in CONFIG.experiments[wildcards.experiment].sites.values())
     return int((700 + 4 * sum(sizes[-2:]) / 1e6) * attempt)
 
 
@@ -378,7 +378,7 @@ def route_settings(wildcards):
 
 def experiment_memory(wildcards, attempt):
     """Megabytes for what reads something of all of an experiment's sites."""
-    return int((1000 + 2 * sum(site.bytes for site in CONFIG.experiments[wildcards.experiment].sites.values()) / 1e6) * attempt)
+    return int((1000 + 2 * sum(site.unpacked for site in CONFIG.experiments[wildcards.experiment].sites.values()) / 1e6) * attempt)
 
 
 # compute_metrics
@@ -410,8 +410,8 @@ def window_of(experiment):
 
 
 def site_memory(wildcards, attempt):
-    """Megabytes for what reads all of a site's data sets."""
-    return int((700 + 2 * site_of(wildcards).bytes / 1e6) * attempt)
+    """Megabytes for what reads all of a site's data sets: some forty bytes of each packet, which take eighty or more in a capture."""
+    return int((700 + 0.5 * site_of(wildcards).unpacked / 1e6) * attempt)
 
 
 # collect_sites, compare, report
@@ -441,6 +441,12 @@ def sites_table():
 def compare_settings():
     """What comparisons depend on beside the data sets."""
     return {"baseline": CONFIG.baseline, "margin": CONFIG.report.margin, "share_over_ms": CONFIG.report.share_over_ms}
+
+
+def compare_memory(wildcards, attempt):
+    """Megabytes for what reads one site's data sets after the other, and keeps up to a gigabyte of each."""
+    sizes = [site.unpacked / 1e6 for _, site in all_sites()]
+    return int((1000 + 0.5 * max(sizes) + sum(min(1000, 0.2 * size) for size in sizes)) * attempt)
 
 
 def report_settings():

@@ -25,7 +25,7 @@ rule compare:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=total_memory,
+        mem_mb=compare_memory,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         compare=compare_settings(),

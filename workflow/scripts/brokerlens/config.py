@@ -36,6 +36,8 @@ NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 NO_NAMES: Final = frozenset({"nan", "inf", "infinity", "null", "none", "true", "false"})
 CAPTURE_NAME: Final = re.compile(r"\.(pcap|pcapng|cap|dmp|pcap[0-9]+)(\.(gz|zst|xz|bz2))?$", re.IGNORECASE)
 CAPTURE_ENDINGS: Final = ".pcap, .pcapng, .cap, .dmp or .pcap with digits, each also with .gz, .zst, .xz or .bz2"
+COMPRESSED: Final = 4
+"""How many times its size a compressed capture holds, roughly."""
 LONGEST_KEY: Final = 200  # a folder's name may have 255 bytes on the usual file systems; logs and benchmarks add endings
 
 
@@ -74,6 +76,12 @@ class Capture:
     bytes: int
     modified: int
     """Seconds since 1970."""
+
+    @property
+    def unpacked(self) -> int:
+        """Roughly the size without compression."""
+        named = CAPTURE_NAME.search(self.name)
+        return self.bytes * (COMPRESSED if named and named[3] else 1)
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,11 @@ class Site:
     def bytes(self) -> int:
         """Size of all captures together."""
         return sum(capture.bytes for capture in self.captures)
+
+    @property
+    def unpacked(self) -> int:
+        """Roughly the size of all captures together without compression: what a job's memory goes by."""
+        return sum(capture.unpacked for capture in self.captures)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from brokerlens.metrics.taps import tap_of
 from brokerlens import tables
+from brokerlens.metrics.taps import tap_of
+from brokerlens.metrics.uncertainty import Sample
 from brokerlens.report.zones import Zone
 from brokerlens.statistics.arms import Arm
 
@@ -31,8 +32,11 @@ _MOST_MARKS = 400
 _SHORTEST_NAME = 2
 _LAST_WORD = re.compile(r"[^\W\d_]+[._-]*$")
 _REQUEST_COLUMNS = [
-    "connection_id", "client_id", "client_software", "api_name", "status", "request_first", "latency_ms", "total_ms", "queue_ms", "service_ms",
-    "network_rtt_ms", "broker_ms", "waits_by_design", "record_count", "record_bytes", "retransmitted", "acks", "api_version",
+    "connection_id", "api_name", "status", "request_first", "latency_ms", "total_ms", "queue_ms", "network_rtt_ms", "broker_ms", "waits_by_design",
+    "record_count", "record_bytes", "retransmitted", "acks", "api_version",
+]  # fmt: skip
+_ANSWERED_COLUMNS = [
+    "connection_id", "api_name", "request_first", "latency_ms", "total_ms", "queue_ms", "network_rtt_ms", "broker_ms", "retransmitted",
 ]  # fmt: skip
 Key = tuple[str, str]
 
@@ -115,9 +119,8 @@ class Site:
     @cached_property
     def answered(self) -> pl.DataFrame:
         """Answered requests with a latency that do not wait by design, in order of time."""
-        return self.requests.filter(
-            (pl.col("status") == "answered") & pl.col("latency_ms").is_not_null() & ~pl.col("waits_by_design")
-        ).sort("request_first")
+        prompt = (pl.col("status") == "answered") & pl.col("latency_ms").is_not_null() & ~pl.col("waits_by_design")
+        return self.requests.lazy().filter(prompt).select(_ANSWERED_COLUMNS).sort("request_first", maintain_order=True).collect().rechunk()
 
     @cached_property
     def latencies(self) -> NDArray[np.float64]:
@@ -127,8 +130,8 @@ class Site:
     @cached_property
     def arm(self) -> Arm:
         """The same latencies in time order, with what their intervals are made from."""
-        number = self.answered["connection_id"].rank("dense").cast(pl.Int64) if self.answered.height else self.answered["request_first"]
-        return Arm(self.answered["request_first"].to_numpy(), self.answered["latency_ms"].to_numpy(), number.to_numpy())
+        number = self.answered["connection_id"].cast(pl.String).rank("dense").cast(pl.Int32)
+        return Sample(self.answered["request_first"].to_numpy(), self.answered["latency_ms"].to_numpy(), number.to_numpy()).arm()
 
     @cached_property
     def api_mix(self) -> dict[str, float]:
@@ -275,7 +278,7 @@ def read_results(
         key = row["experiment"], row["site"]
         window = row["window_start"], row["window_end"]
         lanes, oversized = _traffic(by_packet.get(key, []), window)
-        asked = _read(by_request.get(key, []), "requests", _REQUEST_COLUMNS)
+        asked = _read_requests(by_request.get(key, []))
         found.append(
             Site(
                 experiment=key[0],
@@ -355,14 +358,18 @@ def _paths_by_site(paths: Iterable[str | Path]) -> dict[Key, list[Mapping[str, A
     return found
 
 
-def _read(paths: Sequence[str | Path], dataset: str, columns: list[str] | None = None) -> pl.DataFrame:
+def _read(paths: Sequence[str | Path], dataset: str) -> pl.DataFrame:
     """Rows of the files; times as int64 ns, dictionary words as strings."""
-    frame = pl.from_arrow(tables.read(paths, dataset, columns))
+    frame = pl.from_arrow(tables.read(paths, dataset))
     assert isinstance(frame, pl.DataFrame)
-    return frame.with_columns(
-        pl.col(pl.Datetime).cast(pl.Int64),
-        pl.col(pl.Categorical).cast(pl.String),
-    )
+    return frame.with_columns(pl.col(pl.Datetime).cast(pl.Int64), pl.col(pl.Categorical).cast(pl.String))
+
+
+def _read_requests(paths: Sequence[str | Path]) -> pl.DataFrame:
+    """What the report needs of each request; times as int64 ns. They are many, so their words stay numbers of a dictionary."""
+    none = pl.DataFrame(tables.schema("requests").empty_table())
+    requests = pl.scan_parquet([str(path) for path in paths], hive_partitioning=False) if paths else none.lazy()
+    return requests.select(_REQUEST_COLUMNS).with_columns(pl.col(pl.Datetime).cast(pl.Int64)).collect()
 
 
 def _inside(frame: pl.DataFrame, window: tuple[int | None, int | None], last: str, first: str | None = None) -> pl.DataFrame:
