@@ -445,6 +445,16 @@ def test_a_folder_stands_for_the_captures_directly_in_it(folder: Path) -> None:
     assert found(str(folder / "all")) == sorted(str(folder / "all" / name) for name in taken)
 
 
+def test_what_captures_hold_without_compression_is_told_by_their_names(folder: Path) -> None:
+    plain = ["all/a.pcap", "all/gz", "all/x.gz.txt"]
+    packed = ["all/b.pcapng.ZST", "all/c.gz", "all/d.tcpdump.xz", "all/e.cap.bz2"]
+    write(*plain, *packed)
+    (site,) = config.read(settings('captures: "all/*"')).experiments["run1"].sites.values()
+    assert {capture.path for capture in site.captures if capture.unpacked == capture.bytes} == set(plain)
+    assert {capture.path for capture in site.captures if capture.unpacked == 4 * capture.bytes} == set(packed)
+    assert site.unpacked == sum(map(len, plain)) + 4 * sum(map(len, packed))
+
+
 def test_a_glob_stands_for_exactly_what_it_matches(folder: Path) -> None:
     write("all/one.txt", "all/two.pcap", "all/inner/three", "[odd]/x.pcap")
     assert found("all/*") == ["all/one.txt", "all/two.pcap"]

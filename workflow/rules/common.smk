@@ -444,9 +444,9 @@ def compare_settings():
 
 
 def compare_memory(wildcards, attempt):
-    """Megabytes for what reads one site's data sets after the other, and keeps up to a gigabyte of each."""
+    """Megabytes for what reads one site's data sets after the other, and keeps up to a million values of each metric, and what of them a pair has in common."""
     sizes = [site.unpacked / 1e6 for _, site in all_sites()]
-    return int((1000 + 0.5 * max(sizes) + sum(min(1000, 0.2 * size) for size in sizes)) * attempt)
+    return int((1000 + 0.5 * max(sizes) + sum(min(2000, 1.2 * size) for size in sizes)) * attempt)
 
 
 def report_settings():

@@ -36,6 +36,7 @@ NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 NO_NAMES: Final = frozenset({"nan", "inf", "infinity", "null", "none", "true", "false"})
 CAPTURE_NAME: Final = re.compile(r"\.(pcap|pcapng|cap|dmp|pcap[0-9]+)(\.(gz|zst|xz|bz2))?$", re.IGNORECASE)
 CAPTURE_ENDINGS: Final = ".pcap, .pcapng, .cap, .dmp or .pcap with digits, each also with .gz, .zst, .xz or .bz2"
+COMPRESSED_ENDINGS: Final = (".gz", ".zst", ".xz", ".bz2")
 COMPRESSED: Final = 4
 """How many times its size a compressed capture holds, roughly."""
 LONGEST_KEY: Final = 200  # a folder's name may have 255 bytes on the usual file systems; logs and benchmarks add endings
@@ -80,8 +81,7 @@ class Capture:
     @property
     def unpacked(self) -> int:
         """Roughly the size without compression."""
-        named = CAPTURE_NAME.search(self.name)
-        return self.bytes * (COMPRESSED if named and named[3] else 1)
+        return self.bytes * (COMPRESSED if self.name.lower().endswith(COMPRESSED_ENDINGS) else 1)
 
 
 @dataclass(frozen=True)

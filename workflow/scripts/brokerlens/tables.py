@@ -630,8 +630,8 @@ COMPARISONS: Final = (
     Column("ratio_low", FLOAT, "lower bound of the 95 % interval; null is an open side"),
     Column("ratio_high", FLOAT, "upper bound of the 95 % interval; null is an open side"),
     Column("noise_floor", FLOAT, "Wasserstein distance between stretches of one side"),
-    Column("n_a", INT, "samples of side a", "samples", nullable=False),
-    Column("n_b", INT, "samples of side b", "samples", nullable=False),
+    Column("n_a", INT, "samples of side a that count: of more than 1,048,576 about so many", "samples", nullable=False),
+    Column("n_b", INT, "samples of side b that count: of more than 1,048,576 about so many", "samples", nullable=False),
     *(
         Column(f"{part}_{side}", FLOAT, f"{text} of side {side}", unit)
         for part, text, unit in (

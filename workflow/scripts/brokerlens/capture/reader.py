@@ -66,7 +66,7 @@ class Capture:
     """A capture opened by its content. After ``chunks()`` ran to its end, the other attributes tell what it was."""
 
     def __init__(self, path: str, chunk_bytes: int = CHUNK_BYTES, *, ahead: bool = False, limit: int | None = None) -> None:
-        """Open and recognise the file; with ``ahead`` another thread reads and decompresses it. Of its (decompressed) bytes at most ``limit`` are read.
+        """Open and recognise the file; with ``ahead`` other threads read and decompress it. Of its (decompressed) bytes at most ``limit`` are read.
 
         Raises CaptureError where it is empty, not a capture, or damaged before its first packet.
         """
@@ -88,8 +88,8 @@ class Capture:
         if self._prefix:
             self._stream = self._prefix
         self._pieces = Pieces(self._stream, FRONT, self._room, ahead=ahead)
-        self.size = Path(path).stat().st_size
         try:
+            self.size = Path(path).stat().st_size
             self._buffer = self._next_piece()
             self._format = self._recognise(self._buffer[FRONT : min(self._end, FRONT + 24)].tobytes())
         except BaseException:

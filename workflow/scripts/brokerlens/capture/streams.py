@@ -228,11 +228,12 @@ class Pieces:
 
     def __init__(self, stream: Stream, front: int, size: int, *, ahead: bool = False) -> None:
         self._stream = stream
+        self._placed = stream if isinstance(stream, Placed) else None  # asked once: asking takes as long as reading a little does
         self._front = front
         self._size = size
         self._begun = 0  # pieces
         self._used = np.zeros(front + size, np.uint8)
-        self._readers = ThreadPoolExecutor(AHEAD_PIECES if isinstance(stream, Placed) else 1) if ahead else None
+        self._readers = ThreadPoolExecutor(AHEAD_PIECES if self._placed else 1) if ahead else None
         self._coming: deque[tuple[Bytes, Future[int]]] = deque()
         if self._readers:
             for _ in range(AHEAD_PIECES):
@@ -252,7 +253,7 @@ class Pieces:
 
     def _read(self, view: memoryview, at: int) -> int:
         """Read what stands at that place, which is where a stream without places goes on."""
-        return self._stream.read_at(view, at) if isinstance(self._stream, Placed) else self._stream.readinto(view)
+        return self._placed.read_at(view, at) if self._placed else self._stream.readinto(view)
 
     def next(self) -> tuple[Bytes, int]:
         """The next piece's array, to be used until the next call, and the piece's size. Not to be called behind the last one."""

@@ -55,8 +55,10 @@ class Side:
     connections: int
     """Connections with a packet inside the window."""
     capture_loss: float | None
-    _within: dict[tuple[Key, int, int], Arm] = field(default_factory=dict)
-    _by_clock: dict[tuple[Key, int, int, int], Arm] = field(default_factory=dict)
+    _asked: tuple[int, int] | None = None
+    """The stretch of the clock that was asked for last: only of it arms are kept, as copies for every pair's stretch would fill the memory."""
+    _within: dict[Key, Arm] = field(default_factory=dict)
+    _by_clock: dict[tuple[Key, int], Arm] = field(default_factory=dict)
 
     @property
     def experiment(self) -> str:
@@ -103,17 +105,24 @@ class Side:
         return self.arms.get(key) or Arm([], [])
 
     def arm_within(self, key: Key, start: int, end: int) -> Arm:
-        """The arm's values of a stretch of the clock; kept, as many pairs ask for the same."""
-        if (asked := (key, start, end)) not in self._within:
-            self._within[asked] = within(self.arm(key), start, end)
-        return self._within[asked]
+        """The arm's values of a stretch of the clock; kept, as most pairs have the same stretch."""
+        self._keep_only_of(start, end)
+        if key not in self._within:
+            self._within[key] = within(self.arm(key), start, end)
+        return self._within[key]
 
     def arm_over_clock(self, key: Key, start: int, end: int, bins: int) -> Arm:
-        """The arm over equal bins of that stretch; kept, as many pairs ask for the same."""
-        asked = key, start, end, bins
-        if asked not in self._by_clock:
-            self._by_clock[asked] = over_clock(self.arm_within(key, start, end), start, end, bins)
-        return self._by_clock[asked]
+        """The arm over equal bins of that stretch; kept alike."""
+        self._keep_only_of(start, end)
+        if (key, bins) not in self._by_clock:
+            self._by_clock[key, bins] = over_clock(self.arm_within(key, start, end), start, end, bins)
+        return self._by_clock[key, bins]
+
+    def _keep_only_of(self, start: int, end: int) -> None:
+        if self._asked != (start, end):
+            self._within.clear()
+            self._by_clock.clear()
+            self._asked = start, end
 
 
 def _tap(facts: Mapping[str, Any]) -> str:
