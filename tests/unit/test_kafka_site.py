@@ -49,7 +49,7 @@ def fetch(time: int, epoch: int, asked: str = "", forgotten: str = "", connectio
 
 def completed(*shards: list[Row], names: dict[str, str] | None = None) -> pl.DataFrame:
     provisional = [pl.DataFrame(rows, schema=SCHEMA).lazy() for rows in shards]
-    return pl.concat([site.complete(provisional, part, names or {}) for part in range(len(shards))]).sort("request_first")
+    return pl.concat([rows for part in range(len(shards)) for rows in site.complete(provisional, part, names or {})]).sort("request_first")
 
 
 def test_a_fetch_in_a_session_is_about_all_topics_of_the_session() -> None:
@@ -126,3 +126,11 @@ def test_the_earliest_answer_names_a_topic_and_the_configuration_stands_back() -
     shards = [learned(("c", "id-1", "later", 9)), learned(("c", "id-1", "first", 3), ("c", None, None, 1))]
     names = site.topic_names(site.all_learned(shards), {"id-1": "configured", "id-2": "sensors"})
     assert names == {"id-1": "first", "id-2": "sensors"}
+
+
+def test_however_many_rows_are_completed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = [fetch(1, 0, "ab"), fetch(3, 2, "c"), row(5)], [fetch(2, 1), fetch(4, 3, "", "a"), fetch(6, 4)]
+    whole = completed(*shards)
+    monkeypatch.setattr(site, "ROWS_AT_ONCE", 2)
+    assert completed(*shards).equals(whole)
+    assert completed([], *shards).equals(whole)

@@ -572,7 +572,8 @@ def test_packets_of_the_first_line_are_those_inside_the_window(tmp_path: Path) -
 def one_slow_stretch(site: Site, start: int, seconds: float, slow_from: int) -> Site:
     """Fifty requests a second over a window, slow from that moment on."""
     times = start + np.arange(int(50 * seconds), dtype=np.int64) * SECOND // 50
-    rows = site.answered.head(1).select(pl.all().repeat_by(len(times)).explode())
+    prompt = site.requests.filter(pl.col("status") == "answered", ~pl.col("waits_by_design"), pl.col("latency_ms").is_not_null())
+    rows = prompt.head(1).select(pl.all().repeat_by(len(times)).explode())
     requests = rows.with_columns(request_first=pl.Series(times), latency_ms=pl.Series(np.where(times >= slow_from, 500.0, 1.0)))
     return dataclasses.replace(with_facts(site, window_start=start, window_end=start + int(seconds * SECOND)), requests=requests)
 

@@ -21,7 +21,12 @@ def complete_requests(*, provisional: Sequence[str], topics: Sequence[str], part
     """
     names = topic_names(all_learned(map(pl.read_parquet, topics)), topic_ids)
     rows = complete([pl.scan_parquet(path).with_columns(pl.col(pl.Categorical).cast(pl.String)) for path in provisional], part, names)
-    tables.write(rows.to_arrow(), requests, "requests", {**tables.read_provenance(provisional[part]), "topic_ids": dict(topic_ids)})
+    tables.write(
+        (some.to_arrow() for some in rows),
+        requests,
+        "requests",
+        {**tables.read_provenance(provisional[part]), "topic_ids": dict(topic_ids)},
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ new connection; the shards of a site's merge hold each connection alone. So the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import polars as pl
@@ -17,6 +17,7 @@ SESSION_ID: Final = ("broker_ip", "broker_port", "session")
 SESSION: Final = (*SESSION_ID, "opening")
 ORDER: Final = ("request_first", "connection_id", "correlation_id")
 """Which of two requests was sent first."""
+ROWS_AT_ONCE: Final = 1 << 20
 Provisional = Sequence[pl.LazyFrame]
 """The provisional rows of a site (`requests.to_arrow`), one per shard, in order."""
 
@@ -42,11 +43,12 @@ def session_topics(provisional: Provisional, part: int) -> pl.DataFrame:
     fetches = pl.concat(
         [
             shard.with_row_index("row")
+            .filter(pl.col("session").is_not_null())
             .select("row", *SESSION_ID, "session_epoch", *ORDER, "request_body", "asked", "forgotten", part=pl.lit(number))
             .join(own, on=SESSION_ID, how="semi")
             for number, shard in enumerate(provisional)
         ]
-    ).collect()
+    ).collect(engine="streaming")
     place, whole = pl.int_range(pl.len()).over(SESSION), pl.col("request_body") == BODY_WHOLE
     fetches = (
         fetches.sort(*SESSION_ID, *ORDER, "session_epoch", "part", "row")
@@ -90,12 +92,12 @@ def _states(fetches: pl.DataFrame) -> pl.DataFrame:
     return places.join(held, on=[*SESSION, "place"], how="left").with_columns(pl.col("topics_of_session").fill_null([])).sort("place")
 
 
-def sent_again(provisional: Provisional, own: pl.DataFrame) -> pl.DataFrame:
-    """Per row of ``own`` whose batches have a producer's id: how many of them an earlier request of the site carried.
+def sent_again(provisional: Provisional, own: pl.LazyFrame) -> pl.DataFrame:
+    """Per ``row`` of ``own`` whose batches have a producer's id: how many of them an earlier request of the site carried.
 
     ``requests.BATCH`` says which batches are the same.
     """
-    sent = own.select("row", *ORDER, "batches").explode("batches").drop_nulls("batches").unnest("batches")
+    sent = own.select("row", *ORDER, "batches").explode("batches").drop_nulls("batches").unnest("batches").collect()
     wanted = sent.select(BATCH).unique()
     first = (
         pl.concat([shard.select(*ORDER, "batches") for shard in provisional])
@@ -111,9 +113,10 @@ def sent_again(provisional: Provisional, own: pl.DataFrame) -> pl.DataFrame:
     return sent.join(first, on=BATCH, how="left", nulls_equal=True).group_by("row").agg(again.sum().cast(pl.Int64).alias("retried_batches"))
 
 
-def complete(provisional: Provisional, part: int, names: Mapping[str, str]) -> pl.DataFrame:
-    """The rows of ``requests`` of one shard, the one numbered ``part``."""
-    rows = provisional[part].with_row_index("row").collect()
+def complete(provisional: Provisional, part: int, names: Mapping[str, str]) -> Iterator[pl.DataFrame]:
+    """The rows of ``requests`` of one shard, the one numbered ``part``, so many at a time that a large shard does not fill the memory."""
+    own = provisional[part].with_row_index("row")
+    topics_of_sessions, again = session_topics(provisional, part), sent_again(provisional, own)
     all_topics = pl.concat_list(pl.col("topics").fill_null([]), pl.col("topics_of_session").fill_null([])).list.drop_nulls()
     named = all_topics.list.eval(pl.element().replace(names)).list.unique().list.sort()
     session = (
@@ -125,11 +128,14 @@ def complete(provisional: Provisional, part: int, names: Mapping[str, str]) -> p
         .then(pl.lit("opened"))
         .otherwise(pl.lit("continued"))
     )
-    return (
-        rows.join(session_topics(provisional, part), on="row", how="left", maintain_order="left")
-        .join(sent_again(provisional, rows), on="row", how="left", maintain_order="left")
-        .with_columns(session.alias("fetch_session"), pl.when(named.list.len() > 0).then(named).alias("topics"))
-    )
+    for begin in range(0, max(own.select(pl.len()).collect().item(), 1), ROWS_AT_ONCE):
+        yield (
+            own.slice(begin, ROWS_AT_ONCE)
+            .collect()
+            .join(topics_of_sessions, on="row", how="left", maintain_order="left")
+            .join(again, on="row", how="left", maintain_order="left")
+            .with_columns(session.alias("fetch_session"), pl.when(named.list.len() > 0).then(named).alias("topics"))
+        )
 
 
 def cluster_ids(learned: Mapping[str, pl.DataFrame]) -> dict[str, list[str]]:
