@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/shards.py [--megabytes 200 2000] [--shards 8] [--keep FOLDER]
 
-The captures are those of split.py (213 bytes a packet), split before, which is not measured. `compare` gets this one site: what it takes to read one; the arms of each further site stay in memory, a gigabyte at most.
+The captures are those of split.py (213 bytes a packet), split before, which is not measured. `compare` gets this one site: what it takes to read one; the arms of each further site stay in memory, up to a gigabyte, and what of them a pair has in common.
 """
 
 from __future__ import annotations

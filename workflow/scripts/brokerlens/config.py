@@ -34,9 +34,9 @@ SCHEMA: Final = Path(__file__).resolve().parents[2] / "schemas" / "config.schema
 NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 # A reader of Hive partitions may take these for a number, a truth value or nothing, whatever the case.
 NO_NAMES: Final = frozenset({"nan", "inf", "infinity", "null", "none", "true", "false"})
-CAPTURE_NAME: Final = re.compile(r"\.(pcap|pcapng|cap|dmp|pcap[0-9]+)(\.(gz|zst|xz|bz2))?$", re.IGNORECASE)
-CAPTURE_ENDINGS: Final = ".pcap, .pcapng, .cap, .dmp or .pcap with digits, each also with .gz, .zst, .xz or .bz2"
 COMPRESSED_ENDINGS: Final = (".gz", ".zst", ".xz", ".bz2")
+CAPTURE_NAME: Final = re.compile(rf"\.(pcap|pcapng|cap|dmp|pcap[0-9]+)({'|'.join(map(re.escape, COMPRESSED_ENDINGS))})?$", re.IGNORECASE)
+CAPTURE_ENDINGS: Final = ".pcap, .pcapng, .cap, .dmp or .pcap with digits, each also with .gz, .zst, .xz or .bz2"
 COMPRESSED: Final = 4
 """How many times its size a compressed capture holds, roughly."""
 LONGEST_KEY: Final = 200  # a folder's name may have 255 bytes on the usual file systems; logs and benchmarks add endings

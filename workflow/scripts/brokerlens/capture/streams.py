@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import itertools
 import lzma
 import os
 import zlib
@@ -231,7 +232,7 @@ class Pieces:
         self._placed = stream if isinstance(stream, Placed) else None  # asked once: asking takes as long as reading a little does
         self._front = front
         self._size = size
-        self._begun = 0  # pieces
+        self._numbers = itertools.count()  # of the pieces
         self._used = np.zeros(front + size, np.uint8)
         self._readers = ThreadPoolExecutor(AHEAD_PIECES if self._placed else 1) if ahead else None
         self._coming: deque[tuple[Bytes, Future[int]]] = deque()
@@ -241,8 +242,7 @@ class Pieces:
 
     def _begin(self, piece: Bytes, readers: ThreadPoolExecutor) -> None:
         """Let the next piece be read into an array."""
-        self._coming.append((piece, readers.submit(self._fill, piece, self._begun)))
-        self._begun += 1
+        self._coming.append((piece, readers.submit(self._fill, piece, next(self._numbers))))
 
     def _fill(self, piece: Bytes, number: int) -> int:
         """Fill an array behind its front room; returns the number of bytes, less than there is room for at the stream's end."""
@@ -258,8 +258,7 @@ class Pieces:
     def next(self) -> tuple[Bytes, int]:
         """The next piece's array, to be used until the next call, and the piece's size. Not to be called behind the last one."""
         if not self._readers:
-            self._begun += 1
-            return self._used, self._fill(self._used, self._begun - 1)
+            return self._used, self._fill(self._used, next(self._numbers))
         free = self._used
         self._used, size = self._coming.popleft()
         found = size.result()
