@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import polars as pl
 
-from brokerlens.metrics.rows import Rows, group, quantile
+from brokerlens.metrics.rows import Rows, group, quantiles_by_group
 from brokerlens.metrics.traffic import number_connections, packets_of_parts
 from brokerlens.metrics.uncertainty import Sample, add_sample, add_values
 from brokerlens.metrics.window import Window
@@ -26,7 +26,6 @@ FEWER_STATISTICS: Final = ("count", "min", "p50", "p95")
 LONG_DELAY_MS: Final = 30.0
 """Receivers delay acknowledgements by 40 ms and more, never by less than this."""
 USUAL_MSS: Final = 1460
-CONNECTION_GROUPS: Final = 16
 
 
 class RoundTrips(NamedTuple):
@@ -36,16 +35,20 @@ class RoundTrips(NamedTuple):
     acked: np.ndarray
 
 
+def round_trips_of_part(part: pl.LazyFrame, connections: Sequence[str], half: str) -> RoundTrips:
+    """The round trips of a half that the packets of one part ended."""
+    wanted = pl.col("rtt_ms").is_not_null() & (pl.col("from_broker") == HALVES[half])
+    ended = part.filter(wanted).select("connection_id", "time", "rtt_ms", "acked_bytes")
+    found = number_connections(ended, connections).sort("time", "connection", "rtt_ms", "acked_bytes").collect(engine="streaming")
+    time, values, connection, acked = (found[name].to_numpy() for name in ("time", "rtt_ms", "connection", "acked_bytes"))
+    return RoundTrips(Sample(time, values, connection), acked)
+
+
 def round_trips_inside(packets: Iterable[pl.LazyFrame], connections: Sequence[str], half: str) -> RoundTrips:
     """The round trips of a half that these packets ended."""
-    wanted = pl.col("rtt_ms").is_not_null() & (pl.col("from_broker") == HALVES[half])
-    ended = (part.filter(wanted).select("connection_id", "time", "rtt_ms", "acked_bytes") for part in packets)
-    found = [number_connections(part, connections).sort("time", "connection", "rtt_ms", "acked_bytes").collect() for part in ended]
-
-    def column(name: str) -> np.ndarray:
-        return np.concatenate([part[name].to_numpy() for part in found])
-
-    return RoundTrips(Sample(column("time"), column("rtt_ms"), column("connection")), column("acked_bytes"))
+    found = [round_trips_of_part(part, connections, half) for part in packets]
+    sample = Sample.of((trips.sample.times, trips.sample.values, trips.sample.connections) for trips in found)
+    return RoundTrips(sample, np.concatenate([trips.acked for trips in found]))
 
 
 def may_be_delayed(trips: RoundTrips, mss: np.ndarray) -> np.ndarray:
@@ -62,15 +65,8 @@ def may_be_delayed(trips: RoundTrips, mss: np.ndarray) -> np.ndarray:
 
 def slow_of_connections(trips: Sample, connections: int) -> np.ndarray:
     """The 95th percentile of each connection's round trips (ms); nan without."""
-    p95 = np.full(connections, np.nan)
-    # Connections have nothing to do with each other, so not all of them need be in order at once.
-    for number in range(CONNECTION_GROUPS):
-        some = trips.only(trips.connections % CONNECTION_GROUPS == number)
-        order = np.lexsort((some.values, some.connections))
-        connection, first = np.unique(some.connections[order], return_index=True)
-        for name, values in zip(connection, np.split(some.values[order], first[1:]), strict=False):
-            p95[name] = quantile(values, 0.95)
-    return p95
+    _, found = quantiles_by_group(trips.values, trips.connections, connections, {"p95": 0.95})
+    return found["p95"]
 
 
 def by_timestamps(packets: Sequence[str | Path], connections: Sequence[str], window: Window) -> dict[str, np.ndarray]:
@@ -90,14 +86,13 @@ def _stamped(packets: pl.LazyFrame, connections: Sequence[str], window: Window) 
         (carries & (pl.col("segment") == "new").fill_null(value=False)).alias("begins"),
         (pl.col("tcp_flags") & ACK > 0).alias("answers"),
     )
-    found = number_connections(wanted.with_row_index("row"), connections).sort("connection", "row").collect()
-    connection, side, time, tsval, tsecr = (
-        found[name].cast(pl.Int64).to_numpy(writable=True) for name in ("connection", "from_broker", "time", "tsval", "tsecr")
-    )
-    first = np.searchsorted(connection, np.arange(len(connections) + 1)).astype(np.int64)
-    begins, answers = (found[name].to_numpy(writable=True) for name in ("begins", "answers"))
+    found = number_connections(wanted, connections).collect(engine="streaming")
+    order = np.argsort(found["connection"].to_numpy(), kind="stable")
+    first = np.searchsorted(found["connection"].to_numpy()[order], np.arange(len(connections) + 1)).astype(np.int64)
+    side, time, tsval, tsecr = (found[name].cast(pl.Int64).to_numpy()[order] for name in ("from_broker", "time", "tsval", "tsecr"))
+    begins, answers, inside = (found[name].to_numpy()[order] for name in ("begins", "answers", "inside"))
     trip = timestamp_round_trips(first, side, time, tsval, tsecr, begins, answers)
-    ended = np.flatnonzero((trip >= 0) & found["inside"].to_numpy())
+    ended = np.flatnonzero((trip >= 0) & inside)
     return trip[ended] / 1e6, side[ended] == 1
 
 

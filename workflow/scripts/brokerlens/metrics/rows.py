@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
 from brokerlens import tables
@@ -34,6 +35,25 @@ def quantile(ordered: np.ndarray, level: float) -> float:
     """The smallest value that at least ``level`` of the values do not exceed (numpy's ``inverted_cdf``); ``ordered`` ascends and is not empty."""
     rank = min(ordered.size, max(1, math.ceil(ordered.size * level - 1e-9)))
     return float(ordered[rank - 1])
+
+
+def quantiles_by_group(
+    values: np.ndarray, groups: np.ndarray, count: int, levels: Mapping[str, float]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Number of values in each of ``count`` groups, and by name of the level each group's `quantile`; nan in groups without values.
+
+    ``groups`` has the group of each value, from 0 on.
+    """
+    rank = {name: (pl.len() * level - 1e-9).ceil().clip(1).cast(pl.UInt32) for name, level in levels.items()}
+    chosen = [pl.col("value").sort().get(place - 1).alias(name) for name, place in rank.items()]
+    found = pl.LazyFrame({"group": groups, "value": values}).group_by("group").agg(pl.len().alias("n"), *chosen).collect()
+    group = found["group"].to_numpy()
+    n = np.zeros(count, np.int64)
+    n[group] = found["n"].to_numpy()
+    quantiles = {name: np.full(count, np.nan) for name in levels}
+    for name, of_groups in quantiles.items():
+        of_groups[group] = found[name].to_numpy()
+    return n, quantiles
 
 
 @dataclass

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from brokerlens import tables
 from brokerlens.metrics.latency import Groups
-from brokerlens.metrics.rows import ALL, SHARE, group
+from brokerlens.metrics.rows import ALL, SHARE, group, quantiles_by_group
 from brokerlens.metrics.traffic import Traffic, directions
 from brokerlens.metrics.uncertainty import Sample
 from brokerlens.metrics.window import Bins
@@ -41,22 +41,6 @@ class SeriesRows:
             pl.col("value").fill_nan(None),
         )
         return tables.conform(rows.select(wanted.names).to_arrow(), "series")
-
-
-def quantiles_by_bin(
-    values: np.ndarray, bins: np.ndarray, count: int, levels: dict[str, float]
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Number of values per bin, and by name of the level each bin's order statistic (``inverted_cdf``); nan in empty bins."""
-    order = np.lexsort((values, bins))
-    ordered = values[order]
-    n = np.bincount(bins, minlength=count)
-    first = np.cumsum(n) - n
-    found = {}
-    for name, level in levels.items():
-        rank = np.clip(np.ceil(n * level - 1e-9).astype(np.int64), 1, None)
-        found[name] = np.full(count, np.nan)
-        found[name][n > 0] = ordered[(first + rank - 1)[n > 0]]
-    return n, found
 
 
 def _per_bin(bins: Bins, traffic: Traffic, counter: str, side: bool | None) -> np.ndarray:
@@ -93,7 +77,7 @@ def add_traffic(rows: SeriesRows, traffic: Traffic) -> None:
 
 def add_round_trips(rows: SeriesRows, half: str, trips: Sample) -> None:
     """`rtt` of a half: the smallest and the median of the round trips that ended in each bin."""
-    n, found = quantiles_by_bin(trips.values, rows.bins.number(trips.times), rows.bins.count, {"min": 0.0, "p50": 0.5})
+    n, found = quantiles_by_group(trips.values, rows.bins.number(trips.times), rows.bins.count, {"min": 0.0, "p50": 0.5})
     for statistic, values in found.items():
         rows.add("rtt", group("half", half), statistic, values, "ms", n)
 
@@ -113,6 +97,6 @@ def add_requests(rows: SeriesRows, groups: Groups) -> None:
     for name, of_group, timed in _of_requests(groups):
         count = np.bincount(number[of_group], minlength=rows.bins.count)
         rows.add("requests", name, "count", count, "requests", count)
-        n, found = quantiles_by_bin(latency[timed], number[timed], rows.bins.count, {"p50": 0.5, "p95": 0.95})
+        n, found = quantiles_by_group(latency[timed], number[timed], rows.bins.count, {"p50": 0.5, "p95": 0.95})
         for statistic, values in found.items():
             rows.add("kafka_latency", name, statistic, values, "ms", n)

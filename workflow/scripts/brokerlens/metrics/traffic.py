@@ -60,7 +60,7 @@ def packets_inside(packets: Sequence[str | Path], window: Window) -> pl.LazyFram
     """The packets that count: inside the window, copies made by the capture left out; ``time`` (ns) added."""
     scanned = pl.scan_parquet([str(path) for path in packets], hive_partitioning=False)
     inside = scanned.filter(~pl.col("is_duplicate"), window.holds(pl.col("timestamp")))
-    return inside.with_columns(pl.col("timestamp").to_physical().alias("time"), _segment.cast(pl.String), _kind.cast(pl.String))
+    return inside.with_columns(pl.col("timestamp").to_physical().alias("time"))
 
 
 def packets_of_parts(packets: Sequence[str | Path], window: Window) -> list[pl.LazyFrame]:
@@ -69,9 +69,9 @@ def packets_of_parts(packets: Sequence[str | Path], window: Window) -> list[pl.L
 
 
 def number_connections(packets: pl.LazyFrame, connections: Sequence[str]) -> pl.LazyFrame:
-    """The packets with ``connection``, the place of their connection in ``connections``, instead of its id."""
+    """The packets, in their order, with ``connection``, the place of their connection in ``connections``, instead of its id."""
     table = pl.LazyFrame({"connection_id": connections}, schema={"connection_id": pl.Categorical}).with_row_index("connection")
-    numbered = packets.join(table.with_columns(pl.col("connection").cast(pl.Int32)), on="connection_id")
+    numbered = packets.join(table.with_columns(pl.col("connection").cast(pl.Int32)), on="connection_id", maintain_order="left")
     return numbered.drop("connection_id")
 
 

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from brokerlens.metrics.round_trips import HALVES, round_trips_inside
+from brokerlens.metrics.round_trips import HALVES, round_trips_of_part
 from brokerlens.metrics.rows import ALL, Rows, group
 from brokerlens.metrics.traffic import DIRECTIONS, number_connections
 from brokerlens.metrics.uncertainty import Sample, add_sample, add_values
@@ -54,18 +54,22 @@ def variations(packets: Sequence[pl.LazyFrame], connections: Sequence[str], idle
 
 
 def _of_round_trips(packets: Sequence[pl.LazyFrame], connections: Sequence[str], idle: np.ndarray, half: str) -> Iterator[Variation]:
-    """`rtt_ipdv` and `rtt_pdv` of one half, whose round trips leave the memory with them."""
-    trips = round_trips_inside(packets, connections, half).sample
-    samples = trips.connections, trips.times, np.rint(trips.values * NS_PER_MS).astype(np.int64)
-    yield Variation("rtt_ipdv", group("half", half), _sample([variation.rtt_ipdv(*samples, idle)]), "pairs")
-    yield Variation("rtt_pdv", group("half", half), _sample([variation.rtt_pdv(*samples)]), "round trips")
+    """`rtt_ipdv` and `rtt_pdv` of one half."""
+    successive, above_least = [], []
+    for part in packets:
+        trips = round_trips_of_part(part, connections, half).sample
+        samples = trips.connections, trips.times, np.rint(trips.values * NS_PER_MS).astype(np.int64)
+        successive.append(variation.rtt_ipdv(*samples, idle))
+        above_least.append(variation.rtt_pdv(*samples))
+    yield Variation("rtt_ipdv", group("half", half), _sample(successive), "pairs")
+    yield Variation("rtt_pdv", group("half", half), _sample(above_least), "round trips")
 
 
 def _sent(packets: pl.LazyFrame, connections: Sequence[str], side: bool, *columns: str) -> Iterator[np.ndarray]:
     """Of the data packets of one direction that carry something new: connection and these columns, in their order."""
     data = packets.filter(pl.col("payload_len") > 0, pl.col("segment") == "new", pl.col("from_broker") == side)
     numbered = number_connections(data.select("connection_id", *columns), connections)
-    sent = numbered.select("connection", *columns).sort("connection", *columns).collect()
+    sent = numbered.select("connection", *columns).sort("connection", *columns).collect(engine="streaming")
     return (sent[column].to_numpy() for column in ("connection", *columns))
 
 
