@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/shards.py [--megabytes 200 2000] [--shards 8] [--keep FOLDER]
 
-The captures are those of split.py (213 bytes a packet), split before, which is not measured. `compare` gets this one site: what it takes to read one; the arms of each further site stay in memory, up to a gigabyte, and what of them a pair has in common.
+The same job of every size runs before the next job does: machines become slower and faster within an hour. The captures are those of split.py (213 bytes a packet), split before, which is not measured. `compare` gets this one site: what it takes to read one; the arms of each further site stay in memory, up to a gigabyte, and what of them a pair has in common.
 """
 
 from __future__ import annotations
@@ -79,19 +79,15 @@ def stages(working: Path, results: Path, shards: int) -> Iterator[tuple[str, Use
     yield "compare", call("compare", {**sets, **output})
 
 
-def measure(folder: Path, megabytes: int, shards: int) -> tuple[int, dict[str, list[Used]]]:
-    """Packets of a capture of this size, and what each job took of each stage."""
-    working, results = folder / f"working-{megabytes}", folder / "results"
+def split_of(folder: Path, megabytes: int) -> tuple[Path, int]:
+    """Working files of a capture of this size, made where they are missing, and how many packets they hold."""
+    working = folder / f"working-{megabytes}"
     if not (working / "facts.json").exists():
         capture = folder / "capture.pcap"
         make_capture(capture, "example", megabytes)
         split(capture, working, f"{BROKER}:{PORT}")
         capture.unlink()
-    took: dict[str, list[Used]] = {}
-    for name, used in stages(working, results, shards):
-        took.setdefault(name, []).append(used)
-    shutil.rmtree(results)
-    return json.loads((working / "facts.json").read_text())["kept"], took
+    return working, json.loads((working / "facts.json").read_text())["kept"]
 
 
 def main() -> None:
@@ -101,18 +97,22 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=8)
     parser.add_argument("--keep", type=Path, help="make and leave the working files in this folder; those that are there are used again")
     options = parser.parse_args()
-    print("| packets | stage | jobs | CPU s of all | µs per packet, without start-up | MB resident of the largest |", flush=True)
-    print("|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         # What jobs take for next to nothing is their start-up.
-        _, start_up = measure(folder, SMALLEST, options.shards)
-        for megabytes in options.megabytes:
-            packets, took = measure(folder, megabytes, options.shards)
-            for name, of_jobs in took.items():
-                cpu, memory = sum(used.cpu for used in of_jobs), max(used.memory for used in of_jobs)
-                per_packet = (cpu - sum(used.cpu for used in start_up[name])) / packets * 1e6
-                print(f"| {packets:,} | {name} | {len(of_jobs)} | {cpu:.1f} | {per_packet:.2f} | {memory:,.0f} |", flush=True)
+        captures = [split_of(folder, megabytes) for megabytes in (SMALLEST, *options.megabytes)]
+        results = folder / "results"
+        took: dict[str, list[tuple[Used, ...]]] = {}
+        for jobs in zip(*(stages(working, results / working.name, options.shards) for working, _ in captures), strict=True):
+            took.setdefault(jobs[0][0], []).append(tuple(used for _, used in jobs))
+        shutil.rmtree(results)
+    print("| packets | stage | jobs | CPU s of all | µs per packet, without start-up | MB resident of the largest |")
+    print("|---|---|---|---|---|---|")
+    for size, (_, packets) in enumerate(captures[1:], 1):
+        for name, of_jobs in took.items():
+            cpu, start_up = (sum(used[which].cpu for used in of_jobs) for which in (size, 0))
+            memory = max(used[size].memory for used in of_jobs)
+            print(f"| {packets:,} | {name} | {len(of_jobs)} | {cpu:.1f} | {(cpu - start_up) / packets * 1e6:.2f} | {memory:,.0f} |")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,12 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import compute_metrics as script
 from brokerlens import tables
+from brokerlens.metrics.rows import quantile, quantiles_by_group
 from brokerlens.metrics.window import Window, series_bins
 
 SECOND = 1_000_000_000
@@ -571,3 +574,14 @@ def test_one_way_delay_says_nothing_about_what_the_tapped_host_sends(site: Site)
         other = {"to_broker": "from_broker", "from_broker": "to_broker"}[missing]
         assert site.value("owdv", f"direction={missing}") is None
         assert site.value("owdv", f"direction={other}", "mean") == pytest.approx(np.abs(np.diff(delays)).mean(), rel=0.02)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=60), st.sampled_from([0.0, 0.02, 0.5, 0.95, 1.0]))
+def test_quantiles_by_group_are_those_of_each_group_alone(rows: list[tuple[int, int]], level: float) -> None:
+    groups, values = np.array([group for group, _ in rows], np.int64), np.array([value for _, value in rows], float)
+    n, found = quantiles_by_group(values, groups, 7, {"level": level})
+    for group in range(7):
+        alone = np.sort(values[groups == group])
+        assert n[group] == alone.size
+        np.testing.assert_equal(found["level"][group], quantile(alone, level) if alone.size else np.nan)
