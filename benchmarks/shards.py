@@ -103,8 +103,10 @@ def main() -> None:
         captures = [split_of(folder, megabytes) for megabytes in (SMALLEST, *options.megabytes)]
         results = folder / "results"
         took: dict[str, list[tuple[Used, ...]]] = {}
-        for jobs in zip(*(stages(working, results / working.name, options.shards) for working, _ in captures), strict=True):
+        lockstep = zip(*(stages(working, results / str(place), options.shards) for place, (working, _) in enumerate(captures)), strict=True)
+        for jobs in lockstep:
             took.setdefault(jobs[0][0], []).append(tuple(used for _, used in jobs))
+            print(jobs[0][0], *(f"{used.cpu:.1f} s" for _, used in jobs), file=sys.stderr, flush=True)
         shutil.rmtree(results)
     print("| packets | stage | jobs | CPU s of all | µs per packet, without start-up | MB resident of the largest |")
     print("|---|---|---|---|---|---|")
