@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 
 from brokerlens import tables
+from brokerlens.statistics import quantiles
 
 Interval = tuple[float | None, float | None]
 NO_INTERVAL: Final[Interval] = (None, None)
@@ -44,16 +45,15 @@ def quantiles_by_group(
 
     ``groups`` has the group of each value, from 0 on.
     """
-    rank = {name: (pl.len() * level - 1e-9).ceil().clip(1).cast(pl.UInt32) for name, level in levels.items()}
-    chosen = [pl.col("value").sort().get(place - 1).alias(name) for name, place in rank.items()]
+    chosen = [quantiles.quantile(pl.col("value"), level).alias(name) for name, level in levels.items()]
     found = pl.LazyFrame({"group": groups, "value": values}).group_by("group").agg(pl.len().alias("n"), *chosen).collect()
     group = found["group"].to_numpy()
     n = np.zeros(count, np.int64)
     n[group] = found["n"].to_numpy()
-    quantiles = {name: np.full(count, np.nan) for name in levels}
-    for name, of_groups in quantiles.items():
+    by_level = {name: np.full(count, np.nan) for name in levels}
+    for name, of_groups in by_level.items():
         of_groups[group] = found[name].to_numpy()
-    return n, quantiles
+    return n, by_level
 
 
 @dataclass

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from brokerlens.metrics.latency import FETCH_EMPTY, FETCH_WITH_DATA, Groups
 from brokerlens.report.results import Site
+from brokerlens.statistics import quantiles
 
 PRINTED = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 WORST_SECONDS = 60
@@ -72,17 +73,12 @@ def by_time(site: Site, seconds: int | None = None) -> Bins | None:
         .group_by("bin")
         .agg(
             pl.len().alias("n"),
-            *(_order_statistic(q).alias(name) for q, name in ((0.5, "p50"), (0.95, "p95"))),
+            *(quantiles.quantile(pl.col("latency_ms"), q).alias(name) for q, name in ((0.5, "p50"), (0.95, "p95"))),
         )
         .sort("bin")
     )
     start = site.span[0] + binned["bin"].to_numpy() * (step * _SECOND)
     return Bins(step, start, binned["n"].to_numpy().astype(np.int64), binned["p50"].to_numpy(), binned["p95"].to_numpy())
-
-
-def _order_statistic(q: float) -> pl.Expr:
-    rank = (pl.len() * q - 1e-9).ceil().cast(pl.Int64).clip(1, None) - 1
-    return pl.col("latency_ms").sort().get(rank)
 
 
 @dataclass(frozen=True)

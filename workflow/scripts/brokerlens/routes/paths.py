@@ -10,6 +10,7 @@ import polars as pl
 
 from brokerlens.routes import fates, matching
 from brokerlens.routes.one_way import MS, Clock, estimate_clock
+from brokerlens.statistics.quantiles import quantile
 
 DIRECTIONS: Final = ("to_broker", "from_broker")
 """By ``from_broker``."""
@@ -176,9 +177,3 @@ def broker_times(pairs: pl.DataFrame, client_requests: pl.DataFrame, broker_requ
     return met.select(
         connection_id="client_id", time=pl.col("request_first").cast(pl.Int64), measured_ms="broker_ms_there", inferred_ms="broker_ms"
     ).sort("connection_id", "time", "measured_ms", maintain_order=True)
-
-
-def quantile(values: pl.Expr, level: float) -> pl.Expr:
-    """The smallest value that at least ``level`` of the values do not exceed, null without values; as in `metrics`."""
-    rank = (values.count() * level - 1e-9).ceil().clip(1).cast(pl.Int64) - 1
-    return values.drop_nulls().sort().get(rank, null_on_oob=True)
