@@ -146,7 +146,22 @@ def packet_table(
     """The rows of ``packets``, in ``order``; ``captures`` are the names of the rows' captures as outputs show them."""
     row, connection = ordered.row[order], ordered.connection[order]
     from_broker = ordered.side[order] == 1
-    column = {name: values[row] for name, values in rows.columns.items()}
+    shown = (
+        "flags",
+        "seq",
+        "ack",
+        "window",
+        "payload_len",
+        "options",
+        "frame_number",
+        "wire_len",
+        "captured_len",
+        "ttl",
+        "ip_id",
+        "tsval",
+        "tsecr",
+    )
+    column = {name: rows.columns[name][row] for name in shown}
     addresses = sorted({*connections["client_ip"], *connections["broker_ip"]})
     code = {address: number for number, address in enumerate(addresses)}
     client, broker = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -170,7 +171,7 @@ class ConnectionTable:
 def address(high: int, low: int) -> str:
     """The text of an address kept in two signed words."""
     if high == 0 and low >> 32 == 0xFFFF:
-        return str(ipaddress.IPv4Address(low & 0xFFFFFFFF))
+        return socket.inet_ntoa((low & 0xFFFFFFFF).to_bytes(4, "big"))
     return str(ipaddress.IPv6Address((high & (1 << 64) - 1) << 64 | low & (1 << 64) - 1))
 
 

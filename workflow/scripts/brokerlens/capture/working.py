@@ -26,9 +26,15 @@ CONNECTIONS: Final = "connections.parquet"
 PACKETS: Final = "packets.parquet"
 KEPT: Final = "kept.parquet"
 KEPT_BYTES: Final = "kept_bytes.parquet"
+OPTIONS: Final = "options.parquet"
 FACTS: Final = "facts.json"
+WRITTEN: Final = (CONNECTIONS, PACKETS, OPTIONS, KEPT, KEPT_BYTES, FACTS)
 
-ARROW_TYPES: Final = {name: pa.bool_() if kind is np.bool_ else pa.from_numpy_dtype(kind) for name, kind in ROW_COLUMNS.items()}
+OPTION_COLUMNS: Final = ("mss", "window_scale", "sack_count", *(f"sack{block}_{end}" for block in range(1, 5) for end in ("from", "to")))
+"""Columns of `ROW_COLUMNS` that few packets have anything but 0 in: a file of their own holds those values."""
+ARROW_TYPES: Final = {
+    name: pa.bool_() if kind is np.bool_ else pa.from_numpy_dtype(kind) for name, kind in ROW_COLUMNS.items() if name not in OPTION_COLUMNS
+}
 
 
 def _schema(types: Mapping[str, pa.DataType], metadata: Mapping[str, str] | None = None) -> pa.Schema:
@@ -47,7 +53,12 @@ CONNECTION_SCHEMA: Final = _schema(
 )
 KEPT_SCHEMA: Final = _schema({"row": pa.uint32(), "offset": pa.uint32(), "length": pa.uint32()})
 KEPT_BYTES_SCHEMA: Final = _schema({"data": pa.binary()})
+OPTIONS_SCHEMA: Final = _schema({"row": pa.uint32(), "column": pa.uint8(), "value": pa.uint32()})
 PIECE: Final = 1 << 16  # bytes of a value of `data`: a value for each run would take half as long again
+BATCH: Final = 1 << 17  # values handed to an encoder at once: with a thousand, as the library does, rows take a third longer to write
+RANGES: Final = 8
+RANGE_ROWS: Final = 1 << 14
+"""Row groups of a group: one for each range of buckets, so that a shard reads its own; as many ranges as leave so many rows to each, at most `RANGES`."""
 
 # Numbers with many values: their bytes one column each, which compress faster and to three quarters of the size.
 SPLIT_BYTES: Final = (
@@ -67,20 +78,22 @@ CONNECTION_FIELDS: Final = ("client_ip", "client_port", "broker_ip", "broker_por
 
 
 @njit(cache=True, nogil=True)
-def order_by_bucket(bucket: Array) -> tuple[Array, Array]:
-    """The rows in order of bucket, rows of one bucket as they were, and each row's place in that order: u32[n] both."""
+def order_by_bucket(bucket: Array, ranges: Int) -> tuple[Array, Array, Array]:
+    """The values in order of bucket, those of one bucket as they were, each one's place among those of its range of buckets (u32[n] both), and where each range begins in that order, and the last one ends (i64[ranges + 1])."""
     starts = np.zeros(BUCKETS + 1, np.int64)
     for row in range(len(bucket)):
         starts[np.int64(bucket[row]) + 1] += 1
     for before in range(BUCKETS):
         starts[before + 1] += starts[before]
+    buckets = BUCKETS // ranges
+    begins = starts[::buckets].copy()
     order, place = np.empty(len(bucket), np.uint32), np.empty(len(bucket), np.uint32)
     for row in range(len(bucket)):
         number = np.int64(bucket[row])
         order[starts[number]] = row
-        place[row] = starts[number]
+        place[row] = starts[number] - begins[number // buckets]
         starts[number] += 1
-    return order, place
+    return order, place, begins
 
 
 @njit(cache=True, nogil=True)
@@ -122,6 +135,22 @@ def gather_bytes(data: Array, start: Array, length: Array, gathered: Array) -> N
             at += count
 
 
+@njit(cache=True, nogil=True)
+def gather_runs(order: Array, place: Array, row: Array, offset: Array, length: Array, gathered: Array) -> Array:
+    """The runs in that order: in the columns of ``gathered`` (u32[3, n]) the place of their row, their offset and length; returns where their bytes begin: i64[n]."""
+    at, starts, ordered = np.int64(0), np.empty(len(order), np.int64), np.empty(len(order), np.int64)
+    for run in range(len(order)):
+        starts[run] = at
+        at += length[run]
+    for number in range(len(order)):
+        run = order[number]
+        gathered[0, number] = place[row[run]]
+        gathered[1, number] = offset[run]
+        gathered[2, number] = length[run]
+        ordered[number] = starts[run]
+    return ordered
+
+
 def _arrow(array: Array, kind: pa.DataType) -> pa.Array:
     """An Arrow array over (or, for bits, from) a numpy array; ``pa.array`` would import pandas."""
     if pa.types.is_boolean(kind):
@@ -161,6 +190,34 @@ def _private(path: Path) -> Path:
     return path
 
 
+def _ranges(rows: int) -> int:
+    """Into how many ranges of buckets a group of so many rows is cut."""
+    return min(RANGES, 1 << max(rows // RANGE_ROWS, 1).bit_length() - 1)
+
+
+class _Group(NamedTuple):
+    """Rows that are written in order of bucket: the bucket of each, its place in its range of buckets, and where each range begins, and the last one ends."""
+
+    bucket: Array
+    place: Array
+    begins: Array
+
+    def order(self, row: Array) -> tuple[Array, Array]:
+        """Of values of these rows the order by bucket, and where each range begins in it."""
+        order, _, begins = order_by_bucket(self.bucket[row], len(self.begins) - 1)
+        return order, begins
+
+    def filled(self, begins: Array) -> list[tuple[int, int]]:
+        """Begin and end of each range that has rows, among values whose ranges begin there: only they become row groups, of the same numbers in all files."""
+        has_rows = np.diff(self.begins) > 0
+        return list(zip(begins[:-1][has_rows].tolist(), begins[1:][has_rows].tolist(), strict=True))
+
+
+def _write(writer: pq.ParquetWriter, table: pa.Table) -> None:
+    """Write a row group."""
+    writer.write_table(table, row_group_size=max(table.num_rows, 1))
+
+
 class Writer:
     """Writes the working files of one capture into ``folder``: first under other names, so that no half-written file looks whole.
 
@@ -176,8 +233,10 @@ class Writer:
         self._packet_schema = _schema(ARROW_TYPES, metadata)
         self._packets = self._open(PACKETS, self._packet_schema, compression="lz4")  # half of zstd's time, a twelfth more bytes
         self._kept = self._open(KEPT, KEPT_SCHEMA, compression="lz4")
-        self._kept_bytes = self._open(KEPT_BYTES, KEPT_BYTES_SCHEMA, compression="zstd", compression_level=1)
+        self._kept_bytes = self._open(KEPT_BYTES, KEPT_BYTES_SCHEMA, compression="zstd", compression_level=-1)
+        self._options = self._open(OPTIONS, OPTIONS_SCHEMA, compression="lz4")
         self._gathered = new_columns(0)
+        self._gathered_bytes = np.empty(0, np.uint8)
         self._others = ThreadPoolExecutor(threads - 1) if threads > 1 else None
         self._begun: list[Future[None]] = []
         self.rows = 0
@@ -194,19 +253,25 @@ class Writer:
             **compression,
             use_dictionary=False,
             write_statistics=["bucket"],
+            write_batch_size=BATCH,
             column_encoding={name: "BYTE_STREAM_SPLIT" for name in schema.names if name in SPLIT_BYTES},
         )
 
     def add_group(self, columns: Mapping[str, Array], row: Array, offset: Array, length: Array, data: Array) -> None:
-        """Write one row group: columns of ``ROW_COLUMNS`` of equal length, and kept runs.
+        """Write a group of rows: columns of ``ROW_COLUMNS`` of equal length, and kept runs. Each range of buckets that has rows becomes a row group of each file.
 
         ``row`` is a run's row in this group, ``offset`` its place in that packet's payload, ``length`` its bytes, which stand in ``data`` run
         behind run. All arrays must stay as they are until the next call of this or of ``close`` returns.
         """
         self._wait()
-        order, place = order_by_bucket(columns["bucket"])
+        order, place, begins = order_by_bucket(columns["bucket"], _ranges(len(columns["bucket"])))
+        group = _Group(columns["bucket"], place, begins)
         self.rows += len(order)
-        for write, *arrays in ((self._write_rows, order, columns), (self._write_runs, place, row, offset, length, data)):
+        for write, *arrays in (
+            (self._write_rows, order, group, columns),
+            (self._write_options, group, columns),
+            (self._write_runs, group, row, offset, length, data),
+        ):
             if self._others:
                 self._begun.append(self._others.submit(write, *arrays))
             else:
@@ -218,21 +283,50 @@ class Writer:
         for part in begun:
             part.result()
 
-    def _write_rows(self, order: Array, columns: Mapping[str, Array]) -> None:
+    def _write_rows(self, order: Array, group: _Group, columns: Mapping[str, Array]) -> None:
         count = len(order)
         if count > len(self._gathered.bucket):
             self._gathered = new_columns(count)
         places = self._gathered._asdict()
         arrays = [_arrow(_in_order(columns[name], order, places[name][:count]), kind) for name, kind in ARROW_TYPES.items()]
-        self._packets.write_table(pa.Table.from_arrays(arrays, schema=self._packet_schema), row_group_size=max(count, 1))
+        table = pa.Table.from_arrays(arrays, schema=self._packet_schema)
+        for begin, end in group.filled(group.begins):
+            _write(self._packets, table.slice(begin, end - begin))
 
-    def _write_runs(self, place: Array, row: Array, offset: Array, length: Array, data: Array) -> None:
-        """Write runs and their bytes in the capture's order: what is read in another takes the bytes in that one, so that they are copied once."""
-        arrays = [_arrow(values.astype(np.uint32), pa.uint32()) for values in (place[row], offset, length)]
-        self._kept.write_table(pa.Table.from_arrays(arrays, schema=KEPT_SCHEMA), row_group_size=max(len(row), 1))
+    def _write_options(self, group: _Group, columns: Mapping[str, Array]) -> None:
+        found = [(number, np.flatnonzero(columns[name])) for number, name in enumerate(OPTION_COLUMNS) if columns[name].max(initial=0)]
+        row, column, value = (np.empty(sum(len(rows) for _, rows in found), kind) for kind in (np.int64, np.uint8, np.uint32))
+        begin = 0
+        for number, rows in found:
+            here = slice(begin, begin + len(rows))
+            row[here], column[here], value[here] = rows, number, columns[OPTION_COLUMNS[number]][rows]
+            begin += len(rows)
+        order, begins = group.order(row)
+        values = group.place[row[order]], column[order], value[order]
+        arrays = [_arrow(array, kind) for array, kind in zip(values, OPTIONS_SCHEMA.types, strict=True)]
+        table = pa.Table.from_arrays(arrays, schema=OPTIONS_SCHEMA)
+        for begin, end in group.filled(begins):
+            _write(self._options, table.slice(begin, end - begin))
+
+    def _write_runs(self, group: _Group, row: Array, offset: Array, length: Array, data: Array) -> None:
+        order, begins = group.order(row)
+        runs = np.empty((3, len(order)), np.uint32)
+        start = gather_runs(order, group.place, row, offset, length, runs)
+        if len(data) > len(self._gathered_bytes):
+            self._gathered_bytes = np.empty(len(data), np.uint8)
+        gather_bytes(data, start, runs[2], self._gathered_bytes)
+        table = pa.Table.from_arrays([_arrow(values, pa.uint32()) for values in runs], schema=KEPT_SCHEMA)
+        at = 0
+        for begin, end in group.filled(begins):
+            size = int(runs[2, begin:end].sum())
+            _write(self._kept, table.slice(begin, end - begin))
+            self._write_bytes(self._gathered_bytes[at : at + size])
+            at += size
+
+    def _write_bytes(self, data: Array) -> None:
         borders = np.append(np.arange(0, len(data), PIECE), len(data)).astype(np.int32)
         pieces = pa.Array.from_buffers(pa.binary(), len(borders) - 1, [None, pa.py_buffer(borders), pa.py_buffer(data)])
-        self._kept_bytes.write_table(pa.Table.from_arrays([pieces], schema=KEPT_BYTES_SCHEMA), row_group_size=len(borders))
+        _write(self._kept_bytes, pa.Table.from_arrays([pieces], schema=KEPT_BYTES_SCHEMA))
 
     def close(self, facts: Mapping[str, Any], connections: Sequence[tuple[str, int, str, int, int]]) -> None:
         """Write connections and facts, and give all files their names, the facts last.
@@ -250,20 +344,20 @@ class Writer:
         _private(self._temporary(FACTS)).write_text(
             json.dumps(dict(facts), indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
         )
-        for name in (CONNECTIONS, PACKETS, KEPT, KEPT_BYTES, FACTS):
+        for name in WRITTEN:
             self._temporary(name).rename(self._folder / name)
 
     def _end(self) -> None:
         """Let the other threads come to their end, and close the files."""
         if self._others:
             self._others.shutdown()
-        for writer in (self._packets, self._kept, self._kept_bytes):
+        for writer in (self._packets, self._options, self._kept, self._kept_bytes):
             writer.close()
 
     def abandon(self) -> None:
         """Take the half-written files away."""
         self._end()
-        for name in (CONNECTIONS, PACKETS, KEPT, KEPT_BYTES, FACTS):
+        for name in WRITTEN:
             self._temporary(name).unlink(missing_ok=True)
 
 
@@ -346,12 +440,28 @@ def _bytes(column: pa.ChunkedArray) -> Array:
 
 
 def _block(kinds: Mapping[str, type[np.generic]], count: int) -> dict[str, Array]:
-    """Columns with room for so many values in one piece of memory: it is given back whole, small pieces would be kept for later."""
+    """Columns of so many zeros in one piece of memory: it is given back whole, small pieces would be kept for later. What is never written takes none."""
     starts = np.cumsum([0, *(-(-np.dtype(kind).itemsize * count // 64) * 64 for kind in kinds.values())])
-    memory = np.empty(starts[-1], np.uint8)
+    memory = np.zeros(starts[-1], np.uint8)
     return {
         name: memory[at : at + np.dtype(kind).itemsize * count].view(kind) for (name, kind), at in zip(kinds.items(), starts, strict=False)
     }
+
+
+class _Files(NamedTuple):
+    """The working files of one capture whose row groups belong together."""
+
+    packets: pq.ParquetFile
+    options: pq.ParquetFile
+    kept: pq.ParquetFile
+    kept_bytes: pq.ParquetFile
+
+
+@contextlib.contextmanager
+def _opened(folder: str) -> Iterator[_Files]:
+    """A capture's files of row groups."""
+    with contextlib.ExitStack() as stack:
+        yield _Files(*(stack.enter_context(pq.ParquetFile(Path(folder) / name)) for name in (PACKETS, OPTIONS, KEPT, KEPT_BYTES)))
 
 
 class _Part:
@@ -364,10 +474,14 @@ class _Part:
         self.data = np.empty(size, np.uint8)
         self.rows = self.runs = self.bytes = 0
 
-    def add(self, rows: Mapping[str, Array], kept: Mapping[str, Array], data: Array, start: Array) -> None:
-        """Copy the rows of a row group behind those before, and its kept runs, whose bytes begin at ``data[start]``."""
+    def add(self, rows: Mapping[str, Array], options: Sequence[Array], kept: Mapping[str, Array], data: Array, start: Array) -> None:
+        """Copy rows of a row group behind those before, their ``options`` (row, column, value), and their kept runs, whose bytes begin at ``data[start]``."""
         for name, values in rows.items():
             self.columns[name][self.rows : self.rows + len(values)] = values
+        row, column, value = options
+        for number in np.unique(column).tolist():
+            mine = column == number
+            self.columns[OPTION_COLUMNS[number]][row[mine].astype(np.int64) + self.rows] = value[mine]
         for name, values in kept.items():
             self.kept[name][self.runs : self.runs + len(values)] = values
         gather_bytes(data, start, kept["length"], self.data[self.bytes :])
@@ -393,10 +507,10 @@ def _room(folders: Sequence[str], ranges: Sequence[tuple[int, int]]) -> list[_Pa
     low, high = _reach(ranges)
     counts = np.zeros((len(ranges), 3), np.int64)
     for folder in folders:
-        with _whole(folder), pq.ParquetFile(Path(folder) / PACKETS) as packets, pq.ParquetFile(Path(folder) / KEPT) as kept:
-            for group in _groups(packets, low, high):
-                rows = _numpy(packets.read_row_group(group, columns=["bucket"], use_threads=False).column("bucket"))
-                table = kept.read_row_group(group, columns=["row", "length"], use_threads=False)
+        with _whole(folder), _opened(folder) as files:
+            for group in _groups(files.packets, low, high):
+                rows = _numpy(files.packets.read_row_group(group, columns=["bucket"], use_threads=False).column("bucket"))
+                table = files.kept.read_row_group(group, columns=["row", "length"], use_threads=False)
                 row, length = (_numpy(table.column(name)) for name in ("row", "length"))
                 for part, within in enumerate(np.searchsorted(rows, ranges)):
                     mine = length[(row >= within[0]) & (row < within[1])]
@@ -433,16 +547,11 @@ def read_rows(folders: Sequence[str | Path], ranges: Sequence[tuple[int, int]] =
     low, high = _reach(ranges)
     for capture, (_, folder) in enumerate(facts):
         renumbered = np.array([numbers.get(row[:4], 0) for row in tables[capture]], np.uint32)
-        with (
-            _whole(folder),
-            pq.ParquetFile(Path(folder) / PACKETS) as packets,
-            pq.ParquetFile(Path(folder) / KEPT) as kept,
-            pq.ParquetFile(Path(folder) / KEPT_BYTES) as kept_bytes,
-        ):
-            for group in _groups(packets, low, high):
-                if not _read_group(packets, kept, kept_bytes, group, parts, renumbered, capture):
+        with _whole(folder), _opened(folder) as files:
+            for group in _groups(files.packets, low, high):
+                if not _read_group(files, group, parts, renumbered, capture):
                     raise UserError(
-                        f"{folder}: kept payload without its packet; expected working files of one run. Remove the folder and run again."
+                        f"{folder}: kept payload or options without their packet; expected working files of one run. Remove the folder and run again."
                     )
     names = [name for name, _ in facts]
     parts.reverse()
@@ -450,26 +559,23 @@ def read_rows(folders: Sequence[str | Path], ranges: Sequence[tuple[int, int]] =
         yield parts.pop().filled(names, {name: [row[place] for row in ends] for place, name in enumerate(CONNECTION_FIELDS)})
 
 
-def _read_group(
-    packets: pq.ParquetFile,
-    kept: pq.ParquetFile,
-    kept_bytes: pq.ParquetFile,
-    group: int,
-    parts: Sequence[_Part],
-    renumbered: Array,
-    capture: int,
-) -> bool:
-    """Add one row group's rows and kept runs to the parts that their buckets belong to; False if a run has no row or its bytes are not there."""
-    table = packets.read_row_group(group, use_threads=False)
-    rows = {name: _numpy(table.column(name)) for name in ROW_COLUMNS}
+def _read_group(files: _Files, group: int, parts: Sequence[_Part], renumbered: Array, capture: int) -> bool:
+    """Add one row group's rows and kept runs to the parts that their buckets belong to; False if files do not fit together: a run without row, bytes that are not there."""
+    rows, options, kept = (
+        {
+            name: _numpy(column)
+            for name, column in zip(file.schema_arrow.names, file.read_row_group(group, use_threads=False).columns, strict=True)
+        }
+        for file in (files.packets, files.options, files.kept)
+    )
     rows["connection"] = renumbered[rows["connection"]]
     rows["capture"] = np.full(len(rows["bucket"]), capture, np.int32)
     bucket = rows.pop("bucket")
 
-    table = kept.read_row_group(group, use_threads=False)
-    row, offset, length = (_numpy(table.column(name)).astype(np.int64) for name in KEPT_SCHEMA.names)
-    data = _bytes(kept_bytes.read_row_group(group, use_threads=False).column("data"))
-    if (row >= len(bucket)).any() or length.sum() != len(data):
+    at, column, value = (options[name] for name in OPTIONS_SCHEMA.names)
+    row, offset, length = (kept[name].astype(np.int64) for name in KEPT_SCHEMA.names)
+    data = _bytes(files.kept_bytes.read_row_group(group, use_threads=False).column("data"))
+    if (row >= len(bucket)).any() or (at >= len(bucket)).any() or (column >= len(OPTION_COLUMNS)).any() or length.sum() != len(data):
         return False
     order = order_runs(len(bucket), row, offset)
     start = np.cumsum(length) - length
@@ -479,5 +585,12 @@ def _read_group(
         first, last = np.searchsorted(ordered, (begin, end)).tolist()
         mine = order[first:last]
         runs = {"row": row[mine] - begin + part.rows, "offset": offset[mine], "length": length[mine]}
-        part.add({name: values[begin:end] for name, values in rows.items()}, runs, data, start[mine])
+        here = (at >= begin) & (at < end)
+        part.add(
+            {name: values[begin:end] for name, values in rows.items()},
+            (at[here] - begin, column[here], value[here]),
+            runs,
+            data,
+            start[mine],
+        )
     return True

@@ -933,7 +933,7 @@ def follow_connections(streams: Streams, connections: int, wanted: Collection[st
         np.zeros((connections, len(ODDITIES)), np.int64),
     )
     room = max(1 << 10, len(content.data) // 64)
-    memory = _memory(12 * room, wanted)
+    memory = _memory(24 * room, wanted)  # what is never written takes none; too little means copying all of it
     work = Work(
         memory,
         _state(memory),
