@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import stat
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -30,15 +33,15 @@ def connections_of(seed: int) -> list[tuple[str, int, str, int, int]]:
 @st.composite
 def groups(draw: st.DrawFn, seed: int) -> list[Group]:
     """Row groups of one capture: columns, and kept runs as (row, offset, bytes)."""
-    random = np.random.default_rng(draw(st.integers(0, 1000)))
+    numbers = np.random.default_rng(draw(st.integers(0, 1000)))
     table = connections_of(seed)
     made, frame = [], 1
     for size in draw(st.lists(st.integers(0, 30), max_size=3)):
-        columns = {name: random.integers(0, 2 if kind is np.bool_ else 200, size).astype(kind) for name, kind in ROW_COLUMNS.items()}
-        columns["connection"] = random.integers(0, len(table), size).astype(np.uint32)
+        columns = {name: numbers.integers(0, 2 if kind is np.bool_ else 200, size).astype(kind) for name, kind in ROW_COLUMNS.items()}
+        columns["connection"] = numbers.integers(0, len(table), size).astype(np.uint32)
         columns["bucket"] = np.array([table[number][4] for number in columns["connection"]], np.uint16)
         columns["frame_number"] = np.arange(frame, frame + size, dtype=np.uint32)
-        columns["timestamp"] = random.integers(0, 1 << 62, size)
+        columns["timestamp"] = numbers.integers(0, 1 << 62, size)
         frame += size
         runs = draw(st.lists(st.tuples(st.integers(0, size - 1), st.integers(0, 99), st.binary(max_size=9)), max_size=20)) if size else []
         made.append((columns, runs))
@@ -71,11 +74,14 @@ def as_set(rows: Rows) -> list[tuple[Any, ...]]:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(first=groups(1), second=groups(2), shards=st.sampled_from([1, 2, 3, 7]))
-def test_shards_together_hold_what_was_written(tmp_path: Path, first: list[Group], second: list[Group], shards: int) -> None:
+@given(first=groups(1), second=groups(2), shards=st.sampled_from([1, 2, 3, 7]), range_rows=st.sampled_from([1, 5, working.RANGE_ROWS]))
+def test_shards_together_hold_what_was_written(
+    tmp_path: Path, first: list[Group], second: list[Group], shards: int, range_rows: int
+) -> None:
     captures = {"b.pcap": (1, first), "a.pcap": (2, second)}
-    for name, (seed, written) in captures.items():
-        write(tmp_path / name, name, seed, written)
+    with mock.patch.object(working, "RANGE_ROWS", range_rows):
+        for name, (seed, written) in captures.items():
+            write(tmp_path / name, name, seed, written)
     expected = []
     for name, (seed, written) in captures.items():
         for columns, runs in written:
@@ -96,6 +102,57 @@ def test_shards_together_hold_what_was_written(tmp_path: Path, first: list[Group
     for name, kind in ROW_COLUMNS.items():
         assert name == "bucket" or whole.columns[name].dtype == kind
         assert name == "bucket" or whole.columns[name].flags.writeable, "kernels are compiled for writable arrays"
+
+
+@pytest.mark.parametrize("rows", [0, 1, 15, 16, 31, 32, 63, 64, 127, 128, 1000])
+def test_a_shard_finds_its_buckets_in_row_groups_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """A group of many rows is cut at the same buckets as the shards, so that one of eight reads an eighth; one of few rows is not cut."""
+    monkeypatch.setattr(working, "RANGE_ROWS", 16)
+    bucket = np.random.default_rng(rows).integers(0, 1024, rows).astype(np.uint16)
+    columns = {name: np.zeros(rows, kind) for name, kind in ROW_COLUMNS.items()} | {"bucket": bucket}
+    every = np.arange(rows)
+    writer = Writer(tmp_path, {})
+    writer.add_group(columns, every, every, np.ones(rows, np.int64), np.arange(rows).astype(np.uint8))
+    writer.close({"capture": "x"}, [])
+    ranges = 8 if rows >= 128 else 4 if rows >= 64 else 2 if rows >= 32 else 1
+    files = {name: pq.ParquetFile(tmp_path / name) for name in working.OF_GROUPS}
+    found = [
+        files["packets.parquet"].read_row_group(group, columns=["bucket"])["bucket"].to_pylist() for group in range(ranges * (rows > 0))
+    ]
+    assert [{number * ranges // 1024 for number in part} for part in found] == [{number} for number in range(len(found))]
+    assert sorted(itertools.chain(*found)) == sorted(bucket.tolist())
+    assert {file.num_row_groups for file in files.values()} == {len(found)}
+    kept = [files["kept.parquet"].read_row_group(group).to_pydict() for group in range(len(found))]
+    assert [sorted(part["row"]) for part in kept] == [list(range(len(part))) for part in found]
+    # A run's offset is here its row in the capture, and its only byte the same.
+    assert [[bucket[row] for row in part["offset"]] for part in kept] == found
+    data = [b"".join(files["kept_bytes.parquet"].read_row_group(group)["data"].to_pylist()) for group in range(len(found))]
+    assert [[row % 256 for row in part["offset"]] for part in kept] == [list(part) for part in data]
+
+
+@given(bucket=st.lists(st.integers(0, 1023), max_size=60), ranges=st.sampled_from([1, 2, 4, 8]))
+@settings(deadline=None)
+def test_order_by_bucket_is_a_stable_sort(bucket: list[int], ranges: int) -> None:
+    order, place, begins = working.order_by_bucket(np.array(bucket, np.uint16), ranges)
+    wanted = sorted(range(len(bucket)), key=lambda row: bucket[row])
+    of_range = [[row for row in wanted if bucket[row] * ranges // 1024 == number] for number in range(ranges)]
+    assert order.tolist() == wanted
+    assert begins.tolist() == [0, *itertools.accumulate(map(len, of_range))]
+    assert {row: place[row] for row in wanted} == {row: number for rows in of_range for number, row in enumerate(rows)}
+
+
+@given(runs=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 99), st.binary(max_size=200)), max_size=20), seed=st.randoms())
+@settings(deadline=None)
+def test_runs_are_gathered_with_their_bytes(runs: list[tuple[int, int, bytes]], seed: random.Random) -> None:
+    order = seed.sample(range(len(runs)), len(runs))
+    place = np.array(seed.sample(range(10), 10), np.uint32)
+    row, offset, length = (np.array([run[i] if i < 2 else len(run[2]) for run in runs], np.int64) for i in range(3))
+    data = np.frombuffer(b"".join(run[2] for run in runs), np.uint8).copy()
+    gathered, copied = np.empty((3, len(runs)), np.uint32), np.empty(len(data), np.uint8)
+    start = working.gather_runs(np.array(order, np.uint32), place, row, offset, length, gathered)
+    working.gather_bytes(data, start, gathered[2], copied)
+    assert gathered.T.tolist() == [[place[runs[run][0]], runs[run][1], len(runs[run][2])] for run in order]
+    assert copied.tobytes() == b"".join(runs[run][2] for run in order)
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -146,3 +203,16 @@ def test_working_files_of_which_one_is_lost_or_damaged_are_said_to_be(tmp_path: 
     if name == "facts.json":
         with pytest.raises(UserError, match=r"x: found no facts.json that can be read .* Remove the folder"):
             list_captures(folders=[tmp_path / "x"], captures=tmp_path / "list")
+
+
+@pytest.mark.parametrize("name", ["options.parquet", "kept.parquet", "kept_bytes.parquet"])
+def test_working_files_of_two_captures_are_not_taken_for_one(tmp_path: Path, name: str) -> None:
+    for rows, folder in ((1, "few"), (9, "many")):
+        columns = {column: np.ones(rows, kind) for column, kind in ROW_COLUMNS.items()} | {"connection": np.zeros(rows, np.uint32)}
+        every = np.arange(rows)
+        writer = Writer(tmp_path / folder, {"capture": folder})
+        writer.add_group(columns, every, every, np.ones(rows, np.int64), np.zeros(rows, np.uint8))
+        writer.close({"capture": folder}, connections_of(1))
+    (tmp_path / "many" / name).replace(tmp_path / "few" / name)
+    with pytest.raises(UserError, match=r"few: found kept payload or options without their packet; expected .* Remove the folder"):
+        next(read_rows([tmp_path / "few"]))

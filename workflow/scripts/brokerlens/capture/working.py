@@ -28,7 +28,9 @@ KEPT: Final = "kept.parquet"
 KEPT_BYTES: Final = "kept_bytes.parquet"
 OPTIONS: Final = "options.parquet"
 FACTS: Final = "facts.json"
-WRITTEN: Final = (CONNECTIONS, PACKETS, OPTIONS, KEPT, KEPT_BYTES, FACTS)
+OF_GROUPS: Final = (PACKETS, OPTIONS, KEPT, KEPT_BYTES)
+"""The files whose row groups of the same number belong together."""
+WRITTEN: Final = (CONNECTIONS, *OF_GROUPS, FACTS)
 
 OPTION_COLUMNS: Final = ("mss", "window_scale", "sack_count", *(f"sack{block}_{end}" for block in range(1, 5) for end in ("from", "to")))
 """Columns of `ROW_COLUMNS` that few packets have anything but 0 in: a file of their own holds those values."""
@@ -137,7 +139,7 @@ def gather_bytes(data: Array, start: Array, length: Array, gathered: Array) -> N
 
 @njit(cache=True, nogil=True)
 def gather_runs(order: Array, place: Array, row: Array, offset: Array, length: Array, gathered: Array) -> Array:
-    """The runs in that order: in the columns of ``gathered`` (u32[3, n]) the place of their row, their offset and length; returns where their bytes begin: i64[n]."""
+    """Put the runs in order: ``gathered`` (u32[3, n]) gets the place of their row, their offset and length; returns where in the data their bytes begin, i64[n]."""
     at, starts, ordered = np.int64(0), np.empty(len(order), np.int64), np.empty(len(order), np.int64)
     for run in range(len(order)):
         starts[run] = at
@@ -448,20 +450,11 @@ def _block(kinds: Mapping[str, type[np.generic]], count: int) -> dict[str, Array
     }
 
 
-class _Files(NamedTuple):
-    """The working files of one capture whose row groups belong together."""
-
-    packets: pq.ParquetFile
-    options: pq.ParquetFile
-    kept: pq.ParquetFile
-    kept_bytes: pq.ParquetFile
-
-
 @contextlib.contextmanager
-def _opened(folder: str) -> Iterator[_Files]:
-    """A capture's files of row groups."""
+def _opened(folder: str, *names: str) -> Iterator[list[pq.ParquetFile]]:
+    """These of a capture's working files."""
     with contextlib.ExitStack() as stack:
-        yield _Files(*(stack.enter_context(pq.ParquetFile(Path(folder) / name)) for name in (PACKETS, OPTIONS, KEPT, KEPT_BYTES)))
+        yield [stack.enter_context(pq.ParquetFile(Path(folder) / name)) for name in names]
 
 
 class _Part:
@@ -507,10 +500,10 @@ def _room(folders: Sequence[str], ranges: Sequence[tuple[int, int]]) -> list[_Pa
     low, high = _reach(ranges)
     counts = np.zeros((len(ranges), 3), np.int64)
     for folder in folders:
-        with _whole(folder), _opened(folder) as files:
-            for group in _groups(files.packets, low, high):
-                rows = _numpy(files.packets.read_row_group(group, columns=["bucket"], use_threads=False).column("bucket"))
-                table = files.kept.read_row_group(group, columns=["row", "length"], use_threads=False)
+        with _whole(folder), _opened(folder, PACKETS, KEPT) as (packets, kept):
+            for group in _groups(packets, low, high):
+                rows = _numpy(packets.read_row_group(group, columns=["bucket"], use_threads=False).column("bucket"))
+                table = kept.read_row_group(group, columns=["row", "length"], use_threads=False)
                 row, length = (_numpy(table.column(name)) for name in ("row", "length"))
                 for part, within in enumerate(np.searchsorted(rows, ranges)):
                     mine = length[(row >= within[0]) & (row < within[1])]
@@ -547,11 +540,12 @@ def read_rows(folders: Sequence[str | Path], ranges: Sequence[tuple[int, int]] =
     low, high = _reach(ranges)
     for capture, (_, folder) in enumerate(facts):
         renumbered = np.array([numbers.get(row[:4], 0) for row in tables[capture]], np.uint32)
-        with _whole(folder), _opened(folder) as files:
-            for group in _groups(files.packets, low, high):
+        with _whole(folder), _opened(folder, *OF_GROUPS) as files:
+            for group in _groups(files[0], low, high):
                 if not _read_group(files, group, parts, renumbered, capture):
                     raise UserError(
-                        f"{folder}: kept payload or options without their packet; expected working files of one run. Remove the folder and run again."
+                        f"{folder}: found kept payload or options without their packet; expected the working files of one run. "
+                        "Remove the folder and run the same command again: its capture is read again."
                     )
     names = [name for name, _ in facts]
     parts.reverse()
@@ -559,22 +553,26 @@ def read_rows(folders: Sequence[str | Path], ranges: Sequence[tuple[int, int]] =
         yield parts.pop().filled(names, {name: [row[place] for row in ends] for place, name in enumerate(CONNECTION_FIELDS)})
 
 
-def _read_group(files: _Files, group: int, parts: Sequence[_Part], renumbered: Array, capture: int) -> bool:
-    """Add one row group's rows and kept runs to the parts that their buckets belong to; False if files do not fit together: a run without row, bytes that are not there."""
-    rows, options, kept = (
-        {
-            name: _numpy(column)
-            for name, column in zip(file.schema_arrow.names, file.read_row_group(group, use_threads=False).columns, strict=True)
-        }
-        for file in (files.packets, files.options, files.kept)
-    )
+def _numbers(file: pq.ParquetFile, group: int) -> dict[str, Array]:
+    """The columns of a row group."""
+    table = file.read_row_group(group, use_threads=False)
+    return {name: _numpy(column) for name, column in zip(table.column_names, table.columns, strict=True)}
+
+
+def _read_group(files: Sequence[pq.ParquetFile], group: int, parts: Sequence[_Part], renumbered: Array, capture: int) -> bool:
+    """Add the rows, options and kept runs of one row group of ``files`` (`OF_GROUPS`) to the parts that their buckets belong to.
+
+    False if the files do not fit together: a run or an option without its row, bytes that are not there.
+    """
+    *of_numbers, kept_bytes = files
+    rows, options, kept = (_numbers(file, group) for file in of_numbers)
     rows["connection"] = renumbered[rows["connection"]]
     rows["capture"] = np.full(len(rows["bucket"]), capture, np.int32)
     bucket = rows.pop("bucket")
 
     at, column, value = (options[name] for name in OPTIONS_SCHEMA.names)
     row, offset, length = (kept[name].astype(np.int64) for name in KEPT_SCHEMA.names)
-    data = _bytes(files.kept_bytes.read_row_group(group, use_threads=False).column("data"))
+    data = _bytes(kept_bytes.read_row_group(group, use_threads=False).column("data"))
     if (row >= len(bucket)).any() or (at >= len(bucket)).any() or (column >= len(OPTION_COLUMNS)).any() or length.sum() != len(data):
         return False
     order = order_runs(len(bucket), row, offset)
@@ -586,11 +584,6 @@ def _read_group(files: _Files, group: int, parts: Sequence[_Part], renumbered: A
         mine = order[first:last]
         runs = {"row": row[mine] - begin + part.rows, "offset": offset[mine], "length": length[mine]}
         here = (at >= begin) & (at < end)
-        part.add(
-            {name: values[begin:end] for name, values in rows.items()},
-            (at[here] - begin, column[here], value[here]),
-            runs,
-            data,
-            start[mine],
-        )
+        given = at[here] - begin, column[here], value[here]
+        part.add({name: values[begin:end] for name, values in rows.items()}, given, runs, data, start[mine])
     return True
