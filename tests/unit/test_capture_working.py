@@ -10,6 +10,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -48,9 +49,9 @@ def groups(draw: st.DrawFn, seed: int) -> list[Group]:
     return made
 
 
-def write(folder: Path, name: str, seed: int, written: list[Group]) -> None:
+def write(folder: Path, name: str, seed: int, written: list[Group], threads: int = 1) -> None:
     """Write a capture's groups."""
-    writer = Writer(folder, {"capture": name})
+    writer = Writer(folder, {"capture": name}, threads)
     for columns, runs in written:
         row, offset, length = (np.array([run[i] if i < 2 else len(run[2]) for run in runs], np.int64) for i in range(3))
         writer.add_group(columns, row, offset, length, np.frombuffer(b"".join(run[2] for run in runs), np.uint8).copy())
@@ -74,14 +75,20 @@ def as_set(rows: Rows) -> list[tuple[Any, ...]]:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(first=groups(1), second=groups(2), shards=st.sampled_from([1, 2, 3, 7]), range_rows=st.sampled_from([1, 5, working.RANGE_ROWS]))
+@given(
+    first=groups(1),
+    second=groups(2),
+    shards=st.sampled_from([1, 2, 3, 7]),
+    range_rows=st.sampled_from([1, 5, working.RANGE_ROWS]),
+    threads=st.integers(1, 4),
+)
 def test_shards_together_hold_what_was_written(
-    tmp_path: Path, first: list[Group], second: list[Group], shards: int, range_rows: int
+    tmp_path: Path, first: list[Group], second: list[Group], shards: int, range_rows: int, threads: int
 ) -> None:
     captures = {"b.pcap": (1, first), "a.pcap": (2, second)}
     with mock.patch.object(working, "RANGE_ROWS", range_rows):
         for name, (seed, written) in captures.items():
-            write(tmp_path / name, name, seed, written)
+            write(tmp_path / name, name, seed, written, threads)
     expected = []
     for name, (seed, written) in captures.items():
         for columns, runs in written:
@@ -205,14 +212,48 @@ def test_working_files_of_which_one_is_lost_or_damaged_are_said_to_be(tmp_path: 
             list_captures(folders=[tmp_path / "x"], captures=tmp_path / "list")
 
 
+def write_like(folder: Path, rows: int) -> None:
+    """A capture of so many rows that are all alike, each with options and a kept byte."""
+    columns = {column: np.ones(rows, kind) for column, kind in ROW_COLUMNS.items()} | {"connection": np.zeros(rows, np.uint32)}
+    every = np.arange(rows)
+    writer = Writer(folder, {"capture": folder.name})
+    writer.add_group(columns, every, every, np.ones(rows, np.int64), np.zeros(rows, np.uint8))
+    writer.close({"capture": folder.name}, connections_of(1))
+
+
 @pytest.mark.parametrize("name", ["options.parquet", "kept.parquet", "kept_bytes.parquet"])
-def test_working_files_of_two_captures_are_not_taken_for_one(tmp_path: Path, name: str) -> None:
-    for rows, folder in ((1, "few"), (9, "many")):
-        columns = {column: np.ones(rows, kind) for column, kind in ROW_COLUMNS.items()} | {"connection": np.zeros(rows, np.uint32)}
-        every = np.arange(rows)
-        writer = Writer(tmp_path / folder, {"capture": folder})
-        writer.add_group(columns, every, every, np.ones(rows, np.int64), np.zeros(rows, np.uint8))
-        writer.close({"capture": folder}, connections_of(1))
+def test_rows_that_another_file_does_not_have_are_an_error(tmp_path: Path, name: str) -> None:
+    write_like(tmp_path / "few", 1)
+    write_like(tmp_path / "many", 9)
     (tmp_path / "many" / name).replace(tmp_path / "few" / name)
-    with pytest.raises(UserError, match=r"few: found kept payload or options without their packet; expected .* Remove the folder"):
+    with pytest.raises(
+        UserError, match=r"few: found rows, options or kept payload that do not belong together; expected .* Remove the folder"
+    ):
         next(read_rows([tmp_path / "few"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "value", "said"),
+    [
+        ("packets.parquet", "connection", pa.array([99] * 4, pa.uint32()), "do not belong together"),
+        (
+            "options.parquet",
+            "column",
+            pa.array([len(working.OPTION_COLUMNS)] * 4 * len(working.OPTION_COLUMNS), pa.uint8()),
+            "do not belong together",
+        ),
+        ("packets.parquet", "seq", None, "cannot be read"),
+        ("packets.parquet", "bucket", pa.nulls(4, pa.uint16()), "cannot be read"),
+        ("kept.parquet", "row", pa.nulls(4, pa.uint32()), "cannot be read"),
+        ("options.parquet", "row", None, "cannot be read"),
+    ],
+)
+def test_columns_that_are_lost_or_hold_what_cannot_be_are_an_error(
+    tmp_path: Path, name: str, column: str, value: pa.Array | None, said: str
+) -> None:
+    write_like(tmp_path / "x", 4)
+    table = pq.read_table(tmp_path / "x" / name)
+    place = table.column_names.index(column)
+    pq.write_table(table.remove_column(place) if value is None else table.set_column(place, column, value), tmp_path / "x" / name)
+    with pytest.raises(UserError, match=rf"x: found .*{said}"):
+        next(read_rows([tmp_path / "x"]))

@@ -235,7 +235,7 @@ class Writer:
         self._packet_schema = _schema(ARROW_TYPES, metadata)
         self._packets = self._open(PACKETS, self._packet_schema, compression="lz4")  # half of zstd's time, a twelfth more bytes
         self._kept = self._open(KEPT, KEPT_SCHEMA, compression="lz4")
-        self._kept_bytes = self._open(KEPT_BYTES, KEPT_BYTES_SCHEMA, compression="zstd", compression_level=-1)
+        self._kept_bytes = self._open(KEPT_BYTES, KEPT_BYTES_SCHEMA, compression="zstd", compression_level=1)
         self._options = self._open(OPTIONS, OPTIONS_SCHEMA, compression="lz4")
         self._gathered = new_columns(0)
         self._gathered_bytes = np.empty(0, np.uint8)
@@ -423,7 +423,9 @@ def read_connections(folder: str | Path) -> list[tuple[str, int, str, int, int]]
 
 
 def _numpy(column: pa.ChunkedArray) -> Array:
-    """A column without nulls as a numpy array, without a copy where that is possible."""
+    """A column as a numpy array, without a copy where that is possible. Raises ValueError where it has nulls, which no column here may."""
+    if column.null_count:
+        raise ValueError(f"{column.null_count} nulls in a column that has none")
     pieces = [chunk.to_numpy(zero_copy_only=False) for chunk in column.chunks]
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [np.empty(0, np.int64)])
 
@@ -522,7 +524,8 @@ def _groups(file: pq.ParquetFile, low: int, high: int) -> list[int]:
     for group in range(file.num_row_groups):
         metadata = file.metadata.row_group(group)
         statistics = metadata.column(0).statistics
-        if metadata.num_rows and (statistics is None or (statistics.min < high and statistics.max >= low)):
+        known = statistics is not None and statistics.has_min_max
+        if metadata.num_rows and (not known or (statistics.min < high and statistics.max >= low)):
             found.append(group)
     return found
 
@@ -544,7 +547,7 @@ def read_rows(folders: Sequence[str | Path], ranges: Sequence[tuple[int, int]] =
             for group in _groups(files[0], low, high):
                 if not _read_group(files, group, parts, renumbered, capture):
                     raise UserError(
-                        f"{folder}: found kept payload or options without their packet; expected the working files of one run. "
+                        f"{folder}: found rows, options or kept payload that do not belong together; expected the working files of one run. "
                         "Remove the folder and run the same command again: its capture is read again."
                     )
     names = [name for name, _ in facts]
@@ -553,33 +556,35 @@ def read_rows(folders: Sequence[str | Path], ranges: Sequence[tuple[int, int]] =
         yield parts.pop().filled(names, {name: [row[place] for row in ends] for place, name in enumerate(CONNECTION_FIELDS)})
 
 
-def _numbers(file: pq.ParquetFile, group: int) -> dict[str, Array]:
-    """The columns of a row group."""
-    table = file.read_row_group(group, use_threads=False)
-    return {name: _numpy(column) for name, column in zip(table.column_names, table.columns, strict=True)}
+def _numbers(file: pq.ParquetFile, group: int, names: Sequence[str]) -> dict[str, Array]:
+    """These columns of a row group; KeyError if one is not there."""
+    table = file.read_row_group(group, columns=list(names), use_threads=False)
+    return {name: _numpy(table.column(name)) for name in names}
 
 
 def _read_group(files: Sequence[pq.ParquetFile], group: int, parts: Sequence[_Part], renumbered: Array, capture: int) -> bool:
     """Add the rows, options and kept runs of one row group of ``files`` (`OF_GROUPS`) to the parts that their buckets belong to.
 
-    False if the files do not fit together: a run or an option without its row, bytes that are not there.
+    False if the files do not fit together: a row without its connection, a run or an option without its row, bytes that are not there.
     """
-    *of_numbers, kept_bytes = files
-    rows, options, kept = (_numbers(file, group) for file in of_numbers)
-    rows["connection"] = renumbered[rows["connection"]]
-    rows["capture"] = np.full(len(rows["bucket"]), capture, np.int32)
+    packets, options, kept, kept_bytes = files
+    rows = _numbers(packets, group, list(ARROW_TYPES))
     bucket = rows.pop("bucket")
-
-    at, column, value = (options[name] for name in OPTIONS_SCHEMA.names)
-    row, offset, length = (kept[name].astype(np.int64) for name in KEPT_SCHEMA.names)
+    at, column, value = _numbers(options, group, OPTIONS_SCHEMA.names).values()
+    row, offset, length = (values.astype(np.int64) for values in _numbers(kept, group, KEPT_SCHEMA.names).values())
     data = _bytes(kept_bytes.read_row_group(group, use_threads=False).column("data"))
-    if (row >= len(bucket)).any() or (at >= len(bucket)).any() or (column >= len(OPTION_COLUMNS)).any() or length.sum() != len(data):
+    strays = ((rows["connection"], renumbered), (row, bucket), (at, bucket), (column, OPTION_COLUMNS))
+    if any((numbers >= len(among)).any() for numbers, among in strays) or length.sum() != len(data):
         return False
+    rows["connection"] = renumbered[rows["connection"]]
+    rows["capture"] = np.full(len(bucket), capture, np.int32)
     order = order_runs(len(bucket), row, offset)
     start = np.cumsum(length) - length
     ordered = row[order]
     for part in parts:
         begin, end = np.searchsorted(bucket, part.buckets).tolist()
+        if begin == end:
+            continue
         first, last = np.searchsorted(ordered, (begin, end)).tolist()
         mine = order[first:last]
         runs = {"row": row[mine] - begin + part.rows, "offset": offset[mine], "length": length[mine]}
