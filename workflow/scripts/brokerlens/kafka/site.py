@@ -115,8 +115,7 @@ def sent_again(provisional: Provisional, own: pl.LazyFrame) -> pl.DataFrame:
 
 def complete(provisional: Provisional, part: int, names: Mapping[str, str]) -> Iterator[pl.DataFrame]:
     """The rows of ``requests`` of one shard, the one numbered ``part``, so many at a time that a large shard does not fill the memory."""
-    own = provisional[part].with_row_index("row")
-    topics_of_sessions, again = session_topics(provisional, part), sent_again(provisional, own)
+    topics_of_sessions, again = session_topics(provisional, part), sent_again(provisional, provisional[part].with_row_index("row"))
     all_topics = pl.concat_list(pl.col("topics").fill_null([]), pl.col("topics_of_session").fill_null([])).list.drop_nulls()
     named = all_topics.list.eval(pl.element().replace(names)).list.unique().list.sort()
     session = (
@@ -128,9 +127,11 @@ def complete(provisional: Provisional, part: int, names: Mapping[str, str]) -> I
         .then(pl.lit("opened"))
         .otherwise(pl.lit("continued"))
     )
-    for begin in range(0, max(own.select(pl.len()).collect().item(), 1), ROWS_AT_ONCE):
+    for begin in range(0, max(provisional[part].select(pl.len()).collect().item(), 1), ROWS_AT_ONCE):
         yield (
-            own.slice(begin, ROWS_AT_ONCE)
+            provisional[part]
+            .slice(begin, ROWS_AT_ONCE)  # before the rows are numbered: behind that, polars would read the whole shard for each slice
+            .with_row_index("row", offset=begin)
             .collect()
             .join(topics_of_sessions, on="row", how="left", maintain_order="left")
             .join(again, on="row", how="left", maintain_order="left")
