@@ -47,6 +47,9 @@ ROW_COLUMNS: Final[dict[str, type[np.generic]]] = {
     "sack4_to": np.uint32,
 }
 
+SACK_EDGES: Final = tuple(f"sack{block}_{end}" for block in range(1, 5) for end in ("from", "to"))
+"""Columns of the blocks that an acknowledgement reports selectively (RFC 2018)."""
+
 # Bits of the column `options`.
 HAS_TIMESTAMPS: Final = 1
 HAS_MSS: Final = 2

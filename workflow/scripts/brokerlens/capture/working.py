@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numba import njit
 
-from brokerlens.capture.columns import ROW_COLUMNS, Array, Int, new_columns
+from brokerlens.capture.columns import ROW_COLUMNS, SACK_EDGES, Array, Int, new_columns
 from brokerlens.capture.lookup import BUCKETS
 from brokerlens.errors import UserError, inert
 
@@ -32,7 +32,7 @@ OF_GROUPS: Final = (PACKETS, OPTIONS, KEPT, KEPT_BYTES)
 """The files whose row groups of the same number belong together."""
 WRITTEN: Final = (CONNECTIONS, *OF_GROUPS, FACTS)
 
-OPTION_COLUMNS: Final = ("mss", "window_scale", "sack_count", *(f"sack{block}_{end}" for block in range(1, 5) for end in ("from", "to")))
+OPTION_COLUMNS: Final = ("mss", "window_scale", "sack_count", *SACK_EDGES)
 """Columns of `ROW_COLUMNS` that few packets have anything but 0 in: a file of their own holds those values."""
 ARROW_TYPES: Final = {
     name: pa.bool_() if kind is np.bool_ else pa.from_numpy_dtype(kind) for name, kind in ROW_COLUMNS.items() if name not in OPTION_COLUMNS
@@ -214,6 +214,11 @@ class _Group(NamedTuple):
         has_rows = np.diff(self.begins) > 0
         return list(zip(begins[:-1][has_rows].tolist(), begins[1:][has_rows].tolist(), strict=True))
 
+    def write(self, writer: pq.ParquetWriter, table: pa.Table, begins: Array) -> None:
+        """Write values whose ranges begin there."""
+        for begin, end in self.filled(begins):
+            _write(writer, table.slice(begin, end - begin))
+
 
 def _write(writer: pq.ParquetWriter, table: pa.Table) -> None:
     """Write a row group."""
@@ -292,8 +297,7 @@ class Writer:
         places = self._gathered._asdict()
         arrays = [_arrow(_in_order(columns[name], order, places[name][:count]), kind) for name, kind in ARROW_TYPES.items()]
         table = pa.Table.from_arrays(arrays, schema=self._packet_schema)
-        for begin, end in group.filled(group.begins):
-            _write(self._packets, table.slice(begin, end - begin))
+        group.write(self._packets, table, group.begins)
 
     def _write_options(self, group: _Group, columns: Mapping[str, Array]) -> None:
         found = [(number, np.flatnonzero(columns[name])) for number, name in enumerate(OPTION_COLUMNS) if columns[name].max(initial=0)]
@@ -307,8 +311,7 @@ class Writer:
         values = group.place[row[order]], column[order], value[order]
         arrays = [_arrow(array, kind) for array, kind in zip(values, OPTIONS_SCHEMA.types, strict=True)]
         table = pa.Table.from_arrays(arrays, schema=OPTIONS_SCHEMA)
-        for begin, end in group.filled(begins):
-            _write(self._options, table.slice(begin, end - begin))
+        group.write(self._options, table, begins)
 
     def _write_runs(self, group: _Group, row: Array, offset: Array, length: Array, data: Array) -> None:
         order, begins = group.order(row)
@@ -318,10 +321,10 @@ class Writer:
             self._gathered_bytes = np.empty(len(data), np.uint8)
         gather_bytes(data, start, runs[2], self._gathered_bytes)
         table = pa.Table.from_arrays([_arrow(values, pa.uint32()) for values in runs], schema=KEPT_SCHEMA)
+        group.write(self._kept, table, begins)
         at = 0
         for begin, end in group.filled(begins):
             size = int(runs[2, begin:end].sum())
-            _write(self._kept, table.slice(begin, end - begin))
             self._write_bytes(self._gathered_bytes[at : at + size])
             at += size
 
@@ -430,6 +433,12 @@ def _numpy(column: pa.ChunkedArray) -> Array:
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [np.empty(0, np.int64)])
 
 
+def _numbers(file: pq.ParquetFile, group: int, names: Collection[str]) -> dict[str, Array]:
+    """These columns of a row group; KeyError if one is not there."""
+    table = file.read_row_group(group, columns=list(names), use_threads=False)
+    return {name: _numpy(table.column(name)) for name in names}
+
+
 def _bytes(column: pa.ChunkedArray) -> Array:
     """All bytes of a binary column."""
     data = [np.empty(0, np.uint8)]
@@ -504,9 +513,8 @@ def _room(folders: Sequence[str], ranges: Sequence[tuple[int, int]]) -> list[_Pa
     for folder in folders:
         with _whole(folder), _opened(folder, PACKETS, KEPT) as (packets, kept):
             for group in _groups(packets, low, high):
-                rows = _numpy(packets.read_row_group(group, columns=["bucket"], use_threads=False).column("bucket"))
-                table = kept.read_row_group(group, columns=["row", "length"], use_threads=False)
-                row, length = (_numpy(table.column(name)) for name in ("row", "length"))
+                rows = _numbers(packets, group, ["bucket"])["bucket"]
+                row, length = _numbers(kept, group, ["row", "length"]).values()
                 for part, within in enumerate(np.searchsorted(rows, ranges)):
                     mine = length[(row >= within[0]) & (row < within[1])]
                     counts[part] += within[1] - within[0], len(mine), mine.sum(dtype=np.int64)
@@ -556,19 +564,13 @@ def read_rows(folders: Sequence[str | Path], ranges: Sequence[tuple[int, int]] =
         yield parts.pop().filled(names, {name: [row[place] for row in ends] for place, name in enumerate(CONNECTION_FIELDS)})
 
 
-def _numbers(file: pq.ParquetFile, group: int, names: Sequence[str]) -> dict[str, Array]:
-    """These columns of a row group; KeyError if one is not there."""
-    table = file.read_row_group(group, columns=list(names), use_threads=False)
-    return {name: _numpy(table.column(name)) for name in names}
-
-
 def _read_group(files: Sequence[pq.ParquetFile], group: int, parts: Sequence[_Part], renumbered: Array, capture: int) -> bool:
     """Add the rows, options and kept runs of one row group of ``files`` (`OF_GROUPS`) to the parts that their buckets belong to.
 
     False if the files do not fit together: a row without its connection, a run or an option without its row, bytes that are not there.
     """
     packets, options, kept, kept_bytes = files
-    rows = _numbers(packets, group, list(ARROW_TYPES))
+    rows = _numbers(packets, group, ARROW_TYPES)
     bucket = rows.pop("bucket")
     at, column, value = _numbers(options, group, OPTIONS_SCHEMA.names).values()
     row, offset, length = (values.astype(np.int64) for values in _numbers(kept, group, KEPT_SCHEMA.names).values())

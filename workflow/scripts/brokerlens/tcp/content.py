@@ -8,6 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from brokerlens.capture.columns import SACK_EDGES
+
 if TYPE_CHECKING:
     from brokerlens.capture.working import Rows
 
@@ -35,7 +37,7 @@ WORDS: Final = (
     "payload_len",
     "tsval",
     "tsecr",
-    *tuple(f"sack{block}_{end}" for block in range(1, 5) for end in ("from", "to")),
+    *SACK_EDGES,
 )
 W_INTERFACE: Final = 2
 W_PAYLOAD: Final = 3

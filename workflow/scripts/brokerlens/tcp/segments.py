@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from brokerlens.capture.columns import SACK_EDGES
 from brokerlens.tcp import evidence as ev
 from brokerlens.tcp import holes as hl
 from brokerlens.tcp import repairs as rp
@@ -1004,8 +1005,7 @@ def _headers(rows: Rows) -> Headers:
     }
     kinds["sack_count"] = np.uint8
     plain = {name: np.require(columns[name], kinds.get(name, np.uint32), ["C", "W"]) for name in Headers._fields if name != "sacks"}
-    edges = [f"sack{block}_{end}" for block in range(1, 5) for end in ("from", "to")]
-    return Headers(**plain, sacks=tuple(np.require(columns[name], np.uint32, ["C", "W"]) for name in edges))
+    return Headers(**plain, sacks=tuple(np.require(columns[name], np.uint32, ["C", "W"]) for name in SACK_EDGES))
 
 
 def _tap(facts: Int64s, least: NDArray[np.float64]) -> Int64s:

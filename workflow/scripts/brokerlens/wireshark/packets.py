@@ -21,6 +21,7 @@ from brokerlens.capture.columns import (
     NO_IP_ID,
     NO_PACKET_TYPE,
     OPTIONS_DAMAGED,
+    SACK_EDGES,
     SACK_PERMITTED,
 )
 from brokerlens.capture.headers import MAPPED, hash_headers
@@ -231,7 +232,7 @@ def _columns(
         "mss": _number(tcp, "tcp.options.mss_val", -1),
         "window_scale": _number(tcp, "tcp.options.wscale.shift", -1),
         "sack_count": len(sacks),
-        **{f"sack{1 + edge // 2}_{'to' if edge % 2 else 'from'}": value for edge, value in enumerate(blocks)},
+        **dict(zip(SACK_EDGES, blocks, strict=True)),
     }
 
 
