@@ -43,10 +43,12 @@ for packet in PcapReader(sys.argv[1]):
         packet[TCP].seq
 """
 PYSHARK = """
-import sys, pyshark
-with pyshark.FileCapture(sys.argv[1], keep_packets=False) as capture:
-    for packet in capture:
-        pass
+import contextlib, sys, pyshark
+from pyshark.capture.capture import TSharkCrashException
+with contextlib.suppress(TSharkCrashException):  # closing may kill a tshark that is about to end
+    with pyshark.FileCapture(sys.argv[1], keep_packets=False) as capture:
+        for packet in capture:
+            pass
 """
 SPLIT = """
 import sys

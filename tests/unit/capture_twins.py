@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import struct
 from fractions import Fraction
@@ -248,13 +249,17 @@ def is_ethernet(frame: bytes) -> bool:
     return len(kind) < 2 or (version is not None and (not header or header[0] >> 4 == version))
 
 
+def mix_word(value: int, word: int) -> int:
+    """One step of the hash."""
+    value = (value ^ word) * 0x01000193 % 2**32
+    return value ^ value >> 15
+
+
 def hash_of(data: bytes) -> int:
     """The hash of headers, as documented in the kernel."""
-    value = 0x811C9DC5
-    for (word,) in struct.iter_unpack(">I", data):
-        value = (value ^ word) * 0x01000193 % 2**32
-        value ^= value >> 15
-    value = value * 0x2C1B3C6D % 2**32
+    words = [word for (word,) in struct.iter_unpack(">I", data)]
+    even, odd = (functools.reduce(mix_word, half, 0x811C9DC5) for half in (words[::2], words[1::2]))
+    value = mix_word(even, odd) * 0x2C1B3C6D % 2**32
     return value ^ value >> 13
 
 

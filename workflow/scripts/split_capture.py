@@ -50,12 +50,14 @@ class Splitter:
         self._places = {(high, low, port): place for place, (high, low, port) in enumerate(self._brokers.tolist(), 1)}
         self._writer = writer
         self._keeper = keeper
-        self._columns, self._spare_columns = new_columns(GROUP_ROWS), new_columns(GROUP_ROWS)
+        self._columns = new_columns(GROUP_ROWS)
         self._ends = np.zeros((GROUP_ROWS, END_COLUMNS), np.int64)
         self._fields = np.zeros(FIELDS, np.int64)
         self._directions = np.zeros(GROUP_ROWS, np.int64)
         self._payload_at = np.zeros(GROUP_ROWS, np.int64)
-        self._runs, self._spare_runs = KeptRuns(), KeptRuns()
+        self._runs = KeptRuns()
+        # For the next group while this one is written; one is enough where nothing else is done meanwhile, and stays in the cache.
+        self._spare = (new_columns(GROUP_ROWS), KeptRuns()) if writer.writes_meanwhile else (self._columns, self._runs)
         self._rows = 0  # in the row group being filled
 
     @property
@@ -158,10 +160,9 @@ class Splitter:
         kept = runs.row[: runs.runs], runs.offset[: runs.runs], runs.length[: runs.runs], runs.data[: runs.bytes]
         self._writer.add_group({name: column[:count] for name, column in columns._asdict().items()}, *kept)
         rest = self._rows - count
-        for column, spare in zip(columns, self._spare_columns, strict=True):
-            spare[:rest] = column[count : self._rows]
-        self._columns, self._spare_columns = self._spare_columns, columns
-        self._runs, self._spare_runs = self._spare_runs, runs
+        (self._columns, self._runs), self._spare = self._spare, (columns, runs)
+        for column, before in zip(self._columns, columns, strict=True):
+            column[:rest] = before[count : self._rows]
         self._runs.clear()
         self._rows = rest
 

@@ -7,6 +7,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from brokerlens.capture.memory import large
+
 Array = npt.NDArray[Any]
 Int = Any  # an int64: the compiled kernel's, and numpy's or Python's own where the kernel runs as plain Python
 
@@ -106,9 +108,11 @@ class Columns(NamedTuple):
 
 def new_columns(rows: int) -> Columns:
     """Columns with room for so many rows, each beginning at another place of its memory page: writing to 34 alike places would fight for one cache set."""
+    sizes = [np.dtype(kind).itemsize * rows for kind in ROW_COLUMNS.values()]
+    starts = np.cumsum([0, *((-(-size // PAGE) + 1) * PAGE for size in sizes)])
+    memory = large(int(starts[-1]) + PAGE)
     columns = {}
-    for number, (name, kind) in enumerate(ROW_COLUMNS.items()):
-        memory = np.zeros(rows * np.dtype(kind).itemsize + 2 * PAGE, np.uint8)
-        start = -memory.ctypes.data % PAGE + number * STAGGER % PAGE
-        columns[name] = memory[start : start + rows * np.dtype(kind).itemsize].view(kind)
+    for number, ((name, kind), size) in enumerate(zip(ROW_COLUMNS.items(), sizes, strict=True)):
+        start = starts[number] + number * STAGGER % PAGE
+        columns[name] = memory[start : start + size].view(kind)
     return Columns(**columns)

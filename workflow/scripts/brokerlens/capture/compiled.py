@@ -1,17 +1,22 @@
-"""How kernels are compiled that allocate nothing."""
+"""How kernels are compiled that allocate nothing, and what they ask of the processor."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from numba import njit
+from llvmlite import ir  # type: ignore[import-untyped]  # it has no annotations
+from numba import config, njit, types
+from numba.extending import intrinsic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Kernels allocate nothing and keep no array, so references need no counting: numba would otherwise count at every call of every small function, which
 # took nine tenths of the time.
 _OPTIONS: Final[dict[str, bool]] = {"cache": True, "nogil": True, "_nrt": False}
+
+
+PREFETCH: Final = "llvm.prefetch.p0"
 
 
 def kernel(function: Function) -> Function:
@@ -27,3 +32,26 @@ def inlined(function: Function) -> Function:
     """
     compiled: Function = njit(**_OPTIONS, forceinline=True)(function)  # type: ignore[call-overload]
     return compiled
+
+
+def _prefetch(_: Any, array: Any, index: Any) -> Any:
+    """Ask for the cache line of ``array[index]``, which is needed soon: reading it is then no waiting. Nothing is read, whatever the index."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        """The call of LLVM's ``llvm.prefetch``: to read, to be kept in all caches, data."""
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = builder.module.globals.get(PREFETCH) or ir.Function(builder.module, kind, PREFETCH)
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
+        builder.call(function, [place, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
+def _no_prefetch(array: Any, index: Any) -> None:
+    """With numba's compiler off there is nothing to ask."""
+
+
+prefetch: Any = _no_prefetch if config.DISABLE_JIT else intrinsic(_prefetch)  # type: ignore[attr-defined]  # numba sets it as it starts

@@ -15,7 +15,7 @@ import numpy as np
 
 
 from brokerlens.capture.columns import Array, Int
-from brokerlens.capture.compiled import kernel
+from brokerlens.capture.compiled import kernel, prefetch
 
 LONGEST_PACKET: Final = 262_144  # the longest snaplen of libpcap and Wireshark
 LONGEST_BLOCK: Final = (
@@ -68,6 +68,12 @@ def new_packets(count: int) -> Packets:
     return Packets(*(np.zeros(count, np.int64) for _ in Packets._fields))
 
 
+CACHE_LINE: Final = 64
+SHORT: Final = 4 * CACHE_LINE
+ASKED_BYTES: Final = 1024
+ASKED_RECORDS: Final = 8
+
+
 @kernel
 def u16(buffer: Array, at: Int, big: bool) -> Int:
     """Two bytes as a number, in the file's byte order."""
@@ -84,6 +90,16 @@ def u32(buffer: Array, at: Int, big: bool) -> Int:
     if big:
         return a << 24 | b << 16 | c << 8 | d
     return d << 24 | c << 16 | b << 8 | a
+
+
+@kernel
+def ask_for_next(buffer: Array, at: Int, size: Int, end: Int) -> None:
+    """Ask the cache for what is read next, behind ``at``: of short records for all of it, of long ones for the headers of one, if they go on being of this size."""
+    if size <= SHORT:
+        for line in range(0, SHORT, CACHE_LINE):
+            prefetch(buffer, min(at + ASKED_BYTES + line, end - 1))
+    else:
+        prefetch(buffer, min(at + ASKED_RECORDS * size, end - 1))
 
 
 @kernel
@@ -108,6 +124,7 @@ def index_pcap(
         packets.link[count] = link
         count += 1
         at += header + captured
+        ask_for_next(buffer, at, header + captured, end)
     return at, count, MORE
 
 
@@ -218,6 +235,7 @@ def index_pcapng(
         elif kind == DECRYPTION_SECRETS:
             secrets[0] += 1
         at += total
+        ask_for_next(buffer, at, total, end)
     return at, count, MORE
 
 

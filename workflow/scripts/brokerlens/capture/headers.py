@@ -47,6 +47,8 @@ from brokerlens.capture.lookup import Endpoints, count_endpoint, is_broker
 MOST_IP_HEADERS: Final = 8  # one in another
 TCP: Final = 6
 
+TIMESTAMPS_ALONE: Final = 0x0101080A  # two bytes of padding, time stamps, as RFC 7323's appendix A lays them out
+
 MAPPED: Final = 0xFFFF << 32  # an IPv4 address is kept as the IPv6 address ::ffff:a.b.c.d
 
 # Places in `ends`, the two ends of a row's connection.
@@ -144,14 +146,23 @@ def behind_ipv6(buffer: Array, at: Int, end: Int, wire_end: Int) -> tuple[Int, I
     return at, packet_end, more, protocol
 
 
+@inlined
+def mix_word(value: Int, word: Int) -> Int:
+    """A step of `hash_headers`."""
+    value = (value ^ word) * 0x01000193 & 0xFFFFFFFF
+    return value ^ value >> 15
+
+
 @kernel
 def hash_headers(buffer: Array, at: Int, end: Int) -> Int:
     """A 32-bit hash of ``buffer[at:end]``, whose length is a multiple of 4."""
-    value = 0x811C9DC5
-    for word in range(at, end - 3, 4):
-        value = (value ^ be32(buffer, word)) * 0x01000193 & 0xFFFFFFFF
-        value ^= value >> 15
-    value = value * 0x2C1B3C6D & 0xFFFFFFFF
+    even = odd = 0x811C9DC5  # two at a time: a multiplication takes as long as all else of a word
+    for word in range(at, end - 7, 8):
+        even = mix_word(even, be32(buffer, word))
+        odd = mix_word(odd, be32(buffer, word + 4))
+    if (end - at) & 4:
+        even = mix_word(even, be32(buffer, end - 4))
+    value = mix_word(even, odd) * 0x2C1B3C6D & 0xFFFFFFFF
     return value ^ value >> 13
 
 
@@ -215,6 +226,11 @@ def read_options(buffer: Array, at: Int, end: Int, header_end: Int, fields: Arra
     """Write the TCP options in ``buffer[at:header_end]``, of which those before ``end`` are captured, to ``fields``."""
     for place in range(OPTIONS, FIELDS):
         fields[place] = 0
+    if end >= header_end == at + 12 and be32(buffer, at) == TIMESTAMPS_ALONE:  # nearly all segments
+        fields[OPTIONS] = HAS_TIMESTAMPS
+        fields[TSVAL] = be32(buffer, at + 4)
+        fields[TSECR] = be32(buffer, at + 8)
+        return
     found = OPTIONS_DAMAGED if end < header_end else 0
     end = min(end, header_end)
     while at < end and buffer[at] != 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import socket
 from collections.abc import Sequence
@@ -168,6 +169,7 @@ class ConnectionTable:
         return [(address(a, b), ports >> 16, address(c, d), ports & 0xFFFF, bucket) for a, b, c, d, ports, bucket in table]
 
 
+@functools.lru_cache(1 << 12)
 def address(high: int, low: int) -> str:
     """The text of an address kept in two signed words."""
     if high == 0 and low >> 32 == 0xFFFF:

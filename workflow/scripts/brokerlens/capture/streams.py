@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from brokerlens.capture.errors import CaptureError
+from brokerlens.capture.memory import large
 
 PIECE: Final = 65_536  # bytes decompressed at a time: fixed, so that where damaged data ends does not depend on the caller's buffer
 ZSTD_PIECE: Final = 16_384  # Arrow loses the piece in which it finds damage, so these are smaller
@@ -233,12 +234,12 @@ class Pieces:
         self._front = front
         self._size = size
         self._numbers = itertools.count()  # of the pieces
-        self._used = np.zeros(front + size, np.uint8)
+        self._used = large(front + size)
         self._readers = ThreadPoolExecutor(AHEAD_PIECES if self._placed else 1) if ahead else None
         self._coming: deque[tuple[Bytes, Future[int]]] = deque()
         if self._readers:
             for _ in range(AHEAD_PIECES):
-                self._begin(np.zeros(front + size, np.uint8), self._readers)
+                self._begin(large(front + size), self._readers)
 
     def _begin(self, piece: Bytes, readers: ThreadPoolExecutor) -> None:
         """Let the next piece be read into an array."""

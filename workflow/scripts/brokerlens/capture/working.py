@@ -19,7 +19,9 @@ import pyarrow.parquet as pq
 from numba import njit
 
 from brokerlens.capture.columns import ROW_COLUMNS, SACK_EDGES, Array, Int, new_columns
+from brokerlens.capture.compiled import prefetch
 from brokerlens.capture.lookup import BUCKETS
+from brokerlens.capture.memory import large
 from brokerlens.errors import UserError, inert
 
 CONNECTIONS: Final = "connections.parquet"
@@ -58,6 +60,7 @@ KEPT_BYTES_SCHEMA: Final = _schema({"data": pa.binary()})
 OPTIONS_SCHEMA: Final = _schema({"row": pa.uint32(), "column": pa.uint8(), "value": pa.uint32()})
 PIECE: Final = 1 << 16  # bytes of a value of `data`: a value for each run would take half as long again
 BATCH: Final = 1 << 17  # values handed to an encoder at once: with a thousand, as the library does, rows take a third longer to write
+AHEAD: Final = 8  # runs for which the cache is asked before they are copied
 RANGES: Final = 8
 RANGE_ROWS: Final = 1 << 14
 """Row groups of a group: one for each range of buckets, so that a shard reads its own; as many ranges as leave so many rows to each, at most `RANGES`."""
@@ -130,6 +133,8 @@ def gather_bytes(data: Array, start: Array, length: Array, gathered: Array) -> N
     """Copy the runs, of which each has so many bytes from ``data[start]`` on, one behind another into ``gathered``."""
     at = np.int64(0)
     for run in range(len(start)):
+        if run + AHEAD < len(start):
+            prefetch(data, start[run + AHEAD])
         source, count = start[run], length[run]
         if at >= 0 and source >= 0:  # always; being told so, the compiler copies many bytes at a time
             for byte in range(count):
@@ -248,6 +253,11 @@ class Writer:
         self._begun: list[Future[None]] = []
         self.rows = 0
 
+    @property
+    def writes_meanwhile(self) -> bool:
+        """Whether a group is written while the caller makes the next one."""
+        return self._others is not None
+
     def _temporary(self, name: str) -> Path:
         return self._folder / f".{name}.part"
 
@@ -300,7 +310,8 @@ class Writer:
         group.write(self._packets, table, group.begins)
 
     def _write_options(self, group: _Group, columns: Mapping[str, Array]) -> None:
-        found = [(number, np.flatnonzero(columns[name])) for number, name in enumerate(OPTION_COLUMNS) if columns[name].max(initial=0)]
+        some = np.flatnonzero(columns["mss"] | columns["window_scale"] | columns["sack_count"])  # without blocks there are no edges
+        found = [(number, some[columns[name][some] != 0]) for number, name in enumerate(OPTION_COLUMNS)]
         row, column, value = (np.empty(sum(len(rows) for _, rows in found), kind) for kind in (np.int64, np.uint8, np.uint32))
         begin = 0
         for number, rows in found:
@@ -318,7 +329,7 @@ class Writer:
         runs = np.empty((3, len(order)), np.uint32)
         start = gather_runs(order, group.place, row, offset, length, runs)
         if len(data) > len(self._gathered_bytes):
-            self._gathered_bytes = np.empty(len(data), np.uint8)
+            self._gathered_bytes = large(2 * len(data))
         gather_bytes(data, start, runs[2], self._gathered_bytes)
         table = pa.Table.from_arrays([_arrow(values, pa.uint32()) for values in runs], schema=KEPT_SCHEMA)
         group.write(self._kept, table, begins)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brokerlens.capture.compiled import inlined, kernel
+from brokerlens.capture.memory import large
 from brokerlens.kafka import machine as m
 from brokerlens.kafka.chain import (
     HEADER_FACTS,
@@ -577,7 +578,7 @@ def follow(
 ) -> int:
     """Packets first.. of a chunk (columns as in `Segments`). Returns the first one that was not handled; counters[STOPPED] says why.
 
-    STOP_END: none is left. STOP_GROUP: the row group has its kept bytes. STOP_ROOM: the kept runs, or the memory for requests, need more room.
+    STOP_END: none is left. STOP_GROUP: the row group has its kept bytes. STOP_ROOM: the kept runs, or the memory for connections or requests, need more room.
     """
     if first < 0:  # never: being told so, the compiler leaves out what negative indices would want
         return 0
@@ -586,6 +587,9 @@ def follow(
             counters[STOPPED] = STOP_GROUP
             return i
         d = direction[i]
+        if d >= state.shape[0]:
+            counters[STOPPED] = STOP_ROOM
+            return i
         flags: Any = np.int64(tcp_flags[i])
         seq: Any = np.int64(sequence[i])
         length: Any = np.int64(payload_len[i])
@@ -652,10 +656,8 @@ class KeptRuns:
     def __init__(self) -> None:
         self.runs = 0
         self.bytes = 0
-        self.row = np.zeros(1 << 14, np.int64)
-        self.offset = np.zeros(1 << 14, np.int64)
-        self.length = np.zeros(1 << 14, np.int64)
-        self.data = np.zeros(1 << 20, np.uint8)
+        self.row, self.offset, self.length = (large(8 << 18).view(np.int64) for _ in range(3))
+        self.data = large(1 << 24)
 
     def clear(self) -> None:
         """Forget the runs, keep the room."""
@@ -673,7 +675,7 @@ class KeptRuns:
 
 def _grown(array: NDArray[Any], size: int) -> NDArray[Any]:
     """The array with so many elements, zeros at the end."""
-    larger = np.zeros(size, array.dtype)
+    larger = large(array.itemsize * size).view(array.dtype)
     larger[: len(array)] = array
     return larger
 
@@ -699,11 +701,6 @@ class Keeper:
         The caller then writes the row group up to that packet, clears `kept` and goes on. The decision depends on the packets alone, not on how
         they are dealt out to calls.
         """
-        if not len(segments.direction):
-            return 0
-        directions = (int(segments.direction.max()) | 1) + 1
-        if directions > len(self._state()):
-            self._enlarge_state(directions)
         first = 0
         while True:
             self._counters[RUNS], self._counters[BYTES] = kept.runs, kept.bytes
@@ -712,6 +709,7 @@ class Keeper:
             kept.runs, kept.bytes = int(self._counters[RUNS]), int(self._counters[BYTES])
             if self._counters[STOPPED] != STOP_ROOM:
                 return first
+            self._enlarge_state((int(segments.direction[first]) | 1) + 1)
             captured = int(segments.payload_captured[first])
             kept.enlarge(captured // m.JOIN + 2, captured)
             if self._counters[FREE_NODES] < OUTSTANDING + 1:
@@ -733,6 +731,8 @@ class Keeper:
     def _enlarge_state(self, directions: int) -> None:
         """Room for so many directions, doubled so that growing costs little."""
         before = len(self._state())
+        if directions <= before:
+            return
         after = max(directions, 2 * before, 64)
         self._memory = _grown(self._memory, self._state_at + after * COLUMNS)
         state = self._state()[before:]
