@@ -6,7 +6,9 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numba import literal_unroll
 
+from brokerlens.capture.compiled import ask_to_write, kernel
 from brokerlens.capture.memory import large
 
 Array = npt.NDArray[Any]
@@ -51,6 +53,8 @@ ROW_COLUMNS: Final[dict[str, type[np.generic]]] = {
 
 SACK_EDGES: Final = tuple(f"sack{block}_{end}" for block in range(1, 5) for end in ("from", "to"))
 """Columns of the blocks that an acknowledgement reports selectively (RFC 2018)."""
+OFTEN: Final = len(ROW_COLUMNS) - len(SACK_EDGES)
+"""The number of columns before those, which every row is written to."""
 
 # Bits of the column `options`.
 HAS_TIMESTAMPS: Final = 1
@@ -104,6 +108,13 @@ class Columns(NamedTuple):
     sack3_to: Array
     sack4_from: Array
     sack4_to: Array
+
+
+@kernel
+def ask_for_row(columns: Columns, row: Int) -> None:
+    """Ask the cache for the places of a row that is written soon: they are in more columns than the processor sees coming."""
+    for column in literal_unroll(columns[:OFTEN]):
+        ask_to_write(column, row)
 
 
 def new_columns(rows: int) -> Columns:

@@ -34,24 +34,29 @@ def inlined(function: Function) -> Function:
     return compiled
 
 
-def _prefetch(_: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line of ``array[index]``, which is needed soon: reading it is then no waiting. Nothing is read, whatever the index."""
+def _prefetch(write: bool) -> Any:
+    """A compiled function of an array and an index that asks the cache for that element's line, to read or to write it."""
+
+    def typed(_: Any, array: Any, index: Any) -> Any:
+        """Its type, and what makes its code."""
+        return types.void(array, types.int64), generate
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        """The call of LLVM's ``llvm.prefetch``: to read, to be kept in all caches, data."""
+        """The call of LLVM's ``llvm.prefetch``: address, whether to write, into all caches, data and no instructions."""
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         function = builder.module.globals.get(PREFETCH) or ir.Function(builder.module, kind, PREFETCH)
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
         place = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
-        builder.call(function, [place, number(0), number(3), number(1)])
+        builder.call(function, [place, number(int(write)), number(3), number(1)])
         return context.get_dummy_value()
 
-    return types.void(array, types.int64), generate
+    def nothing(array: Any, index: Any) -> None:
+        """What it is with numba's compiler off."""
+
+    return nothing if config.DISABLE_JIT else intrinsic(typed)  # type: ignore[attr-defined]  # numba sets it as it starts
 
 
-def _no_prefetch(array: Any, index: Any) -> None:
-    """With numba's compiler off there is nothing to ask."""
-
-
-prefetch: Any = _no_prefetch if config.DISABLE_JIT else intrinsic(_prefetch)  # type: ignore[attr-defined]  # numba sets it as it starts
+# Ask for what is needed soon, so that nobody waits for it then. Nothing is read or written, whatever the index.
+ask_to_read: Final = _prefetch(write=False)
+ask_to_write: Final = _prefetch(write=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 
 from brokerlens.capture.columns import Array, Int
-from brokerlens.capture.compiled import kernel, prefetch
+from brokerlens.capture.compiled import ask_to_read, kernel
 
 LONGEST_PACKET: Final = 262_144  # the longest snaplen of libpcap and Wireshark
 LONGEST_BLOCK: Final = (
@@ -97,9 +97,9 @@ def ask_for_next(buffer: Array, at: Int, size: Int, end: Int) -> None:
     """Ask the cache for what is read next, behind ``at``: of short records for all of it, of long ones for the headers of one, if they go on being of this size."""
     if size <= SHORT:
         for line in range(0, SHORT, CACHE_LINE):
-            prefetch(buffer, min(at + ASKED_BYTES + line, end - 1))
+            ask_to_read(buffer, min(at + ASKED_BYTES + line, end - 1))
     else:
-        prefetch(buffer, min(at + ASKED_RECORDS * size, end - 1))
+        ask_to_read(buffer, min(at + ASKED_RECORDS * size, end - 1))
 
 
 @kernel

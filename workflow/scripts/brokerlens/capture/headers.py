@@ -23,9 +23,10 @@ from brokerlens.capture.columns import (
     Array,
     Columns,
     Int,
+    ask_for_row,
 )
-from brokerlens.capture.compiled import inlined, kernel
-from brokerlens.capture.formats import Packets
+from brokerlens.capture.compiled import ask_to_read, inlined, kernel
+from brokerlens.capture.formats import CACHE_LINE, Packets
 from brokerlens.capture.layers import (
     CUT_HEADER,
     FRAGMENT,
@@ -43,6 +44,11 @@ from brokerlens.capture.layers import (
     header_of,
 )
 from brokerlens.capture.lookup import Endpoints, count_endpoint, is_broker
+
+# What the cache is asked for, and how long before it is needed.
+PACKETS_AHEAD: Final = 8
+ROWS_AHEAD: Final = 48
+ROWS_AT_ONCE: Final = 16  # of most columns in a cache line
 
 MOST_IP_HEADERS: Final = 8  # one in another
 TCP: Final = 6
@@ -292,6 +298,9 @@ def read_headers(
     while first < count and row < room:
         packet = first
         first += 1
+        if packet + PACKETS_AHEAD < count:
+            ask_to_read(buffer, packets.offset[packet + PACKETS_AHEAD])
+            ask_to_read(buffer, packets.offset[packet + PACKETS_AHEAD] + CACHE_LINE)
         if packets.time[packet] < 0:
             skipped[NO_PACKET_TIME] += 1
             continue
@@ -326,6 +335,8 @@ def read_headers(
         padded = max(end - payload, 0)
         is_ipv4 = buffer[ip_at] >> 4 == 4
         payload_at[place] = payload
+        if row % ROWS_AT_ONCE == 0 and row + ROWS_AHEAD < room:
+            ask_for_row(columns, row + ROWS_AHEAD)
         columns.from_broker[row] = answers
         columns.timestamp[row] = packets.time[packet]
         columns.frame_number[row] = frame_number + packet

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numba import njit
 
 from brokerlens.capture.columns import ROW_COLUMNS, SACK_EDGES, Array, Int, new_columns
-from brokerlens.capture.compiled import prefetch
+from brokerlens.capture.compiled import ask_to_read
 from brokerlens.capture.lookup import BUCKETS
 from brokerlens.capture.memory import large
 from brokerlens.errors import UserError, inert
@@ -134,7 +134,7 @@ def gather_bytes(data: Array, start: Array, length: Array, gathered: Array) -> N
     at = np.int64(0)
     for run in range(len(start)):
         if run + AHEAD < len(start):
-            prefetch(data, start[run + AHEAD])
+            ask_to_read(data, start[run + AHEAD])
         source, count = start[run], length[run]
         if at >= 0 and source >= 0:  # always; being told so, the compiler copies many bytes at a time
             for byte in range(count):
