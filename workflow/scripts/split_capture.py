@@ -229,7 +229,7 @@ def split_capture(
 
     ``name`` is the capture's name as shown to people; ``brokers`` are ``ip:port`` or ``[ipv6]:port``. ``decoder`` is one of ``DECODERS``; ``native``
     leaves a capture with packets of an unknown link type to ``wireshark``, where that is installed and can read it. With ``keep_tls`` the payload of TLS
-    connections is kept whole, for a site with keys. Of several ``threads`` one reads headers and follows frames, the others write, and further ones read the file: the
+    connections is kept whole, for a site with keys. Of several ``threads`` one reads headers and follows frames, the others write, and a further one reads the file: the
     files are the same.
     Raises CaptureError where the file cannot be used at all; what can be used of a damaged one is used, and the facts say so.
     """

@@ -22,7 +22,7 @@ from brokerlens.capture.memory import large
 
 PIECE: Final = 65_536  # bytes decompressed at a time: fixed, so that where damaged data ends does not depend on the caller's buffer
 ZSTD_PIECE: Final = 16_384  # Arrow loses the piece in which it finds damage, so these are smaller
-AHEAD_PIECES: Final = 3  # read while another one is in use
+AHEAD_PIECES: Final = 2  # read while another one is in use
 Bytes = NDArray[np.uint8]
 
 XZ_MEMORY: Final = 256 << 20  # the window of xz -9 is 64 MiB
@@ -225,7 +225,7 @@ class _Zstd(_Pieces):
 class Pieces:
     """A stream in pieces of one size, the last one shorter, each in an array that has ``front`` bytes of room before it.
 
-    With ``ahead`` other threads read the next pieces, into arrays that change places with the one in use: nothing is copied.
+    With ``ahead`` another thread reads the next pieces, into arrays that change places with the one in use: nothing is copied.
     """
 
     def __init__(self, stream: Stream, front: int, size: int, *, ahead: bool = False) -> None:
@@ -235,15 +235,16 @@ class Pieces:
         self._size = size
         self._numbers = itertools.count()  # of the pieces
         self._used = large(front + size)
-        self._readers = ThreadPoolExecutor(AHEAD_PIECES if self._placed else 1) if ahead else None
-        self._coming: deque[tuple[Bytes, Future[int]]] = deque()
-        if self._readers:
+        self._reader = ThreadPoolExecutor(1) if ahead else None
+        self._coming: deque[tuple[Bytes, int, Future[int]]] = deque()
+        if self._reader:
             for _ in range(AHEAD_PIECES):
-                self._begin(large(front + size), self._readers)
+                self._begin(large(front + size), self._reader)
 
-    def _begin(self, piece: Bytes, readers: ThreadPoolExecutor) -> None:
+    def _begin(self, piece: Bytes, reader: ThreadPoolExecutor) -> None:
         """Let the next piece be read into an array."""
-        self._coming.append((piece, readers.submit(self._fill, piece, next(self._numbers))))
+        number = next(self._numbers)
+        self._coming.append((piece, number, reader.submit(self._fill, piece, number)))
 
     def _fill(self, piece: Bytes, number: int) -> int:
         """Fill an array behind its front room; returns the number of bytes, less than there is room for at the stream's end."""
@@ -258,18 +259,19 @@ class Pieces:
 
     def next(self) -> tuple[Bytes, int]:
         """The next piece's array, to be used until the next call, and the piece's size. Not to be called behind the last one."""
-        if not self._readers:
+        if not self._reader:
             return self._used, self._fill(self._used, next(self._numbers))
         free = self._used
-        self._used, size = self._coming.popleft()
-        found = size.result()
-        self._begin(free, self._readers)
+        self._used, number, size = self._coming.popleft()
+        # What the other thread has not begun to read is read here, where streams allow it, rather than waited for.
+        found = self._fill(self._used, number) if self._placed and size.cancel() else size.result()
+        self._begin(free, self._reader)
         return self._used, found
 
     def close(self) -> None:
-        """Close the stream, once the threads that read it have ended."""
-        if self._readers:
-            self._readers.shutdown(cancel_futures=True)
+        """Close the stream, once the thread that reads it has ended."""
+        if self._reader:
+            self._reader.shutdown(cancel_futures=True)
         self._stream.close()
 
 

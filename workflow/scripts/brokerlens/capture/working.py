@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numba import njit
 
-from brokerlens.capture.columns import ROW_COLUMNS, SACK_EDGES, Array, Int, new_columns
+from brokerlens.capture.columns import ROW_COLUMNS, SACK_EDGES, Array, Int
 from brokerlens.capture.compiled import ask_to_read
 from brokerlens.capture.lookup import BUCKETS
 from brokerlens.capture.memory import large
@@ -174,13 +176,14 @@ def is_constant(values: Array) -> bool:
     return True
 
 
-def _in_order(values: Array, order: Array, gathered: Array) -> Array:
-    """The values in another order, in ``gathered``. Constant columns, of which there are many, are in order already."""
+def _put_in_order(values: Array, order: Array, room: Array) -> Array:
+    """Put the values in another order, through ``room`` (u8, eight bytes for each). Constant columns, of which there are many, are in order already."""
     unsigned = f"u{values.itemsize}"  # so that four compiled kernels serve all types
-    if is_constant(values.view(unsigned)):
-        return values
-    gather(values.view(unsigned), order, gathered.view(unsigned))
-    return gathered
+    if not is_constant(values.view(unsigned)):
+        gathered = room[: values.nbytes].view(unsigned)
+        gather(values.view(unsigned), order, gathered)
+        values.view(unsigned)[:] = gathered
+    return values
 
 
 def _arrow_texts(texts: Sequence[str]) -> pa.Array:
@@ -230,6 +233,12 @@ def _write(writer: pq.ParquetWriter, table: pa.Table) -> None:
     writer.write_table(table, row_group_size=max(table.num_rows, 1))
 
 
+def give_way() -> None:
+    """Let the thread that calls this run behind the job's others: writing can wait, whoever follows packets is waited for."""
+    if sys.platform == "linux":  # elsewhere priorities are not a thread's
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
+
+
 class Writer:
     """Writes the working files of one capture into ``folder``: first under other names, so that no half-written file looks whole.
 
@@ -247,9 +256,9 @@ class Writer:
         self._kept = self._open(KEPT, KEPT_SCHEMA, compression="lz4")
         self._kept_bytes = self._open(KEPT_BYTES, KEPT_BYTES_SCHEMA, compression="zstd", compression_level=1)
         self._options = self._open(OPTIONS, OPTIONS_SCHEMA, compression="lz4")
-        self._gathered = new_columns(0)
+        self._room = np.empty(0, np.uint8)
         self._gathered_bytes = np.empty(0, np.uint8)
-        self._others = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+        self._others = ThreadPoolExecutor(threads - 1, initializer=give_way) if threads > 1 else None
         self._begun: list[Future[None]] = []
         self.rows = 0
 
@@ -278,11 +287,11 @@ class Writer:
         """Write a group of rows: columns of ``ROW_COLUMNS`` of equal length, and kept runs. Each range of buckets that has rows becomes a row group of each file.
 
         ``row`` is a run's row in this group, ``offset`` its place in that packet's payload, ``length`` its bytes, which stand in ``data`` run
-        behind run. All arrays must stay as they are until the next call of this or of ``close`` returns.
+        behind run. All arrays are the writer's until the next call of this or of ``close`` returns; it puts the columns in order of bucket where they are.
         """
         self._wait()
         order, place, begins = order_by_bucket(columns["bucket"], _ranges(len(columns["bucket"])))
-        group = _Group(columns["bucket"], place, begins)
+        group = _Group(columns["bucket"].copy(), place, begins)  # its own, since the columns are put in order while others look at it
         self.rows += len(order)
         for write, *arrays in (
             (self._write_rows, order, group, columns),
@@ -301,11 +310,9 @@ class Writer:
             part.result()
 
     def _write_rows(self, order: Array, group: _Group, columns: Mapping[str, Array]) -> None:
-        count = len(order)
-        if count > len(self._gathered.bucket):
-            self._gathered = new_columns(count)
-        places = self._gathered._asdict()
-        arrays = [_arrow(_in_order(columns[name], order, places[name][:count]), kind) for name, kind in ARROW_TYPES.items()]
+        if 8 * len(order) > len(self._room):
+            self._room = np.empty(8 * len(order), np.uint8)
+        arrays = [_arrow(_put_in_order(columns[name], order, self._room), kind) for name, kind in ARROW_TYPES.items()]
         table = pa.Table.from_arrays(arrays, schema=self._packet_schema)
         group.write(self._packets, table, group.begins)
 

@@ -656,8 +656,8 @@ class KeptRuns:
     def __init__(self) -> None:
         self.runs = 0
         self.bytes = 0
-        self.row, self.offset, self.length = (large(8 << 18).view(np.int64) for _ in range(3))
-        self.data = large(1 << 24)
+        self.row, self.offset, self.length = large(3 * 8 << 17).view(np.int64).reshape(3, -1)
+        self.data = large(1 << 23)
 
     def clear(self) -> None:
         """Forget the runs, keep the room."""
