@@ -8,11 +8,14 @@ import os
 import random
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from capture_files import COMPRESSIONS, Record, pcap, pcapng, zstd
 
+from brokerlens.capture import streams
 from brokerlens.capture.errors import CaptureError
 from brokerlens.capture.reader import Capture
 from brokerlens.capture.streams import Pieces, open_stream
@@ -207,6 +210,24 @@ def test_an_error_while_reading_is_the_callers(kind: type[ShortReads], ahead: bo
     with pytest.raises(OSError, match="gone"):
         pieces.next()
     pieces.close()
+
+
+class Idle(ThreadPoolExecutor):
+    """Threads that begin nothing."""
+
+    def submit(self, *_: Any, **__: Any) -> Future[Any]:
+        return Future()
+
+
+def test_what_the_other_thread_has_not_begun_is_read_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "ThreadPoolExecutor", Idle)
+    data = os.urandom(1050)
+    pieces, found, got = Pieces(PlacedReads(data), 16, 100, ahead=True), b"", 100
+    while got == 100:
+        piece, got = pieces.next()
+        found += piece[16 : 16 + got].tobytes()
+    pieces.close()
+    assert found == data
 
 
 def test_pieces_may_be_given_up_before_the_end() -> None:

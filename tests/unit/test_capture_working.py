@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from brokerlens.capture import working
-from brokerlens.capture.columns import ROW_COLUMNS
+from brokerlens.capture.columns import ROW_COLUMNS, SACK_EDGES
 from brokerlens.capture.working import Rows, Writer, read_facts, read_provenance, read_rows
 from brokerlens.errors import UserError
 from list_captures import list_captures
@@ -43,6 +43,10 @@ def groups(draw: st.DrawFn, seed: int) -> list[Group]:
         columns["bucket"] = np.array([table[number][4] for number in columns["connection"]], np.uint16)
         columns["frame_number"] = np.arange(frame, frame + size, dtype=np.uint32)
         columns["timestamp"] = numbers.integers(0, 1 << 62, size)
+        for name in ("mss", "window_scale", "sack_count"):
+            columns[name][numbers.integers(0, 3, size) > 0] = 0
+        for name in SACK_EDGES:
+            columns[name][columns["sack_count"] == 0] = 0
         frame += size
         runs = draw(st.lists(st.tuples(st.integers(0, size - 1), st.integers(0, 99), st.binary(max_size=9)), max_size=20)) if size else []
         made.append((columns, runs))
@@ -54,7 +58,13 @@ def write(folder: Path, name: str, seed: int, written: list[Group], threads: int
     writer = Writer(folder, {"capture": name}, threads)
     for columns, runs in written:
         row, offset, length = (np.array([run[i] if i < 2 else len(run[2]) for run in runs], np.int64) for i in range(3))
-        writer.add_group(columns, row, offset, length, np.frombuffer(b"".join(run[2] for run in runs), np.uint8).copy())
+        writer.add_group(
+            {name: column.copy() for name, column in columns.items()},
+            row,
+            offset,
+            length,
+            np.frombuffer(b"".join(run[2] for run in runs), np.uint8).copy(),
+        )
     writer.close({"capture": name, "kept": writer.rows}, connections_of(seed))
 
 
@@ -116,7 +126,7 @@ def test_a_shard_finds_its_buckets_in_row_groups_of_their_own(tmp_path: Path, mo
     """A group of many rows is cut at the same buckets as the shards, so that one of eight reads an eighth; one of few rows is not cut."""
     monkeypatch.setattr(working, "RANGE_ROWS", 16)
     bucket = np.random.default_rng(rows).integers(0, 1024, rows).astype(np.uint16)
-    columns = {name: np.zeros(rows, kind) for name, kind in ROW_COLUMNS.items()} | {"bucket": bucket}
+    columns = {name: np.zeros(rows, kind) for name, kind in ROW_COLUMNS.items()} | {"bucket": bucket.copy()}
     every = np.arange(rows)
     writer = Writer(tmp_path, {})
     writer.add_group(columns, every, every, np.ones(rows, np.int64), np.arange(rows).astype(np.uint8))
