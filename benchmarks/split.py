@@ -102,6 +102,7 @@ def run(command: Sequence[str], **options: Any) -> Used:
 
 def split(capture: Path, folder: Path, broker: str, threads: int = 1, *, frames: bool = True) -> Used:
     """Run split_capture on one capture, as a job does: a process of its own; without ``frames`` no payload is looked at."""
+    shutil.rmtree(folder, ignore_errors=True)  # as Snakemake does before a job
     code = SPLIT if frames else f"{NO_FRAMES}{SPLIT}".replace("output=folder", "output=folder, keeper=Nothing()")
     return run([sys.executable, "-c", code, str(capture), str(folder), broker, str(threads)], env=one_thread())
 
