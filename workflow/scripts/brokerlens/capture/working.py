@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
-import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -238,12 +236,6 @@ def _write(writer: pq.ParquetWriter, table: pa.Table) -> None:
     writer.write_table(table, row_group_size=max(table.num_rows, 1))
 
 
-def give_way() -> None:
-    """Let the thread that calls this run behind the job's others: writing can wait, whoever follows packets is waited for."""
-    if sys.platform == "linux":  # elsewhere priorities are not a thread's
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
-
-
 class Writer:
     """Writes the working files of one capture into ``folder``: first under other names, so that no half-written file looks whole.
 
@@ -263,7 +255,7 @@ class Writer:
         self._options = self._open(OPTIONS, OPTIONS_SCHEMA, compression="lz4")
         self._room = np.empty(0, np.uint8)
         self._gathered_bytes = np.empty(0, np.uint8)
-        self._others = ThreadPoolExecutor(threads - 1, initializer=give_way) if threads > 1 else None
+        self._others = ThreadPoolExecutor(threads - 1) if threads > 1 else None
         self._begun: list[Future[None]] = []
         self.rows = 0
 
