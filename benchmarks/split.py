@@ -45,10 +45,11 @@ for packet in PcapReader(sys.argv[1]):
 PYSHARK = """
 import contextlib, sys, pyshark
 from pyshark.capture.capture import TSharkCrashException
+capture = pyshark.FileCapture(sys.argv[1], keep_packets=False)
+for packet in capture:
+    pass
 with contextlib.suppress(TSharkCrashException):  # closing may kill a tshark that is about to end
-    with pyshark.FileCapture(sys.argv[1], keep_packets=False) as capture:
-        for packet in capture:
-            pass
+    capture.close()
 """
 SPLIT = """
 import sys

@@ -259,7 +259,7 @@ def hash_of(data: bytes) -> int:
     """The hash of headers, as documented in the kernel."""
     words = [word for (word,) in struct.iter_unpack(">I", data)]
     even, odd = (functools.reduce(mix_word, half, 0x811C9DC5) for half in (words[::2], words[1::2]))
-    value = mix_word(even, odd) * 0x2C1B3C6D % 2**32
+    value = mix_word(mix_word(0x811C9DC5, even), odd) * 0x2C1B3C6D % 2**32
     return value ^ value >> 13
 
 

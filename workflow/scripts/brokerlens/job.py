@@ -47,7 +47,7 @@ def limit_threads(threads: int) -> None:
 def take_memory_from_the_system() -> None:
     """Let Arrow take memory as the C library gives it, and numpy in pages of usual size, unless the user's environment says otherwise.
 
-    Arrow's own pool gives memory back to the kernel again and again, which a merge spent a seventh of its time on. For large pages, which numpy asks for, the
+    Arrow's own pool gives memory back to the kernel again and again, which a merge spent a seventh of its time on; what writes working files has a pool of its own. For large pages, which numpy asks for, the
     kernel has to move others out of the way: for arrays that are written once another seventh.
     """
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")

@@ -14,8 +14,6 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 # Kernels allocate nothing and keep no array, so references need no counting: numba would otherwise count at every call of every small function, which
 # took nine tenths of the time.
 _OPTIONS: Final[dict[str, bool]] = {"cache": True, "nogil": True, "_nrt": False}
-
-
 PREFETCH: Final = "llvm.prefetch.p0"
 
 

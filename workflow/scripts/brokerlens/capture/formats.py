@@ -68,6 +68,7 @@ def new_packets(count: int) -> Packets:
     return Packets(*(np.zeros(count, np.int64) for _ in Packets._fields))
 
 
+# What the cache is asked for while records are found: bytes so far ahead of short ones, one of long ones so many ahead.
 CACHE_LINE: Final = 64
 SHORT: Final = 4 * CACHE_LINE
 ASKED_BYTES: Final = 1024

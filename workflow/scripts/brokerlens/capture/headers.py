@@ -168,7 +168,7 @@ def hash_headers(buffer: Array, at: Int, end: Int) -> Int:
         odd = mix_word(odd, be32(buffer, word + 4))
     if (end - at) & 4:
         even = mix_word(even, be32(buffer, end - 4))
-    value = mix_word(even, odd) * 0x2C1B3C6D & 0xFFFFFFFF
+    value = mix_word(mix_word(0x811C9DC5, even), odd) * 0x2C1B3C6D & 0xFFFFFFFF
     return value ^ value >> 13
 
 

@@ -16,9 +16,9 @@ LARGE_PAGE: Final = 1 << 21
 
 
 def large(size: int) -> NDArray[np.uint8]:
-    """So many bytes, all 0. What is never written takes no memory."""
+    """So many bytes, all 0. Pages that are never written take no memory."""
     memory = mmap.mmap(-1, size + LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # a system without large pages
+    with contextlib.suppress(OSError, AttributeError):  # a system without large pages
         memory.madvise(mmap.MADV_HUGEPAGE)
     array = np.frombuffer(memory, np.uint8)
     start = -array.ctypes.data % LARGE_PAGE
