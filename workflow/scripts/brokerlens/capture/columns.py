@@ -9,7 +9,7 @@ import numpy.typing as npt
 from numba import literal_unroll
 
 from brokerlens.capture.compiled import ask_to_write, kernel
-from brokerlens.capture.memory import large
+from brokerlens.capture.memory import large, side_by_side
 
 Array = npt.NDArray[Any]
 Int = Any  # an int64: the compiled kernel's, and numpy's or Python's own where the kernel runs as plain Python
@@ -119,11 +119,4 @@ def ask_for_row(columns: Columns, row: Int) -> None:
 
 def new_columns(rows: int) -> Columns:
     """Columns with room for so many rows, each beginning at another place of its memory page: writing to 34 alike places would fight for one cache set."""
-    sizes = [np.dtype(kind).itemsize * rows for kind in ROW_COLUMNS.values()]
-    starts = np.cumsum([0, *((-(-size // PAGE) + 1) * PAGE for size in sizes)])
-    memory = large(int(starts[-1]) + PAGE)
-    columns = {}
-    for number, ((name, kind), size) in enumerate(zip(ROW_COLUMNS.items(), sizes, strict=True)):
-        start = starts[number] + number * STAGGER % PAGE
-        columns[name] = memory[start : start + size].view(kind)
-    return Columns(**columns)
+    return Columns(**side_by_side(ROW_COLUMNS, rows, large, unit=PAGE, gap=STAGGER))

@@ -43,7 +43,7 @@ from brokerlens.capture.layers import (
     behind_link,
     header_of,
 )
-from brokerlens.capture.lookup import Endpoints, count_endpoint, is_broker
+from brokerlens.capture.lookup import Endpoints, count_endpoint, is_broker, mix_half
 
 # What the cache is asked for, and how long before it is needed.
 PACKETS_AHEAD: Final = 8
@@ -152,23 +152,16 @@ def behind_ipv6(buffer: Array, at: Int, end: Int, wire_end: Int) -> tuple[Int, I
     return at, packet_end, more, protocol
 
 
-@inlined
-def mix_word(value: Int, word: Int) -> Int:
-    """A step of `hash_headers`."""
-    value = (value ^ word) * 0x01000193 & 0xFFFFFFFF
-    return value ^ value >> 15
-
-
 @kernel
 def hash_headers(buffer: Array, at: Int, end: Int) -> Int:
     """A 32-bit hash of ``buffer[at:end]``, whose length is a multiple of 4."""
     even = odd = 0x811C9DC5  # two at a time: a multiplication takes as long as all else of a word
     for word in range(at, end - 7, 8):
-        even = mix_word(even, be32(buffer, word))
-        odd = mix_word(odd, be32(buffer, word + 4))
+        even = mix_half(even, be32(buffer, word))
+        odd = mix_half(odd, be32(buffer, word + 4))
     if (end - at) & 4:
-        even = mix_word(even, be32(buffer, end - 4))
-    value = mix_word(mix_word(0x811C9DC5, even), odd) * 0x2C1B3C6D & 0xFFFFFFFF
+        even = mix_half(even, be32(buffer, end - 4))
+    value = mix_half(mix_half(0x811C9DC5, even), odd) * 0x2C1B3C6D & 0xFFFFFFFF
     return value ^ value >> 13
 
 

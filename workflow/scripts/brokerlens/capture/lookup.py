@@ -12,7 +12,7 @@ import numpy as np
 
 
 from brokerlens.capture.columns import Array, Columns, Int
-from brokerlens.capture.compiled import kernel
+from brokerlens.capture.compiled import inlined, kernel
 from brokerlens.errors import UserError
 
 BUCKETS: Final = 1024
@@ -36,13 +36,17 @@ def new_endpoints() -> Endpoints:
     return Endpoints(np.zeros((ENDPOINT_SLOTS, 3), np.int64), np.zeros(ENDPOINT_SLOTS, np.int64), np.zeros(1, np.int64))
 
 
+@inlined
+def mix_half(value: Int, word: Int) -> Int:
+    """Add a 32-bit word to a 32-bit hash; no product exceeds 63 bits."""
+    value = (value ^ word) * 0x01000193 & 0xFFFFFFFF
+    return value ^ value >> 15
+
+
 @kernel
 def mix(value: Int, word: Int) -> Int:
-    """Add a 64-bit word to a 32-bit hash; no product exceeds 63 bits."""
-    value = (value ^ word & 0xFFFFFFFF) * 0x01000193 & 0xFFFFFFFF
-    value ^= value >> 15
-    value = (value ^ word >> 32 & 0xFFFFFFFF) * 0x01000193 & 0xFFFFFFFF
-    return value ^ value >> 15
+    """Add a 64-bit word to a 32-bit hash."""
+    return mix_half(mix_half(value, word & 0xFFFFFFFF), word >> 32 & 0xFFFFFFFF)
 
 
 @kernel

@@ -21,7 +21,7 @@ from numba import njit
 from brokerlens.capture.columns import ROW_COLUMNS, SACK_EDGES, Array, Int
 from brokerlens.capture.compiled import ask_to_read
 from brokerlens.capture.lookup import BUCKETS
-from brokerlens.capture.memory import large
+from brokerlens.capture.memory import large, side_by_side
 from brokerlens.errors import UserError, inert
 
 CONNECTIONS: Final = "connections.parquet"
@@ -470,11 +470,7 @@ def _bytes(column: pa.ChunkedArray) -> Array:
 
 def _block(kinds: Mapping[str, type[np.generic]], count: int) -> dict[str, Array]:
     """Columns of so many zeros in one piece of memory: it is given back whole, small pieces would be kept for later. What is never written takes none."""
-    starts = np.cumsum([0, *(-(-np.dtype(kind).itemsize * count // 64) * 64 for kind in kinds.values())])
-    memory = np.zeros(starts[-1], np.uint8)
-    return {
-        name: memory[at : at + np.dtype(kind).itemsize * count].view(kind) for (name, kind), at in zip(kinds.items(), starts, strict=False)
-    }
+    return side_by_side(kinds, count, lambda size: np.zeros(size, np.uint8))
 
 
 @contextlib.contextmanager
