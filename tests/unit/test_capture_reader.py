@@ -8,17 +8,15 @@ import os
 import random
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from capture_files import COMPRESSIONS, Record, pcap, pcapng, zstd
 
-from brokerlens.capture import streams
 from brokerlens.capture.errors import CaptureError
+from brokerlens.capture.helpers import Helpers
 from brokerlens.capture.reader import Capture
-from brokerlens.capture.streams import Pieces, open_stream
+from brokerlens.capture.streams import AHEAD_PIECES, Pieces, open_stream
 
 RECORDS = [Record(10**9 * n, os.urandom(40 + n % 90), 200) for n in range(3000)]
 
@@ -187,54 +185,78 @@ class PlacedReads(ShortReads):
             return self.readinto(view)
 
 
-STREAMS = pytest.mark.parametrize(("kind", "ahead"), [(ShortReads, False), (ShortReads, True), (PlacedReads, False), (PlacedReads, True)])
+STREAMS = pytest.mark.parametrize(("kind", "helping"), list(itertools.product((ShortReads, PlacedReads), (0, 1, 3))))
 
 
-@STREAMS
-@pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 1000])
-def test_pieces_are_the_stream_with_room_in_front(kind: type[ShortReads], ahead: bool, size: int) -> None:
-    data = os.urandom(size)
-    pieces, found, got = Pieces(kind(data), 16, 100, ahead=ahead), b"", 100
+def all_of(pieces: Pieces) -> bytes:
+    """What the pieces of 100 bytes hold; the room in front of each is used."""
+    found, got = b"", 100
     while got == 100:
         piece, got = pieces.next()
         piece[:16] = 255
         found += piece[16 : 16 + got].tobytes()
     pieces.close()
-    assert found == data
+    return found
 
 
 @STREAMS
-def test_an_error_while_reading_is_the_callers(kind: type[ShortReads], ahead: bool) -> None:
-    pieces = Pieces(kind(bytes(150), OSError("gone")), 16, 100, ahead=ahead)
-    assert pieces.next()[1] == 100
-    with pytest.raises(OSError, match="gone"):
-        pieces.next()
-    pieces.close()
+@pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 1000])
+def test_pieces_are_the_stream_with_room_in_front(kind: type[ShortReads], helping: int, size: int) -> None:
+    data = os.urandom(size)
+    with Helpers(helping) as helpers:
+        assert all_of(Pieces(kind(data), 16, 100, helpers)) == data
 
 
-class Idle(ThreadPoolExecutor):
-    """Threads that begin nothing."""
+@STREAMS
+def test_an_error_while_reading_is_the_callers(kind: type[ShortReads], helping: int) -> None:
+    with Helpers(helping) as helpers:
+        pieces = Pieces(kind(bytes(150), OSError("gone")), 16, 100, helpers)
+        assert pieces.next()[1] == 100
+        with pytest.raises(OSError, match="gone"):
+            pieces.next()
+        pieces.close()
 
-    def submit(self, *_: Any, **__: Any) -> Future[Any]:
-        return Future()
 
-
-def test_what_the_other_thread_has_not_begun_is_read_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "ThreadPoolExecutor", Idle)
-    data = os.urandom(1050)
-    pieces, found, got = Pieces(PlacedReads(data), 16, 100, ahead=True), b"", 100
-    while got == 100:
-        piece, got = pieces.next()
-        found += piece[16 : 16 + got].tobytes()
-    pieces.close()
+@pytest.mark.parametrize("kind", [ShortReads, PlacedReads])
+def test_pieces_that_no_helper_has_begun_are_read_all_the_same(kind: type[ShortReads]) -> None:
+    busy, data = threading.Event(), os.urandom(1050)
+    with Helpers(1) as helpers:
+        helpers.begin(busy.wait)
+        found = all_of(Pieces(kind(data), 16, 100, helpers))
+        busy.set()
     assert found == data
+
+
+def test_later_pieces_are_read_while_a_helper_reads_the_next_one() -> None:
+    """Who needs a piece that is being read does not wait for it with nothing to do."""
+    reads: dict[int, str] = {}
+    ahead = {100 * number for number in range(AHEAD_PIECES)}
+    others = threading.Event()
+
+    class Noted(PlacedReads):
+        def read_at(self, view: memoryview, at: int) -> int:
+            reads.setdefault(at, threading.current_thread().name)
+            if at == 0:
+                others.wait(10)  # the first piece is ready once all others that are read ahead are
+            if reads.keys() >= ahead:
+                others.set()
+            return super().read_at(view, at)
+
+    data, me = os.urandom(1000), threading.current_thread().name
+    with Helpers(1) as helpers:
+        pieces = Pieces(Noted(data), 16, 100, helpers)
+        while 0 not in reads:
+            time.sleep(1e-4)
+        assert all_of(pieces) == data
+    assert {at for at in ahead if reads[at] == me} == ahead - {0}
 
 
 def test_pieces_may_be_given_up_before_the_end() -> None:
     for taken, kind in itertools.product(range(3), (ShortReads, PlacedReads)):
         stream = kind(bytes(1000))
-        pieces = Pieces(stream, 16, 100, ahead=True)
-        for _ in range(taken):
-            pieces.next()
-        pieces.close()
-        assert stream.closed
+        with Helpers(1) as helpers:
+            pieces = Pieces(stream, 16, 100, helpers)
+            for _ in range(taken):
+                pieces.next()
+            pieces.close()
+            assert stream.closed

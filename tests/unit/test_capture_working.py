@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import resource
 import stat
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from brokerlens.capture import working
 from brokerlens.capture.columns import ROW_COLUMNS, SACK_EDGES
+from brokerlens.capture.helpers import Helpers
 from brokerlens.capture.working import Rows, Writer, read_facts, read_provenance, read_rows
 from brokerlens.errors import UserError
 from list_captures import list_captures
@@ -55,17 +57,18 @@ def groups(draw: st.DrawFn, seed: int) -> list[Group]:
 
 def write(folder: Path, name: str, seed: int, written: list[Group], threads: int = 1) -> None:
     """Write a capture's groups."""
-    writer = Writer(folder, {"capture": name}, threads)
-    for columns, runs in written:
-        row, offset, length = (np.array([run[i] if i < 2 else len(run[2]) for run in runs], np.int64) for i in range(3))
-        writer.add_group(
-            {name: column.copy() for name, column in columns.items()},
-            row,
-            offset,
-            length,
-            np.frombuffer(b"".join(run[2] for run in runs), np.uint8).copy(),
-        )
-    writer.close({"capture": name, "kept": writer.rows}, connections_of(seed))
+    with Helpers(threads - 1) as helpers:
+        writer = Writer(folder, {"capture": name}, helpers)
+        for columns, runs in written:
+            row, offset, length = (np.array([run[i] if i < 2 else len(run[2]) for run in runs], np.int64) for i in range(3))
+            writer.add_group(
+                {name: column.copy() for name, column in columns.items()},
+                row,
+                offset,
+                length,
+                np.frombuffer(b"".join(run[2] for run in runs), np.uint8).copy(),
+            )
+        writer.close({"capture": name, "kept": writer.rows}, connections_of(seed))
 
 
 def as_set(rows: Rows) -> list[tuple[Any, ...]]:
@@ -198,6 +201,22 @@ def test_what_was_begun_and_given_up_leaves_nothing(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "x", {})
     assert [path.name for path in (tmp_path / "x").iterdir() if not path.name.startswith(".")] == []
     writer.abandon()
+    assert list((tmp_path / "x").iterdir()) == []
+
+
+def test_what_a_full_disk_cuts_leaves_nothing(tmp_path: Path) -> None:
+    columns = {name: np.random.default_rng(1).integers(0, 2, 5000).astype(kind) for name, kind in ROW_COLUMNS.items()}
+    nothing = np.zeros(0, np.int64)
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    writer = Writer(tmp_path / "x", {})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most[1]))
+    try:
+        writer.add_group(columns, nothing, nothing, nothing, nothing.astype(np.uint8))
+        with pytest.raises(OSError, match="File too large"):
+            writer.close({}, [])
+        writer.abandon()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
     assert list((tmp_path / "x").iterdir()) == []
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from brokerlens import __version__
 from brokerlens.capture.columns import Array, new_columns
 from brokerlens.capture.headers import END_COLUMNS, FIELDS, read_headers
+from brokerlens.capture.helpers import Helpers
 from brokerlens.capture.layers import OTHER_ENDPOINT, SKIPPED, UNKNOWN_LINK
 from brokerlens.capture.lookup import ConnectionTable, broker_table, busiest, count_endpoint, new_endpoints
 from brokerlens.capture.reader import CHUNK_BYTES, SCRATCH, Capture, Chunk
@@ -229,31 +230,32 @@ def split_capture(
 
     ``name`` is the capture's name as shown to people; ``brokers`` are ``ip:port`` or ``[ipv6]:port``. ``decoder`` is one of ``DECODERS``; ``native``
     leaves a capture with packets of an unknown link type to ``wireshark``, where that is installed and can read it. With ``keep_tls`` the payload of TLS
-    connections is kept whole, for a site with keys. Of several ``threads`` one reads headers and follows frames, the others write, and a further one reads the file: the
-    files are the same.
+    connections is kept whole, for a site with keys. Of several ``threads`` one reads headers and follows frames, the others read the file ahead and write: the files are
+    the same.
     Raises CaptureError where the file cannot be used at all; what can be used of a damaged one is used, and the facts say so.
     """
 
     def split(decoder: str, notice: str = "", advice: str = "") -> str:
         """Split the capture; returns what is to be noticed, to which ``advice`` is added."""
-        source = Capture(capture, chunk_bytes, ahead=threads > 1)
-        follower = keeper or Keeper(keep_tls)
-        writer = Writer(output, {"version": __version__, "capture": name, "bytes": source.size, "brokers": list(brokers)}, threads)
-        try:
-            splitter = Splitter(brokers, writer, follower)
-            DECODERS[decoder](source, splitter)
-            if decoder == "native" and splitter.skipped[UNKNOWN_LINK]:
-                links = ", ".join(map(str, sorted(source.links)))
-                count = int(splitter.skipped[UNKNOWN_LINK])
-                notice = f"{count:,} packet{'' if count == 1 else 's'} of a link type that only Wireshark may know (there are {links})"
-            facts = capture_facts(source, name, splitter, follower)
-            notes = [note for note in (notice, advice) if note and notice]
-            if source.secrets and not keep_tls:
-                notes.append("the capture holds TLS keys that are not used: set the site's `tls_keylog` to `captures`")
-            writer.close(facts | {"notices": notes}, splitter.connections.rows())
-        except BaseException:
-            writer.abandon()
-            raise
+        with Helpers(threads - 1) as helpers:
+            source = Capture(capture, chunk_bytes, helpers=helpers)
+            follower = keeper or Keeper(keep_tls)
+            writer = Writer(output, {"version": __version__, "capture": name, "bytes": source.size, "brokers": list(brokers)}, helpers)
+            try:
+                splitter = Splitter(brokers, writer, follower)
+                DECODERS[decoder](source, splitter)
+                if decoder == "native" and splitter.skipped[UNKNOWN_LINK]:
+                    links = ", ".join(map(str, sorted(source.links)))
+                    count = int(splitter.skipped[UNKNOWN_LINK])
+                    notice = f"{count:,} packet{'' if count == 1 else 's'} of a link type that only Wireshark may know (there are {links})"
+                facts = capture_facts(source, name, splitter, follower)
+                notes = [note for note in (notice, advice) if note and notice]
+                if source.secrets and not keep_tls:
+                    notes.append("the capture holds TLS keys that are not used: set the site's `tls_keylog` to `captures`")
+                writer.close(facts | {"notices": notes}, splitter.connections.rows())
+            except BaseException:
+                writer.abandon()
+                raise
         return notice
 
     notice = split(decoder, advice="" if tools.installed() else f"install it and run again: {tools.INSTALL}")

@@ -12,9 +12,10 @@ from brokerlens.capture.columns import Array, Int
 from brokerlens.capture.compiled import kernel
 from brokerlens.capture.errors import CaptureError
 from brokerlens.capture.formats import FEWEST_BYTES_PER_PACKET, LONGEST_BLOCK, NO_TIME, Format, Packets, new_packets, recognise
+from brokerlens.capture.helpers import Helpers
 from brokerlens.capture.streams import Pieces, Prefix, open_stream
 
-CHUNK_BYTES: Final = 1 << 23  # of 1 to 16 MB, 8 took least time with two threads, and as much as 4 with one
+CHUNK_BYTES: Final = 1 << 22  # of 1 to 16 MB, 4 took least time, with one thread and with two
 SCRATCH: Final = 64  # bytes in front of the chunk that its readers may use to put a cut field together
 FRONT: Final = SCRATCH + LONGEST_BLOCK + 65_536  # room for a cut packet, which is put before the piece that it goes on in
 
@@ -65,8 +66,8 @@ class Chunk(NamedTuple):
 class Capture:
     """A capture opened by its content. After ``chunks()`` ran to its end, the other attributes tell what it was."""
 
-    def __init__(self, path: str, chunk_bytes: int = CHUNK_BYTES, *, ahead: bool = False, limit: int | None = None) -> None:
-        """Open and recognise the file; with ``ahead`` another thread reads and decompresses it. Of its (decompressed) bytes at most ``limit`` are read.
+    def __init__(self, path: str, chunk_bytes: int = CHUNK_BYTES, *, helpers: Helpers | None = None, limit: int | None = None) -> None:
+        """Open and recognise the file, which ``helpers`` read and decompress ahead. Of its (decompressed) bytes at most ``limit`` are read.
 
         Raises CaptureError where it is empty, not a capture, or damaged before its first packet.
         """
@@ -87,7 +88,7 @@ class Capture:
         self._prefix = None if limit is None else Prefix(self._stream, limit)
         if self._prefix:
             self._stream = self._prefix
-        self._pieces = Pieces(self._stream, FRONT, self._room, ahead=ahead)
+        self._pieces = Pieces(self._stream, FRONT, self._room, helpers or Helpers())
         try:
             self.size = Path(path).stat().st_size
             self._buffer = self._next_piece()

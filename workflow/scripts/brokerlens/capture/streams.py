@@ -9,7 +9,6 @@ import os
 import zlib
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol, runtime_checkable
 
@@ -18,11 +17,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from brokerlens.capture.errors import CaptureError
+from brokerlens.capture.helpers import Helpers, Task
 from brokerlens.capture.memory import large
 
 PIECE: Final = 65_536  # bytes decompressed at a time: fixed, so that where damaged data ends does not depend on the caller's buffer
 ZSTD_PIECE: Final = 16_384  # Arrow loses the piece in which it finds damage, so these are smaller
-AHEAD_PIECES: Final = 2  # read while another one is in use
+AHEAD_PIECES: Final = 3  # read while another one is in use: enough that helpers have one to begin while who needs a piece reads another
 Bytes = NDArray[np.uint8]
 
 XZ_MEMORY: Final = 256 << 20  # the window of xz -9 is 64 MiB
@@ -225,26 +225,25 @@ class _Zstd(_Pieces):
 class Pieces:
     """A stream in pieces of one size, the last one shorter, each in an array that has ``front`` bytes of room before it.
 
-    With ``ahead`` another thread reads the next pieces, into arrays that change places with the one in use: nothing is copied.
+    Where there are ``helpers``, they read the next pieces, into arrays that change places with the one in use: nothing is copied.
     """
 
-    def __init__(self, stream: Stream, front: int, size: int, *, ahead: bool = False) -> None:
+    def __init__(self, stream: Stream, front: int, size: int, helpers: Helpers) -> None:
         self._stream = stream
         self._placed = stream if isinstance(stream, Placed) else None  # asked once: asking takes as long as reading a little does
         self._front = front
         self._size = size
         self._numbers = itertools.count()  # of the pieces
+        self._helpers = helpers
         self._used = large(front + size)
-        self._reader = ThreadPoolExecutor(1) if ahead else None
-        self._coming: deque[tuple[Bytes, int, Future[int]]] = deque()
-        if self._reader:
-            for _ in range(AHEAD_PIECES):
-                self._begin(large(front + size), self._reader)
+        self._coming: deque[tuple[Bytes, Task[int]]] = deque()
+        if helpers:
+            for _ in range(AHEAD_PIECES if self._placed else 1):  # without places, one after the other
+                self._begin(large(front + size))
 
-    def _begin(self, piece: Bytes, reader: ThreadPoolExecutor) -> None:
+    def _begin(self, piece: Bytes) -> None:
         """Let the next piece be read into an array."""
-        number = next(self._numbers)
-        self._coming.append((piece, number, reader.submit(self._fill, piece, number)))
+        self._coming.append((piece, self._helpers.begin(self._fill, piece, next(self._numbers))))
 
     def _fill(self, piece: Bytes, number: int) -> int:
         """Fill an array behind its front room; returns the number of bytes, less than there is room for at the stream's end."""
@@ -259,19 +258,18 @@ class Pieces:
 
     def next(self) -> tuple[Bytes, int]:
         """The next piece's array, to be used until the next call, and the piece's size. Not to be called behind the last one."""
-        if not self._reader:
+        if not self._helpers:
             return self._used, self._fill(self._used, next(self._numbers))
         free = self._used
-        self._used, number, size = self._coming.popleft()
-        # What the other thread has not begun to read is read here, where streams allow it, rather than waited for.
-        found = self._fill(self._used, number) if self._placed and size.cancel() else size.result()
-        self._begin(free, self._reader)
-        return self._used, found
+        self._used, piece = self._coming.popleft()
+        size = piece.result(meanwhile=(task for _, task in self._coming))
+        self._begin(free)
+        return self._used, size
 
     def close(self) -> None:
-        """Close the stream, once the thread that reads it has ended."""
-        if self._reader:
-            self._reader.shutdown(cancel_futures=True)
+        """Close the stream, once no thread reads it any more."""
+        for _, task in self._coming:
+            task.drop()
         self._stream.close()
 
 

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -17,9 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numba import njit
+from pyarrow.fs import LocalFileSystem
 
 from brokerlens.capture.columns import ROW_COLUMNS, SACK_EDGES, Array, Int
 from brokerlens.capture.compiled import ask_to_read
+from brokerlens.capture.helpers import Helpers, Task
 from brokerlens.capture.lookup import BUCKETS
 from brokerlens.capture.memory import large, side_by_side
 from brokerlens.errors import UserError, inert
@@ -59,6 +60,7 @@ KEPT_SCHEMA: Final = _schema({"row": pa.uint32(), "offset": pa.uint32(), "length
 KEPT_BYTES_SCHEMA: Final = _schema({"data": pa.binary()})
 OPTIONS_SCHEMA: Final = _schema({"row": pa.uint32(), "column": pa.uint8(), "value": pa.uint32()})
 PIECE: Final = 1 << 16  # bytes of a value of `data`: a value for each run would take half as long again
+SINK_BYTES: Final = 1 << 18  # gathered before they are written: an encoder writes a few hundred at a time
 BATCH: Final = 1 << 17  # values handed to an encoder at once: with a thousand, as the library does, rows take a third longer to write
 AHEAD: Final = 8  # runs for which the cache is asked before they are copied
 RANGES: Final = 8
@@ -239,14 +241,15 @@ def _write(writer: pq.ParquetWriter, table: pa.Table) -> None:
 class Writer:
     """Writes the working files of one capture into ``folder``: first under other names, so that no half-written file looks whole.
 
-    ``provenance`` goes into the metadata of ``packets.parquet`` and into nothing else. With more than one of ``threads`` a row group is written by others
-    while the caller makes the next one.
+    ``provenance`` goes into the metadata of ``packets.parquet`` and into nothing else. Where there are ``helpers``, they write a row group while the caller makes
+    the next one.
     """
 
-    def __init__(self, folder: str | Path, provenance: Mapping[str, Any] | None = None, threads: int = 1) -> None:
+    def __init__(self, folder: str | Path, provenance: Mapping[str, Any] | None = None, helpers: Helpers | None = None) -> None:
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._folder.chmod(0o700)
+        self._sinks: list[pa.NativeFile] = []
         metadata = {"brokerlens": json.dumps(dict(provenance or {}), sort_keys=True)}
         self._packet_schema = _schema(ARROW_TYPES, metadata)
         self._packets = self._open(PACKETS, self._packet_schema, compression="lz4")  # half of zstd's time, a twelfth more bytes
@@ -255,23 +258,25 @@ class Writer:
         self._options = self._open(OPTIONS, OPTIONS_SCHEMA, compression="lz4")
         self._room = np.empty(0, np.uint8)
         self._gathered_bytes = np.empty(0, np.uint8)
-        self._others = ThreadPoolExecutor(threads - 1) if threads > 1 else None
-        self._begun: list[Future[None]] = []
+        self._helpers = helpers or Helpers()
+        self._begun: list[Task[None]] = []
         self.rows = 0
 
     @property
     def writes_meanwhile(self) -> bool:
         """Whether a group is written while the caller makes the next one."""
-        return self._others is not None
+        return bool(self._helpers)
 
     def _temporary(self, name: str) -> Path:
         return self._folder / f".{name}.part"
 
     def _open(self, name: str, schema: pa.Schema, **compression: Any) -> pq.ParquetWriter:
         """Begin a file. Without dictionaries: rows ordered by bucket compress as well without, in less time."""
-        path = _private(self._temporary(name))
+        # Appended to, not emptied: Linux (ext4) writes a file that was emptied to the disk when it is closed, and lets the job wait for it.
+        sink = LocalFileSystem().open_append_stream(str(_private(self._temporary(name))), buffer_size=SINK_BYTES)
+        self._sinks.append(sink)
         return pq.ParquetWriter(
-            path,
+            sink,
             schema,
             **compression,
             use_dictionary=False,
@@ -291,21 +296,21 @@ class Writer:
         order, place, begins = order_by_bucket(columns["bucket"], _ranges(len(columns["bucket"])))
         group = _Group(columns["bucket"].copy(), place, begins)  # its own, since the columns are put in order while others look at it
         self.rows += len(order)
-        for write, *arrays in (
-            (self._write_rows, order, group, columns),
-            (self._write_options, group, columns),
-            (self._write_runs, group, row, offset, length, data),
-        ):
-            if self._others:
-                self._begun.append(self._others.submit(write, *arrays))
-            else:
-                write(*arrays)
+        self._begun = [
+            self._helpers.begin(self._write_rows, order, group, columns),
+            self._helpers.begin(self._write_options, group, columns),
+            self._helpers.begin(self._write_runs, group, row, offset, length, data),
+        ]
+        if not self.writes_meanwhile:
+            self._wait()
 
     def _wait(self) -> None:
-        """Until all row groups are written."""
-        begun, self._begun = self._begun, []
-        for part in begun:
+        """Until all row groups are written, part of them in this thread."""
+        for part in self._begun:
+            part.do()
+        for part in self._begun:
             part.result()
+        self._begun = []
 
     def _write_rows(self, order: Array, group: _Group, columns: Mapping[str, Array]) -> None:
         if 8 * len(order) > len(self._room):
@@ -369,17 +374,20 @@ class Writer:
             self._temporary(name).rename(self._folder / name)
 
     def _end(self) -> None:
-        """Let the other threads come to their end, and close the files."""
-        if self._others:
-            self._others.shutdown()
+        """Close the files, once no other thread writes to them."""
+        for part in self._begun:
+            part.drop()
         for writer in (self._packets, self._options, self._kept, self._kept_bytes):
             writer.close()
+        for sink in self._sinks:
+            sink.close()
 
     def abandon(self) -> None:
-        """Take the half-written files away."""
-        self._end()
+        """Take the half-written files away, also those that a full disk keeps from being finished."""
         for name in WRITTEN:
             self._temporary(name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._end()
 
 
 class Rows(NamedTuple):

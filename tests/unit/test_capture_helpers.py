@@ -1,0 +1,95 @@
+"""Work that other threads do meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from brokerlens.capture.helpers import Helpers
+
+
+def name_of_thread() -> str:
+    return threading.current_thread().name
+
+
+def fail() -> None:
+    raise OSError("gone")
+
+
+@pytest.mark.parametrize("helping", [0, 1, 3])
+def test_work_is_done_once_and_gives_its_result_or_error(helping: int) -> None:
+    done: list[int] = []
+
+    def work(number: int) -> int:
+        done.append(number)
+        return 2 * number
+
+    with Helpers(helping) as helpers:
+        assert bool(helpers) == (helping > 0)
+        tasks = [helpers.begin(work, number) for number in range(50)]
+        failing = helpers.begin(fail)
+        for task in tasks[::2]:
+            task.do()
+        assert [task.result(meanwhile=tasks) for task in tasks] == [2 * number for number in range(50)]
+        with pytest.raises(OSError, match="gone"):
+            failing.result()
+        failing.drop()
+    assert sorted(done) == list(range(50))
+
+
+def test_who_needs_a_result_does_what_is_not_begun() -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def hold() -> str:
+        begun.set()
+        end.wait(10)
+        return name_of_thread()
+
+    def let_go() -> str:
+        end.set()
+        return name_of_thread()
+
+    me = name_of_thread()
+    with Helpers(1) as helpers:
+        held, first, last = (helpers.begin(work) for work in (hold, name_of_thread, let_go))
+        assert begun.wait(10)
+        assert first.result() == me
+        assert held.result(meanwhile=[first, last]) != me
+        assert last.result() == me
+
+
+def test_an_error_of_what_is_done_meanwhile_is_its_own() -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        end.wait(10)
+
+    with Helpers(1) as helpers:
+        held, failing, last = (helpers.begin(work) for work in (hold, fail, end.set))
+        assert begun.wait(10)
+        held.result(meanwhile=[failing, last])
+        with pytest.raises(OSError, match="gone"):
+            failing.result()
+
+
+@pytest.mark.parametrize("work", [name_of_thread, fail])
+def test_work_that_is_dropped_is_waited_for_where_it_was_begun_and_else_never_done(work: Callable[[], object]) -> None:
+    begun, end, ran = threading.Event(), threading.Event(), threading.Event()
+
+    def hold() -> object:
+        begun.set()
+        end.wait(10)
+        ran.set()
+        return work()
+
+    with Helpers(1) as helpers:
+        held, left = helpers.begin(hold), helpers.begin(pytest.fail, "it was dropped")
+        assert begun.wait(10)
+        left.drop()
+        threading.Timer(0.05, end.set).start()
+        held.drop()
+        assert ran.is_set()
+        left.drop()
