@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 
 import pytest
 
@@ -93,3 +95,51 @@ def test_work_that_is_dropped_is_waited_for_where_it_was_begun_and_else_never_do
         held.drop()
         assert ran.is_set()
         left.drop()
+        left.do()
+        with pytest.raises(CancelledError):
+            left.result()
+
+
+def test_nothing_is_done_meanwhile_for_what_is_done() -> None:
+    first, second = (Helpers().begin(work) for work in (name_of_thread, fail))
+    first.result(meanwhile=[second])
+    assert first.done
+    assert not second.done
+
+
+def test_work_that_was_interrupted_is_not_done_again() -> None:
+    asked = []
+
+    def interrupted() -> None:
+        asked.append(1)
+        raise KeyboardInterrupt
+
+    task = Helpers().begin(interrupted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            task.result()
+    assert asked == [1]
+
+
+def test_so_many_threads_work_at_once_and_end() -> None:
+    before, together = threading.active_count(), threading.Barrier(3)
+    with Helpers(3) as helpers:
+        tasks = [helpers.begin(together.wait, 10) for _ in range(3)]
+        while not all(task.done for task in tasks):
+            time.sleep(1e-3)
+        assert sorted(task.result() for task in tasks) == [0, 1, 2]
+    assert threading.active_count() == before
+
+
+def test_work_that_is_not_begun_is_left_at_the_end() -> None:
+    begun, ran = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        time.sleep(0.05)
+
+    with Helpers(1) as helpers:
+        helpers.begin(hold)
+        helpers.begin(ran.set)
+        assert begun.wait(10)
+    assert not ran.is_set()

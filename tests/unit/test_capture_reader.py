@@ -9,12 +9,14 @@ import random
 import threading
 import time
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 from capture_files import COMPRESSIONS, Record, pcap, pcapng, zstd
 
 from brokerlens.capture.errors import CaptureError
-from brokerlens.capture.helpers import Helpers
+from brokerlens.capture.helpers import Helpers, Task
 from brokerlens.capture.reader import Capture
 from brokerlens.capture.streams import AHEAD_PIECES, Pieces, open_stream
 
@@ -221,8 +223,9 @@ def test_an_error_while_reading_is_the_callers(kind: type[ShortReads], helping: 
 def test_pieces_that_no_helper_has_begun_are_read_all_the_same(kind: type[ShortReads]) -> None:
     busy, data = threading.Event(), os.urandom(1050)
     with Helpers(1) as helpers:
-        helpers.begin(busy.wait)
+        helpers.begin(busy.wait, 10)
         found = all_of(Pieces(kind(data), 16, 100, helpers))
+        assert not busy.is_set()
         busy.set()
     assert found == data
 
@@ -231,13 +234,15 @@ def test_later_pieces_are_read_while_a_helper_reads_the_next_one() -> None:
     """Who needs a piece that is being read does not wait for it with nothing to do."""
     reads: dict[int, str] = {}
     ahead = {100 * number for number in range(AHEAD_PIECES)}
-    others = threading.Event()
+    first, others = threading.Event(), threading.Event()
 
     class Noted(PlacedReads):
         def read_at(self, view: memoryview, at: int) -> int:
             reads.setdefault(at, threading.current_thread().name)
             if at == 0:
-                others.wait(10)  # the first piece is ready once all others that are read ahead are
+                first.set()
+                if not others.wait(10):  # the first piece is ready once all others that are read ahead are
+                    raise OSError("nobody reads the others")
             if reads.keys() >= ahead:
                 others.set()
             return super().read_at(view, at)
@@ -245,10 +250,34 @@ def test_later_pieces_are_read_while_a_helper_reads_the_next_one() -> None:
     data, me = os.urandom(1000), threading.current_thread().name
     with Helpers(1) as helpers:
         pieces = Pieces(Noted(data), 16, 100, helpers)
-        while 0 not in reads:
-            time.sleep(1e-4)
+        assert first.wait(10)
         assert all_of(pieces) == data
     assert {at for at in ahead if reads[at] == me} == ahead - {0}
+    assert len(ahead) > 1
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_stream_is_closed_once_no_helper_reads_it(monkeypatch: pytest.MonkeyPatch, interrupted: bool) -> None:
+    begun, open_at_end = threading.Event(), []
+
+    class Slow(ShortReads):
+        def readinto(self, view: Any) -> int:
+            begun.set()
+            time.sleep(0.1)
+            open_at_end.append(not self.closed)
+            return super().readinto(view)
+
+    with Helpers(1) as helpers:
+        pieces = Pieces(Slow(bytes(1000)), 16, 100, helpers)
+        assert begun.wait(10)
+        if interrupted:
+            with monkeypatch.context() as patch:
+                patch.setattr(Task, "result", mock.Mock(side_effect=KeyboardInterrupt))
+                with pytest.raises(KeyboardInterrupt):
+                    pieces.next()
+        pieces.close()
+    assert open_at_end
+    assert all(open_at_end)
 
 
 def test_pieces_may_be_given_up_before_the_end() -> None:

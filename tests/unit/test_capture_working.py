@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import random
 import resource
+import shutil
 import stat
+import threading
+import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -204,20 +209,109 @@ def test_what_was_begun_and_given_up_leaves_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "x").iterdir()) == []
 
 
-def test_what_a_full_disk_cuts_leaves_nothing(tmp_path: Path) -> None:
-    columns = {name: np.random.default_rng(1).integers(0, 2, 5000).astype(kind) for name, kind in ROW_COLUMNS.items()}
-    nothing = np.zeros(0, np.int64)
+def open_below(folder: Path) -> list[str]:
+    """The files below this folder that this process has open, also those without a name by now."""
+    found = []
+    for number in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found += [name for name in [os.readlink(number)] if name.startswith(str(folder))]
+    return found
+
+
+def add_some(writer: Writer) -> None:
+    """Add a group of many rows and runs, whose bytes do not compress."""
+    numbers = np.random.default_rng(1)
+    columns = {name: numbers.integers(0, 2, 5000).astype(kind) for name, kind in ROW_COLUMNS.items()}
+    every = np.arange(5000)
+    writer.add_group(columns, every, every, np.ones(5000, np.int64), numbers.integers(0, 255, 5000).astype(np.uint8))
+
+
+def write_some(writer: Writer, groups: int) -> None:
+    """Write so many of these groups, and nothing else."""
+    for _ in range(groups):
+        add_some(writer)
+    writer.close({}, [])
+
+
+@pytest.mark.parametrize("helping", [0, 1])
+def test_what_a_full_disk_cuts_leaves_nothing(tmp_path: Path, helping: int) -> None:
     most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    writer = Writer(tmp_path / "x", {})
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most[1]))
-    try:
-        writer.add_group(columns, nothing, nothing, nothing, nothing.astype(np.uint8))
-        with pytest.raises(OSError, match="File too large"):
-            writer.close({}, [])
-        writer.abandon()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    with Helpers(helping) as helpers:
+        writer = Writer(tmp_path / "x", {}, helpers)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most[1]))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                write_some(writer, 200)
+            writer.abandon()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, most)
     assert list((tmp_path / "x").iterdir()) == []
+    assert open_below(tmp_path) == []
+
+
+@pytest.mark.parametrize("helping", [0, 1, 3])
+@pytest.mark.parametrize("part", ["_write_rows", "_write_options", "_write_runs"])
+def test_what_fails_to_be_written_is_the_callers_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helping: int, part: str) -> None:
+    monkeypatch.setattr(Writer, part, mock.Mock(side_effect=OSError("no room")))
+    with Helpers(helping) as helpers:
+        writer = Writer(tmp_path / "x", {}, helpers)
+        with pytest.raises(OSError, match="no room"):
+            write_some(writer, 1)
+        writer.abandon()
+    assert list((tmp_path / "x").iterdir()) == []
+
+
+def test_nothing_that_fails_when_files_are_given_up_hides_the_first_error(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "x", {})
+    shutil.rmtree(tmp_path / "x")
+    (tmp_path / "x").write_text("a file of this name")
+    writer.abandon()
+    assert open_below(tmp_path) == []
+
+
+def test_what_no_helper_has_begun_is_written_all_the_same(tmp_path: Path) -> None:
+    busy = threading.Event()
+    with Helpers(1) as helpers:
+        helpers.begin(busy.wait, 10)
+        writer = Writer(tmp_path / "x", {}, helpers)
+        write_some(writer, 2)
+        assert not busy.is_set()
+        busy.set()
+    assert pq.read_metadata(tmp_path / "x" / "packets.parquet").num_rows == 10_000
+
+
+def test_the_rest_is_written_while_a_helper_writes_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, runs = threading.Event(), threading.Event()
+
+    def rows(*_: object) -> None:
+        begun.set()
+        if not runs.wait(10):
+            raise OSError("nobody writes the runs")
+
+    monkeypatch.setattr(Writer, "_write_rows", rows)
+    monkeypatch.setattr(Writer, "_write_runs", lambda *_: runs.set())
+    with Helpers(1) as helpers:
+        writer = Writer(tmp_path / "x", {}, helpers)
+        add_some(writer)
+        assert begun.wait(10)
+        writer.close({}, [])
+
+
+def test_files_that_are_written_are_given_up_once_no_helper_writes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def slowly(*_: object) -> None:
+        begun.set()
+        time.sleep(0.1)
+        ended.set()
+
+    monkeypatch.setattr(Writer, "_write_rows", slowly)
+    with Helpers(1) as helpers:
+        writer = Writer(tmp_path / "x", {}, helpers)
+        add_some(writer)
+        assert begun.wait(10)
+        writer.abandon()
+        assert ended.is_set()
 
 
 LOST = ("connections.parquet", "packets.parquet", "options.parquet", "kept.parquet", "kept_bytes.parquet", "facts.json")

@@ -22,13 +22,16 @@ class Task(Generic[Result]):
         return self._future.done()
 
     def do(self) -> None:
-        """Do it in this thread, unless another one has begun it."""
-        if self._future.cancel():
-            self._future = Future()
-            try:
-                self._future.set_result(self._work())
-            except Exception as error:  # it is for whoever asks for the result, as another thread's is
-                self._future.set_exception(error)
+        """Do it in this thread, unless another one has begun it or it was dropped."""
+        if self._future.cancelled() or not self._future.cancel():
+            return
+        self._future = Future()
+        try:
+            self._future.set_result(self._work())
+        except BaseException as error:
+            self._future.set_exception(error)  # for whoever asks for the result, as another thread's is
+            if not isinstance(error, Exception):
+                raise
 
     def result(self, meanwhile: Iterable[Task[Any]] = ()) -> Result:
         """What the work returned, or the error it raised. Where another thread is at it, what is not begun of ``meanwhile`` is done until it has ended."""
@@ -49,7 +52,7 @@ class Helpers:
     """So many threads that do tasks, in the order in which they are given to them; with none, who needs a result does the task."""
 
     def __init__(self, count: int = 0) -> None:
-        self._threads = ThreadPoolExecutor(count) if count else None
+        self._threads = ThreadPoolExecutor(count) if count > 0 else None
 
     def __bool__(self) -> bool:
         return self._threads is not None

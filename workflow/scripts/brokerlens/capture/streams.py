@@ -260,11 +260,12 @@ class Pieces:
         """The next piece's array, to be used until the next call, and the piece's size. Not to be called behind the last one."""
         if not self._helpers:
             return self._used, self._fill(self._used, next(self._numbers))
-        free = self._used
-        self._used, piece = self._coming.popleft()
-        size = piece.result(meanwhile=(task for _, task in self._coming))
-        self._begin(free)
-        return self._used, size
+        (piece, reading), *later = self._coming
+        size = reading.result(meanwhile=(task for _, task in later))
+        self._coming.popleft()
+        self._begin(self._used)
+        self._used = piece
+        return piece, size
 
     def close(self) -> None:
         """Close the stream, once no thread reads it any more."""

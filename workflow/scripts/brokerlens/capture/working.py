@@ -249,7 +249,7 @@ class Writer:
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._folder.chmod(0o700)
-        self._sinks: list[pa.NativeFile] = []
+        self._open_files: list[pa.NativeFile] = []
         metadata = {"brokerlens": json.dumps(dict(provenance or {}), sort_keys=True)}
         self._packet_schema = _schema(ARROW_TYPES, metadata)
         self._packets = self._open(PACKETS, self._packet_schema, compression="lz4")  # half of zstd's time, a twelfth more bytes
@@ -272,9 +272,10 @@ class Writer:
 
     def _open(self, name: str, schema: pa.Schema, **compression: Any) -> pq.ParquetWriter:
         """Begin a file. Without dictionaries: rows ordered by bucket compress as well without, in less time."""
-        # Appended to, not emptied: Linux (ext4) writes a file that was emptied to the disk when it is closed, and lets the job wait for it.
-        sink = LocalFileSystem().open_append_stream(str(_private(self._temporary(name))), buffer_size=SINK_BYTES)
-        self._sinks.append(sink)
+        # Appended to: of a file that it opened to be emptied Linux (ext4) begins to write all data to the disk when it is closed, and lets the job wait for that.
+        file = LocalFileSystem().open_append_stream(str(_private(self._temporary(name))), compression=None)
+        sink = pa.BufferedOutputStream(file, SINK_BYTES)
+        self._open_files += [file, sink]
         return pq.ParquetWriter(
             sink,
             schema,
@@ -307,9 +308,7 @@ class Writer:
     def _wait(self) -> None:
         """Until all row groups are written, part of them in this thread."""
         for part in self._begun:
-            part.do()
-        for part in self._begun:
-            part.result()
+            part.result(meanwhile=self._begun)
         self._begun = []
 
     def _write_rows(self, order: Array, group: _Group, columns: Mapping[str, Array]) -> None:
@@ -374,20 +373,20 @@ class Writer:
             self._temporary(name).rename(self._folder / name)
 
     def _end(self) -> None:
-        """Close the files, once no other thread writes to them."""
+        """Close the files, once no other thread writes to them; all of them, also where one cannot be finished."""
         for part in self._begun:
             part.drop()
-        for writer in (self._packets, self._options, self._kept, self._kept_bytes):
-            writer.close()
-        for sink in self._sinks:
-            sink.close()
+        with contextlib.ExitStack() as last_first:
+            for file in (*self._open_files, self._packets, self._options, self._kept, self._kept_bytes):
+                last_first.callback(file.close)
 
     def abandon(self) -> None:
-        """Take the half-written files away, also those that a full disk keeps from being finished."""
-        for name in WRITTEN:
-            self._temporary(name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
+        """Take the half-written files away. What fails of that is not said: something else has failed before."""
+        with contextlib.suppress(OSError, pa.ArrowException):
             self._end()
+        for name in WRITTEN:
+            with contextlib.suppress(OSError):
+                self._temporary(name).unlink(missing_ok=True)
 
 
 class Rows(NamedTuple):
