@@ -109,8 +109,12 @@ def split(capture: Path, folder: Path, broker: str, threads: int = 1, *, frames:
 
 
 def one_thread() -> dict[str, str]:
-    """The environment of a job of one thread: what more threads do is up to the script."""
-    return os.environ | {"PYTHONPATH": str(SCRIPTS)} | dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    """The environment of a job of one thread: what more threads do is up to the script. Python keeps what it has compiled, as it does unless told otherwise."""
+    return (
+        os.environ
+        | {"PYTHONPATH": str(SCRIPTS), "PYTHONDONTWRITEBYTECODE": ""}
+        | dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    )
 
 
 def others(folder: Path, python: str) -> Iterator[Reader]:
