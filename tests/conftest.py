@@ -19,6 +19,8 @@ from workbench import ROOT, Workbench, copy_of_workflow
 
 assert job.PACKAGE.is_dir()
 
+os.environ["PYTHONDONTWRITEBYTECODE"] = ""  # hundreds of jobs would each compile the modules that they import
+
 CAPTURES = ("a.pcap", "b.pcap")
 
 
