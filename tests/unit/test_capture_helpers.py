@@ -20,6 +20,19 @@ def fail() -> None:
     raise OSError("gone")
 
 
+class Held:
+    """Work that takes until it is told to end; then it does the rest."""
+
+    def __init__(self, rest: Callable[[], object] = name_of_thread) -> None:
+        self.begun, self.end = threading.Event(), threading.Event()
+        self._rest = rest
+
+    def __call__(self) -> object:
+        self.begun.set()
+        assert self.end.wait(10)
+        return self._rest()
+
+
 @pytest.mark.parametrize("helping", [0, 1, 3])
 def test_work_is_done_once_and_gives_its_result_or_error(helping: int) -> None:
     done: list[int] = []
@@ -42,36 +55,25 @@ def test_work_is_done_once_and_gives_its_result_or_error(helping: int) -> None:
 
 
 def test_who_needs_a_result_does_what_is_not_begun() -> None:
-    begun, end = threading.Event(), threading.Event()
-
-    def hold() -> str:
-        begun.set()
-        end.wait(10)
-        return name_of_thread()
+    hold, me = Held(), name_of_thread()
 
     def let_go() -> str:
-        end.set()
+        hold.end.set()
         return name_of_thread()
 
-    me = name_of_thread()
     with Helpers(1) as helpers:
         held, first, last = (helpers.begin(work) for work in (hold, name_of_thread, let_go))
-        assert begun.wait(10)
+        assert hold.begun.wait(10)
         assert first.result() == me
         assert held.result(meanwhile=[first, last]) != me
         assert last.result() == me
 
 
 def test_an_error_of_what_is_done_meanwhile_is_its_own() -> None:
-    begun, end = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        begun.set()
-        end.wait(10)
-
+    hold = Held()
     with Helpers(1) as helpers:
-        held, failing, last = (helpers.begin(work) for work in (hold, fail, end.set))
-        assert begun.wait(10)
+        held, failing, last = helpers.begin(hold), helpers.begin(fail), helpers.begin(hold.end.set)
+        assert hold.begun.wait(10)
         held.result(meanwhile=[failing, last])
         with pytest.raises(OSError, match="gone"):
             failing.result()
@@ -79,19 +81,18 @@ def test_an_error_of_what_is_done_meanwhile_is_its_own() -> None:
 
 @pytest.mark.parametrize("work", [name_of_thread, fail])
 def test_work_that_is_dropped_is_waited_for_where_it_was_begun_and_else_never_done(work: Callable[[], object]) -> None:
-    begun, end, ran = threading.Event(), threading.Event(), threading.Event()
+    ran = threading.Event()
 
-    def hold() -> object:
-        begun.set()
-        end.wait(10)
+    def rest() -> object:
         ran.set()
         return work()
 
+    hold = Held(rest)
     with Helpers(1) as helpers:
         held, left = helpers.begin(hold), helpers.begin(pytest.fail, "it was dropped")
-        assert begun.wait(10)
+        assert hold.begun.wait(10)
         left.drop()
-        threading.Timer(0.05, end.set).start()
+        threading.Timer(0.05, hold.end.set).start()
         held.drop()
         assert ran.is_set()
         left.drop()
@@ -132,14 +133,10 @@ def test_so_many_threads_work_at_once_and_end() -> None:
 
 
 def test_work_that_is_not_begun_is_left_at_the_end() -> None:
-    begun, ran = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        begun.set()
-        time.sleep(0.05)
-
+    hold, ran = Held(), threading.Event()
     with Helpers(1) as helpers:
         helpers.begin(hold)
         helpers.begin(ran.set)
-        assert begun.wait(10)
+        assert hold.begun.wait(10)
+        threading.Timer(0.05, hold.end.set).start()
     assert not ran.is_set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import shutil
 import zipfile
 from pathlib import Path
 
@@ -38,8 +37,7 @@ def test_what_is_said_of_the_bundle_makes_it_alone_again(bench: Workbench) -> No
 @pytest.fixture
 def ran(example_run: Workbench, tmp_path: Path) -> Workbench:
     """The real run, to be bundled elsewhere."""
-    shutil.copytree(example_run.work, tmp_path / "work", symlinks=True)
-    return Workbench(ROOT, tmp_path / "work", example_run.config)
+    return example_run.with_work_copied(tmp_path)
 
 
 def test_the_bundle_of_a_real_run(ran: Workbench) -> None:

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from workbench import ROOT, Workbench
+from workbench import Workbench
 
 SITES = [f"{run}/{site}" for run in ("run1", "run2") for site in ("edge", "cloud")]
 
@@ -60,8 +60,7 @@ def test_excerpts_are_refused_where_names_are_to_be_hidden(bench: Workbench, tar
 
 @pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")
 def test_excerpts_of_the_example(example_run: Workbench, tmp_path: Path) -> None:
-    shutil.copytree(example_run.work, tmp_path / "work", symlinks=True)
-    bench = Workbench(ROOT, tmp_path / "work", example_run.config)
+    bench = example_run.with_work_copied(tmp_path)
     bench.run("excerpts")
     folder = bench.work / "results/excerpts/experiment08/edge"
     files = sorted(folder.glob("*.pcapng"))

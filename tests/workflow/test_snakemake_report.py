@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -41,9 +40,7 @@ def results_of(html: str) -> dict[str, dict[str, Any]]:
 @pytest.fixture(scope="module")
 def ended(example_run: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     """A copy of the real run, in which Snakemake can run."""
-    work = tmp_path_factory.mktemp("ended") / "work"
-    shutil.copytree(example_run.work, work, symlinks=True)
-    return Workbench(ROOT, work, example_run.config)
+    return example_run.with_work_copied(tmp_path_factory.mktemp("ended"))
 
 
 @pytest.fixture(scope="module")

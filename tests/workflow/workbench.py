@@ -82,8 +82,12 @@ class Workbench:
     def copied(self, target: Path) -> Workbench:
         """The same state elsewhere, dates included."""
         shutil.copytree(self.code, target / "code", symlinks=True)
+        return replace(self.with_work_copied(target), code=target / "code")
+
+    def with_work_copied(self, target: Path) -> Workbench:
+        """The same workflow, with the working directory elsewhere, dates included."""
         shutil.copytree(self.work, target / "work", symlinks=True)
-        return replace(self, code=target / "code", work=target / "work", config=copy.deepcopy(self.config))
+        return replace(self, work=target / "work", config=copy.deepcopy(self.config))
 
     def site(self, experiment: str, site: str) -> dict[str, Any]:
         """A site's settings, to change."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 Result = TypeVar("Result")
@@ -59,7 +60,8 @@ class Helpers:
 
     def begin(self, work: Callable[..., Result], *arguments: Any) -> Task[Result]:
         """Let a thread do this as soon as one is free."""
-        return Task(lambda: work(*arguments), self._threads.submit(work, *arguments) if self._threads else Future())
+        bound = partial(work, *arguments)
+        return Task(bound, self._threads.submit(bound) if self._threads else Future())
 
     def __enter__(self) -> Helpers:
         return self
