@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from captures import BROKER, PORT, ROOT, make_capture
-from split import SCRIPTS, Used, run, split
+from split import Used, one_thread, run, split
 
-ONE_THREAD = dict.fromkeys(("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_NUM_THREADS"), "1")
 MERGE = """
 import json, sys
 from brokerlens import job
@@ -42,8 +40,7 @@ IDLE = {"merge": "from brokerlens import job; import merge_site", "polars": "imp
 
 def python(code: str, *arguments: Any) -> Used:
     """Run Python code in a process of its own, on one thread."""
-    environment = os.environ | {"PYTHONPATH": str(SCRIPTS)} | ONE_THREAD
-    return run([sys.executable, "-c", code, *map(str, arguments)], env=environment)
+    return run([sys.executable, "-c", code, *map(str, arguments)], env=one_thread())
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -18,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from captures import BROKER, PORT, make_capture
-from merge import ONE_THREAD
-from split import SCRIPTS, Used, run, split
+from split import Used, one_thread, run, split
 
 SMALLEST = 1
 """Megabytes of the capture whose jobs show what start-up takes."""
@@ -33,8 +31,7 @@ TABLE = {
 
 def call(script: str, arguments: Mapping[str, Any]) -> Used:
     """Run a stage as its job does: a process of its own, on one thread."""
-    environment = os.environ | {"PYTHONPATH": str(SCRIPTS)} | ONE_THREAD
-    return run([sys.executable, "-c", CALL.format(script=script), json.dumps(arguments)], env=environment)
+    return run([sys.executable, "-c", CALL.format(script=script), json.dumps(arguments)], env=one_thread())
 
 
 def stages(working: Path, results: Path, shards: int) -> Iterator[tuple[str, Used]]:

@@ -113,7 +113,7 @@ def one_thread() -> dict[str, str]:
     return (
         os.environ
         | {"PYTHONPATH": str(SCRIPTS), "PYTHONDONTWRITEBYTECODE": ""}
-        | dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        | dict.fromkeys(("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_NUM_THREADS"), "1")
     )
 
 
